@@ -1,0 +1,182 @@
+"""Languages: each is a row of data. Nothing else in the package knows one from another."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from codeforge.errors import InvalidRequest, UnknownLanguage
+
+GUEST_DIR = "/opt/codeforge"
+"""Where every image carries init and the workers; see docker/*.Dockerfile."""
+
+CODE_DIR = "/code"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestRunner:
+    """How a language runs tests beside the code, and where the report lies afterwards.
+
+    Attributes:
+        test_file: name of the test file; ``{module}`` stands for the module's name.
+        command: the runner's argv.
+        report: path under /code that the runner writes.
+        report_format: ``junit`` (XML, as pytest writes it) or ``jest`` (JSON).
+    """
+
+    __test__ = False
+
+    test_file: str
+    command: tuple[str, ...]
+    report: str
+    report_format: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Language:
+    """One language.
+
+    Attributes:
+        name: what callers write.
+        image: reference of the image it runs in.
+        file: the program's file name under /code; its suffix is the language's own.
+        command: argv up to the program's path.
+        unchecked_flags: what ``type_check=False`` puts between ``command`` and the path.
+        env: environment of every run; ``{heap_mib}`` becomes three quarters of the memory limit.
+        worker: whether ``command``'s interpreter can be started before the program is there, and
+            waits for it (see docs/protocol.md).
+        boot_env: prefixes of variables that an interpreter reads when it starts: a request that
+            sets one gets an interpreter started for it.
+        pids: how many processes and threads a run may have.
+        tmp_inodes: how many files /tmp, and /code, may hold.
+        smoke: a program that prints ``hello``; tests and ``codeforge doctor`` run it.
+        dockerfile: path in the build context, if the image is one of ours.
+    """
+
+    name: str
+    image: str
+    file: str
+    command: tuple[str, ...]
+    aliases: tuple[str, ...] = ()
+    unchecked_flags: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    worker: bool = False
+    boot_env: tuple[str, ...] = ()
+    pids: int = 64
+    tmp_inodes: int = 4096
+    smoke: str
+    tests: TestRunner | None = None
+    dockerfile: str | None = None
+
+    @property
+    def suffix(self) -> str:
+        """The file name's suffix, with its dot."""
+        return self.file[self.file.rindex(".") :]
+
+
+_NODE = ("node", "--require", f"{GUEST_DIR}/node_worker.cjs")
+_JEST_REPORT = ".codeforge-report.json"
+_JEST = TestRunner(
+    test_file="{module}.test.js",
+    command=(
+        "node",
+        "--experimental-vm-modules",
+        "--no-warnings=ExperimentalWarning",
+        f"{GUEST_DIR}/jest_runner.cjs",
+        "--runInBand",
+        "--json",
+        f"--outputFile={CODE_DIR}/{_JEST_REPORT}",
+    ),
+    report=_JEST_REPORT,
+    report_format="jest",
+)
+_NODE_BOOT_ENV = ("NODE_", "LD_", "LC_", "LANG", "UV_", "SSL_", "OPENSSL_")
+
+PYTHON = Language(
+    name="python",
+    aliases=("py", "python3"),
+    image="ai-codeforge-python:latest",
+    file="main.py",
+    command=("python",),
+    worker=True,
+    boot_env=("PYTHON", "LD_", "LC_", "LANG", "MALLOC_", "GLIBC_", "OPENBLAS_", "OMP_"),
+    smoke="print('hello')\n",
+    tests=TestRunner(
+        test_file="test_{module}.py",
+        command=("python", "-m", "pytest", "-q", f"--junitxml={CODE_DIR}/.codeforge-report.xml"),
+        report=".codeforge-report.xml",
+        report_format="junit",
+    ),
+    dockerfile="docker/python.Dockerfile",
+)
+
+JAVASCRIPT = Language(
+    name="javascript",
+    aliases=("js", "node"),
+    image="ai-codeforge-javascript:latest",
+    file="main.js",
+    command=_NODE,
+    env=MappingProxyType({"NODE_OPTIONS": "--max-old-space-size={heap_mib}"}),
+    worker=True,
+    boot_env=_NODE_BOOT_ENV,
+    smoke="console.log('hello')\n",
+    tests=_JEST,
+    dockerfile="docker/javascript.Dockerfile",
+)
+
+TYPESCRIPT = Language(
+    name="typescript",
+    aliases=("ts",),
+    image="ai-codeforge-typescript:latest",
+    file="main.ts",
+    command=(*_NODE, "/usr/local/bin/ts-node"),
+    unchecked_flags=("--transpile-only",),
+    env=MappingProxyType({"NODE_OPTIONS": "--max-old-space-size={heap_mib}"}),
+    worker=True,
+    boot_env=(*_NODE_BOOT_ENV, "TS_NODE_"),
+    pids=128,
+    tmp_inodes=16384,
+    smoke="const greeting: string = 'hello'\nconsole.log(greeting)\n",
+    tests=TestRunner(
+        test_file="{module}.test.ts",
+        command=_JEST.command,
+        report=_JEST.report,
+        report_format=_JEST.report_format,
+    ),
+    dockerfile="docker/typescript.Dockerfile",
+)
+
+LANGUAGES: tuple[Language, ...] = (PYTHON, JAVASCRIPT, TYPESCRIPT)
+
+
+class LanguageTable:
+    """The languages that one executor knows, by name and alias."""
+
+    def __init__(self, languages: Iterable[Language] = LANGUAGES) -> None:
+        self._rows = {row.name: row for row in languages}
+        self._names = {alias: row for row in self._rows.values() for alias in (*row.aliases, row.name)}
+
+    def __iter__(self) -> Iterator[Language]:
+        return iter(self._rows.values())
+
+    @property
+    def names(self) -> list[str]:
+        """The languages' names, in the table's order."""
+        return list(self._rows)
+
+    def find(self, name: object) -> Language:
+        """The row of that name or alias, in any case.
+
+        Raises:
+            UnknownLanguage: there is none; the message names the known ones and the nearest.
+        """
+        if not isinstance(name, str):
+            raise InvalidRequest(f"language must be a string, not {type(name).__name__}")
+        row = self._names.get(name.strip().lower())
+        if row is None:
+            near = difflib.get_close_matches(name.strip().lower(), self._names, n=1)
+            hint = f" Did you mean {self._names[near[0]].name!r}?" if near else ""
+            raise UnknownLanguage(f"unknown language {name!r}; known: {', '.join(self._rows)}.{hint}")
+        return row

@@ -1,0 +1,101 @@
+"""Limits: what bounds a run, and how people write memory down."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from codeforge.errors import InvalidRequest
+
+KiB = 1024
+MiB = 1024 * KiB
+GiB = 1024 * MiB
+
+MIN_TIMEOUT_S = 0.001
+MAX_TIMEOUT_S = 24 * 3600.0
+"""A day: longer is a service, and a sandbox is not one."""
+
+MIN_MEMORY_BYTES = 16 * MiB
+"""Below this runc itself does not get through container start (seen with 6 to 12 MiB)."""
+
+MAX_MEMORY_BYTES = 1024 * GiB
+
+CPU_PERIOD_US = 100_000
+"""The kernel's default CFS period; a quota of 50000 is half a core."""
+
+MIN_CPU_QUOTA_US = 1000
+"""The kernel refuses less than 1 ms."""
+
+_MEMORY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([bkmgt]?)(?:i?b)?\s*", re.IGNORECASE | re.ASCII)
+_UNIT = {"": 1, "b": 1, "k": KiB, "m": MiB, "g": GiB, "t": 1024 * GiB}
+
+
+def parse_memory(text: str | int) -> int:
+    """Bytes for Docker's notation: ``"512m"``, ``"1g"``, ``"1.5GiB"``, or a plain number of bytes.
+
+    Raises:
+        InvalidRequest: not that notation, or outside 16 MiB to 1 TiB.
+    """
+    match = _MEMORY.fullmatch(str(text)) if isinstance(text, str | int) and not isinstance(text, bool) else None
+    if match is None:
+        raise InvalidRequest(f"memory_limit must look like '512m' or '1g', not {text!r}")
+    size = int(float(match[1]) * _UNIT[match[2].lower()])
+    if not MIN_MEMORY_BYTES <= size <= MAX_MEMORY_BYTES:
+        raise InvalidRequest(f"memory_limit must be between 16m and 1024g, not {text!r}")
+    return size
+
+
+def format_memory(size: int) -> str:
+    """Docker's notation for a number of bytes, in the largest unit that divides it: ``"512m"``."""
+    for unit in ("g", "m", "k"):
+        if size % _UNIT[unit] == 0:
+            return f"{size // _UNIT[unit]}{unit}"
+    return str(size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What bounds one run. Units are in the names.
+
+    Attributes:
+        timeout_s: wall-clock seconds from the program's start.
+        memory_bytes: of everything in the sandbox together; there is no swap.
+        cpu_quota_us: microseconds of CPU in each period of 100 ms (50000 is half a core).
+        network: whether the sandbox has a network at all.
+        output_bytes: how much of stdout, and of stderr, is kept.
+        files_bytes: how much of what the run wrote under /code is brought out.
+    """
+
+    timeout_s: float = 30.0
+    memory_bytes: int = 512 * MiB
+    cpu_quota_us: int = 50_000
+    network: bool = False
+    output_bytes: int = 1 * MiB
+    files_bytes: int = 16 * MiB
+
+    def __post_init__(self) -> None:
+        """Refuse what no sandbox can be bounded by."""
+        _require_number("timeout", self.timeout_s, MIN_TIMEOUT_S, MAX_TIMEOUT_S, "seconds")
+        _require_int("cpu_quota", self.cpu_quota_us, MIN_CPU_QUOTA_US, 1024 * CPU_PERIOD_US)
+        _require_int("memory_bytes", self.memory_bytes, MIN_MEMORY_BYTES, MAX_MEMORY_BYTES)
+        _require_int("max_output_bytes", self.output_bytes, 0, GiB)
+        _require_int("max_files_bytes", self.files_bytes, 0, GiB)
+        if not isinstance(self.network, bool):
+            raise InvalidRequest(f"network_enabled must be True or False, not {self.network!r}")
+
+    @property
+    def flood_bytes(self) -> int:
+        """A run that writes this much to one stream is ended: it is not going to be read."""
+        return max(64 * self.output_bytes, 64 * MiB)
+
+
+def _require_number(name: str, value: object, low: float, high: float, unit: str) -> None:
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not good or not low <= value <= high:  # type: ignore[operator]
+        raise InvalidRequest(f"{name} must be a number of {unit} between {low:g} and {high:g}, not {value!r}")
+
+
+def _require_int(name: str, value: object, low: int, high: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise InvalidRequest(f"{name} must be a whole number between {low} and {high}, not {value!r}")
