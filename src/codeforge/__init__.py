@@ -1,0 +1,60 @@
+"""Run AI-written Python, JavaScript and TypeScript in fresh, locked-down containers."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from codeforge._version import __version__
+
+if TYPE_CHECKING:
+    from codeforge.blocking import DockerCodeExecutor
+    from codeforge.errors import CodeForgeError, HostFailure, InvalidRequest
+    from codeforge.executor import CodeExecutor
+    from codeforge.languages import LANGUAGES, Language, TestRunner
+    from codeforge.request import ExecutionRequest
+    from codeforge.result import Event, ExecutionResult, Finished, Output, Status, TestOutcome
+
+__all__ = [
+    "LANGUAGES",
+    "CodeExecutor",
+    "CodeForgeError",
+    "DockerCodeExecutor",
+    "Event",
+    "ExecutionRequest",
+    "ExecutionResult",
+    "Finished",
+    "HostFailure",
+    "InvalidRequest",
+    "Language",
+    "Output",
+    "Status",
+    "TestOutcome",
+    "TestRunner",
+    "__version__",
+]
+
+_HOME = {
+    "DockerCodeExecutor": "blocking",
+    "CodeForgeError": "errors",
+    "HostFailure": "errors",
+    "InvalidRequest": "errors",
+    "CodeExecutor": "executor",
+    "LANGUAGES": "languages",
+    "Language": "languages",
+    "TestRunner": "languages",
+    "ExecutionRequest": "request",
+    "Event": "result",
+    "ExecutionResult": "result",
+    "Finished": "result",
+    "Output": "result",
+    "Status": "result",
+    "TestOutcome": "result",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: ``codeforge --version`` need not wait for an HTTP client."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"codeforge.{_HOME[name]}"), name)

@@ -1,0 +1,220 @@
+"""The blocking face: ``CodeExecutor`` for code that does not use asyncio.
+
+One event loop in a background thread does all the work; each method waits there for its async twin.
+Callbacks run in the caller's own thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+from codeforge.errors import ExecutorClosed
+from codeforge.executor import DEFAULTS, CodeExecutor, OnText
+from codeforge.images import OnStep
+from codeforge.languages import LANGUAGES, Language
+from codeforge.pool import MAX_SANDBOXES
+from codeforge.request import ExecutionRequest
+from codeforge.result import ExecutionResult, Finished
+from codeforge.testing import RunnerOptions
+
+T = TypeVar("T")
+
+
+class _LoopThread:
+    """An event loop in a daemon thread of its own."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="codeforge", daemon=True)
+        self._thread.start()
+
+    def wait_for(self, work: Coroutine[Any, Any, T]) -> T:
+        """The outcome of ``work``; if the caller is interrupted (Ctrl-C), ``work`` is cancelled first."""
+        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            with contextlib.suppress(concurrent.futures.CancelledError, concurrent.futures.TimeoutError):
+                future.exception(timeout=10)
+            raise
+
+    def stop(self) -> None:
+        """Stop the loop and end the thread."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+
+class DockerCodeExecutor:
+    """Runs programs, each in a fresh container. Safe to use from many threads at once.
+
+    Use it as a context manager, or call ``close``; sandboxes end with the process in any case.
+    Arguments and methods are those of ``CodeExecutor``, which explains them; these block.
+
+    Example::
+
+        with DockerCodeExecutor() as executor:
+            print(executor.execute("print('Hello from Docker!')").output)
+    """
+
+    def __init__(
+        self,
+        default_timeout: float = DEFAULTS.timeout_s,
+        default_memory_limit: str | int = "512m",
+        default_cpu_quota: int = DEFAULTS.cpu_quota_us,
+        *,
+        images: Mapping[str, str] | None = None,
+        languages: Iterable[Language] = LANGUAGES,
+        docker_host: str | None = None,
+        max_output_bytes: int = DEFAULTS.output_bytes,
+        max_files_bytes: int = DEFAULTS.files_bytes,
+        max_sandboxes: int = MAX_SANDBOXES,
+    ) -> None:
+        self._executor = CodeExecutor(
+            default_timeout,
+            default_memory_limit,
+            default_cpu_quota,
+            images=images,
+            languages=languages,
+            docker_host=docker_host,
+            max_output_bytes=max_output_bytes,
+            max_files_bytes=max_files_bytes,
+            max_sandboxes=max_sandboxes,
+        )
+        self._lock = threading.Lock()
+        self._thread: _LoopThread | None = None
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every run that still goes on, and disconnect. May be called again."""
+        with self._lock:
+            self._closed, thread, self._thread = True, self._thread, None
+        if thread is not None:
+            try:
+                thread.wait_for(self._executor.close())
+            finally:
+                thread.stop()
+
+    def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
+        with self._lock:
+            if self._closed:
+                work.close()
+                raise ExecutorClosed("the executor is closed")
+            self._thread = self._thread or _LoopThread()
+            thread = self._thread
+        return thread.wait_for(work)
+
+    def execute(
+        self,
+        code: str,
+        language: str = "python",
+        timeout: float | None = None,
+        memory_limit: str | int | None = None,
+        network_enabled: bool = False,
+        env_vars: Mapping[str, str] | None = None,
+        *,
+        stdin: str | bytes | None = None,
+        args: Sequence[str] = (),
+        files: Mapping[str, str | bytes] | None = None,
+        cpu_quota: int | None = None,
+        type_check: bool = True,
+        on_stdout: OnText | None = None,
+        on_stderr: OnText | None = None,
+    ) -> ExecutionResult:
+        """See ``CodeExecutor.execute``. The callbacks run in the calling thread."""
+        request = ExecutionRequest(
+            code=code,
+            language=language,
+            timeout=timeout,
+            memory_limit=memory_limit,
+            network_enabled=network_enabled,
+            env_vars=env_vars,
+            stdin=stdin,
+            args=args,
+            files=files,
+            cpu_quota=cpu_quota,
+            type_check=type_check,
+        )
+        if on_stdout is None and on_stderr is None:
+            return self._wait_for(self._executor.run(request))
+        return self._run_listening(request, {"stdout": on_stdout, "stderr": on_stderr})
+
+    def _run_listening(
+        self, request: ExecutionRequest, listeners: Mapping[str, OnText | None]
+    ) -> ExecutionResult:
+        events = self._executor.events(request)
+        try:
+            while True:
+                event = self._wait_for(_next(events))
+                if isinstance(event, Finished):
+                    return event.result
+                listener = listeners[event.stream]
+                if listener is not None and event.text:
+                    listener(event.text)
+        finally:
+            self._wait_for(_close(events))
+
+    def execute_with_tests(
+        self, code: str, test_code: str, language: str = "python", timeout: float | None = 60,
+        *, module: str = "main", **options: Unpack[RunnerOptions],
+    ) -> ExecutionResult:  # fmt: skip
+        """See ``CodeExecutor.execute_with_tests``."""
+        return self._wait_for(
+            self._executor.execute_with_tests(code, test_code, language, timeout, module=module, **options)
+        )
+
+    def execute_many(
+        self, requests: Iterable[ExecutionRequest | Mapping[str, Any]], *, concurrency: int | None = None
+    ) -> Iterator[ExecutionResult]:
+        """See ``CodeExecutor.execute_many``."""
+        results = self._executor.execute_many(requests, concurrency=concurrency)
+        try:
+            while (result := self._wait_for(_next_or_none(results))) is not None:
+                yield result
+        finally:
+            self._wait_for(_close(results))
+
+    def pull_images(
+        self, languages: Iterable[str] | None = None, *, on_step: OnStep | None = None
+    ) -> dict[str, bool]:
+        """See ``CodeExecutor.pull_images``."""
+        return self._wait_for(self._executor.pull_images(languages, on_step=on_step))
+
+    def get_available_languages(self) -> list[str]:
+        """See ``CodeExecutor.get_available_languages``."""
+        return self._executor.get_available_languages()
+
+    def is_docker_available(self) -> bool:
+        """Whether an engine answers."""
+        return self._wait_for(self._executor.is_docker_available())
+
+    def get_stats(self) -> dict[str, Any]:
+        """See ``CodeExecutor.get_stats``."""
+        return self._executor.get_stats()
+
+
+async def _next(events: AsyncIterator[T]) -> T:
+    return await anext(events)
+
+
+async def _next_or_none(items: AsyncIterator[T]) -> T | None:
+    return await anext(items, None)
+
+
+async def _close(items: AsyncGenerator[Any, None]) -> None:
+    await items.aclose()

@@ -1,0 +1,340 @@
+"""The only file that talks to Docker (and, through its compatible socket, to whatever speaks its API)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import aiodocker
+import aiohttp
+from aiodocker.containers import DockerContainer
+from aiodocker.exceptions import DockerError
+from aiodocker.stream import Message, Stream
+
+from codeforge.errors import (
+    EngineError,
+    EnginePermissionDenied,
+    EngineUnavailable,
+    HostFailure,
+    ImageNotFound,
+)
+from codeforge.policy import LABEL
+
+API_TIMEOUT_S = 60.0
+"""For one call; the slowest, start, takes a fraction of a second on an idle daemon."""
+
+REMOVAL_GRACE_S = 5.0
+"""How long the daemon may take to remove a sandbox that has ended before it is removed by force."""
+
+STALE_CREATED_S = 120.0
+"""A sandbox that was created and not started for this long lost its host process in between."""
+
+_NOT_AVAILABLE = "Docker is not available. Install Docker to use sandboxed execution."
+_PERMISSION_DENIED = (
+    "permission denied while trying to connect to the Docker daemon socket\n"
+    "Add your user to the docker group, then log out and back in: sudo usermod -aG docker $USER"
+)
+_CONNECTION_FAILED = 900  # aiodocker's own status for "no connection"
+
+
+@contextlib.contextmanager
+def docker_errors() -> Iterator[None]:
+    """Turn what aiodocker raises into this package's exceptions."""
+    try:
+        yield
+    except DockerError as error:
+        raise _translate(error) from error
+    except TimeoutError as error:
+        raise EngineError(f"Docker did not answer within {API_TIMEOUT_S:g} s") from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise _connection_failure(error) from error
+
+
+def _translate(error: DockerError) -> HostFailure:
+    if error.status == _CONNECTION_FAILED:
+        return _connection_failure(error.__context__)
+    if error.status == 404 and "no such image" in error.message.lower():
+        return ImageNotFound(error.message)
+    return EngineError(f"Docker: {error.message}")
+
+
+def _connection_failure(error: BaseException | None) -> HostFailure:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
+            return EnginePermissionDenied(_PERMISSION_DENIED)
+        error = error.__cause__ or error.__context__
+    return EngineUnavailable(_NOT_AVAILABLE)
+
+
+def connect(docker_host: str | None) -> aiodocker.Docker:
+    """A client for ``docker_host``, or for what DOCKER_HOST, the docker context or the default socket say.
+
+    Raises:
+        EngineUnavailable: none of them names an engine.
+    """
+    try:
+        client = aiodocker.Docker(docker_host)
+    except (AssertionError, ValueError) as error:  # it asserts where it finds no socket at all
+        raise EngineUnavailable(_NOT_AVAILABLE) from error
+    return client
+
+
+async def connect_unbounded(docker_host: str | None) -> aiodocker.Docker:
+    """The same, without aiohttp's bound of 100 connections where the engine is on this machine.
+
+    A sandbox holds one connection for as long as it lives; how many there are is the pool's business.
+    """
+    client = connect(docker_host)
+    if not isinstance(client.connector, aiohttp.UnixConnector):
+        return client
+    path = client.connector.path
+    await client.close()
+    session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(path, limit=0))
+    # With a connector given, the address only has to be a URL.
+    return aiodocker.Docker("unix://localhost", connector=session.connector, session=session)
+
+
+async def _disconnect(client: aiodocker.Docker) -> None:
+    await client.close()
+    await client.session.close()
+
+
+class DockerEngine:
+    """Launches sandboxes as containers. Belongs to one event loop."""
+
+    def __init__(self, docker_host: str | None, owner: str) -> None:
+        self._docker_host = docker_host
+        self._owner = owner
+        self._client: aiodocker.Docker | None = None
+        self._connecting = asyncio.Lock()
+        self._channels: dict[str, DockerChannel] = {}
+        self._launching: set[asyncio.Future[DockerChannel]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def client(self) -> aiodocker.Docker:
+        """The connected client.
+
+        Raises:
+            EngineUnavailable: no engine answers, or this user may not talk to it.
+        """
+        async with self._connecting:
+            if self._client is None:
+                client = await connect_unbounded(self._docker_host)
+                try:
+                    with docker_errors():
+                        async with asyncio.timeout(API_TIMEOUT_S):
+                            await client.version()
+                except BaseException:
+                    await _disconnect(client)
+                    raise
+                self._client = client
+                self.in_background(self._watch(client))
+                self.in_background(self._sweep(client))
+        return self._client
+
+    def in_background(self, work: Any) -> asyncio.Task[None]:
+        """Run a coroutine that ``close`` ends if it has not ended by itself."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def launch(self, spec: dict[str, Any]) -> DockerChannel:
+        """See ``Engine.launch``."""
+        launching = asyncio.ensure_future(self._launch(await self.client(), spec))
+        self._launching.add(launching)
+        launching.add_done_callback(self._launching.discard)
+        try:
+            return await asyncio.shield(launching)
+        except asyncio.CancelledError:
+            # A create call that is cut off leaves a container of which nobody has the id.
+            launching.add_done_callback(self._destroy_unwanted)
+            raise
+
+    async def _launch(self, client: aiodocker.Docker, spec: dict[str, Any]) -> DockerChannel:
+        with docker_errors():
+            async with asyncio.timeout(API_TIMEOUT_S):
+                container = await _create(client, spec)
+        channel = DockerChannel(self, container)
+        self._channels[channel.id] = channel
+        try:
+            await channel.open()
+        except BaseException:
+            await channel.destroy()
+            raise
+        return channel
+
+    def _destroy_unwanted(self, launching: asyncio.Future[DockerChannel]) -> None:
+        if not launching.cancelled() and launching.exception() is None:
+            self.in_background(launching.result().destroy())
+
+    def forget(self, channel: DockerChannel) -> None:
+        """The channel's container is gone."""
+        self._channels.pop(channel.id, None)
+
+    async def close(self) -> None:
+        """See ``Engine.close``."""
+        await asyncio.gather(*self._launching, return_exceptions=True)
+        await asyncio.gather(*(channel.destroy() for channel in list(self._channels.values())))
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._client is not None:
+            await _disconnect(self._client)
+
+    async def _watch(self, client: aiodocker.Docker) -> None:
+        """Pass the daemon's events on to the channels, for as long as there is a daemon."""
+        since = time.time()
+        while True:
+            with contextlib.suppress(HostFailure), docker_errors():
+                async for event in self._events(client, since):
+                    since = max(since, event["timeNano"] / 1e9)
+                    channel = self._channels.get(event["Actor"]["ID"])
+                    if channel is not None:
+                        channel.notice(event["Action"])
+            await asyncio.sleep(0.5)
+
+    async def _events(self, client: aiodocker.Docker, since: float) -> AsyncIterator[dict[str, Any]]:
+        filters = {"label": [f"{LABEL}={self._owner}"], "event": ["oom", "destroy"], "type": ["container"]}
+        async with client.session.get(
+            f"{client.docker_host}/{client.api_version}/events",
+            params={"filters": json.dumps(filters), "since": f"{since:.9f}"},
+            timeout=aiohttp.ClientTimeout(total=None, sock_read=None),
+        ) as response:
+            async for line in response.content:
+                yield json.loads(line)
+
+    async def _sweep(self, client: aiodocker.Docker) -> None:
+        """Remove what a host process left that died between create and start.
+
+        A sandbox that was started needs no sweeping: it ends with its host process.
+        """
+        filters = json.dumps({"label": [LABEL], "status": ["created"]})
+        with contextlib.suppress(HostFailure), docker_errors():
+            for container in await client.containers.list(all=True, filters=filters):
+                if time.time() - container["Created"] > STALE_CREATED_S:
+                    await container.delete(force=True)
+
+
+async def _create(client: aiodocker.Docker, spec: dict[str, Any]) -> DockerContainer:
+    # Not client.containers.create(): it drops the answer's warnings, and a warning here is a
+    # restriction that the daemon has silently left out.
+    url = f"{client.docker_host}/{client.api_version}/containers/create"
+    async with client.session.post(url, json=spec) as response:
+        answer = await response.json(content_type=None)
+    if response.status >= 400:
+        raise DockerError(response.status, answer.get("message", "create failed"))
+    container = client.containers.container(answer["Id"])
+    if answer.get("Warnings"):
+        await container.delete(force=True)
+        raise EngineError(f"Docker would weaken the sandbox: {'; '.join(answer['Warnings'])}")
+    return container
+
+
+class DockerChannel:
+    """See ``Channel``: a container, and its attach stream."""
+
+    def __init__(self, engine: DockerEngine, container: DockerContainer) -> None:
+        self._engine = engine
+        self._container = container
+        self._stream: Stream = container.attach(stdin=True, stdout=True, stderr=False)
+        self._starting: asyncio.Task[None] | None = None
+        self._oom = asyncio.Event()
+        self._gone = asyncio.Event()
+        self._heard = False
+        self._ended = False
+        self._destroyed = False
+
+    @property
+    def id(self) -> str:
+        """The container's id."""
+        return str(self._container.id)
+
+    def notice(self, action: str) -> None:
+        """The daemon reported something about this container."""
+        if action == "oom":
+            self._oom.set()
+        elif action == "destroy":
+            self._gone.set()
+            self._engine.forget(self)
+
+    async def open(self) -> None:
+        """Attach, and start without waiting: what is written now is there when init starts."""
+        with docker_errors():
+            async with asyncio.timeout(API_TIMEOUT_S):
+                await self._stream.__aenter__()
+        self._starting = asyncio.get_running_loop().create_task(self._start())
+        # read() asks for the outcome while it matters; here it only counts as asked for.
+        self._starting.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    async def _start(self) -> None:
+        with docker_errors():
+            async with asyncio.timeout(API_TIMEOUT_S):
+                await self._container.start()
+
+    async def read(self) -> bytes:
+        """See ``Channel.read``."""
+        with docker_errors():
+            if self._heard or self._starting is None:
+                message = await self._stream.read_out()
+            else:
+                message = await self._read_first(self._starting)
+        self._heard = True
+        self._ended = message is None
+        return b"" if message is None else message.data
+
+    async def _read_first(self, starting: asyncio.Task[None]) -> Message | None:
+        """Init is often heard before the daemon has answered; after a failure to start it never is."""
+        reading = asyncio.ensure_future(self._stream.read_out())
+        try:
+            await asyncio.wait({reading, starting}, return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                starting.result()
+            return await reading
+        finally:
+            reading.cancel()
+
+    async def write(self, data: bytes) -> None:
+        """See ``Channel.write``."""
+        with contextlib.suppress(OSError, RuntimeError, AssertionError, aiohttp.ClientError):
+            await self._stream.write_in(data)
+
+    async def oom_event(self, wait_s: float) -> bool:
+        """See ``Channel.oom_event``."""
+        if wait_s > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._oom.wait(), wait_s)
+        return self._oom.is_set()
+
+    async def destroy(self) -> None:
+        """See ``Channel.destroy``."""
+        if self._destroyed:
+            return
+        self._destroyed = True
+        if self._ended and not self._gone.is_set():
+            # init has ended by itself and the daemon is about to remove the container.
+            self._engine.in_background(self._remove_in_time())
+        else:
+            await self._remove()
+        with contextlib.suppress(AssertionError, aiohttp.ClientError):
+            await self._stream.close()
+
+    async def _remove_in_time(self) -> None:
+        try:
+            await asyncio.wait_for(self._gone.wait(), REMOVAL_GRACE_S)
+        except TimeoutError:
+            await self._remove()
+
+    async def _remove(self) -> None:
+        if self._starting is not None:
+            await asyncio.wait({self._starting})
+        # 404: gone already; 409: the daemon is removing it.
+        with contextlib.suppress(HostFailure), docker_errors():
+            async with asyncio.timeout(API_TIMEOUT_S):
+                await self._container.delete(force=True)
+        self._engine.forget(self)

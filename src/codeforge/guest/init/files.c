@@ -1,0 +1,207 @@
+/* Files in and files out of the working directory, /code.
+ *
+ * Out: only after everything else in the sandbox is dead, so that nothing can swap a name while it
+ * is looked at. Still nothing is followed: every step is openat() with O_NOFOLLOW from a directory
+ * that is open already, and only a regular file with one name is read. */
+#include "init.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { DEPTH_MAX = 32, PATH_BYTES = 4096, INPUTS_MAX = 4096 };
+
+/* What file_create() made. A file that still has this inode, name and time is not the run's. */
+static struct input {
+    ino_t inode;
+    uint64_t name;
+} inputs[INPUTS_MAX];
+static int input_count;
+static struct timespec input_time; /* of all inputs: a second before the run, so that a write shows */
+
+static uint64_t hash(const void *bytes, size_t size)
+{
+    uint64_t h = 14695981039346656037u; /* FNV-1a */
+    for (const uint8_t *p = bytes; size--; p++)
+        h = (h ^ *p) * 1099511628211u;
+    return h;
+}
+
+int file_create(const uint8_t *path, size_t size, uint32_t mode)
+{
+    char name[PATH_BYTES];
+    if (size == 0 || size >= sizeof name || memchr(path, 0, size) || input_count == INPUTS_MAX) {
+        errno = EINVAL;
+        return -1;
+    }
+    memcpy(name, path, size);
+    name[size] = 0;
+    int dir = AT_FDCWD;
+    char *part = name;
+    for (char *slash; (slash = strchr(part, '/')); part = slash + 1) {
+        *slash = 0;
+        int next = -1;
+        if (mkdirat(dir, part, 0755) == 0 || errno == EEXIST)
+            next = openat(dir, part, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (dir != AT_FDCWD)
+            close(dir);
+        if (next < 0)
+            return -1;
+        dir = next;
+    }
+    int fd = openat(dir, part, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode & 0777);
+    if (dir != AT_FDCWD)
+        close(dir);
+    return fd;
+}
+
+void file_close(int fd, const uint8_t *path, size_t size)
+{
+    struct stat st;
+    if (input_time.tv_sec == 0) {
+        clock_gettime(CLOCK_REALTIME, &input_time);
+        input_time.tv_sec--;
+    }
+    if (futimens(fd, (struct timespec[]){input_time, input_time}) == 0 && fstat(fd, &st) == 0)
+        inputs[input_count++] = (struct input){st.st_ino, hash(path, size)};
+    close(fd);
+}
+
+static bool is_untouched_input(const struct stat *st, const char *path)
+{
+    if (st->st_mtim.tv_sec != input_time.tv_sec || st->st_mtim.tv_nsec != input_time.tv_nsec)
+        return false;
+    uint64_t name = hash(path, strlen(path));
+    for (int i = 0; i < input_count; i++)
+        if (inputs[i].inode == st->st_ino && inputs[i].name == name)
+            return true;
+    return false;
+}
+
+static struct {
+    dev_t device;
+    uint64_t bytes_left;
+    uint32_t files_left;
+    bool all; /* SKIP_TOO_MANY was said; the rest is passed over in silence */
+    char path[PATH_BYTES];
+} walk;
+
+static void skip(enum skip_reason reason)
+{
+    if (walk.all)
+        return;
+    if (walk.files_left == 0) {
+        walk.all = true;
+        reason = SKIP_TOO_MANY;
+    } else
+        walk.files_left--;
+    size_t size = strlen(walk.path);
+    channel_wait_room(1 + size);
+    uint8_t *p = outbox_payload(&outbox);
+    *p = (uint8_t)reason;
+    memcpy(p + 1, walk.path, size);
+    outbox_commit(&outbox, F_SKIPPED, 1 + size);
+}
+
+static void send_file(int fd, const struct stat *st)
+{
+    size_t size = strlen(walk.path);
+    channel_wait_room(4 + size);
+    memcpy(put_u32(outbox_payload(&outbox), st->st_mode & 0777), walk.path, size);
+    outbox_commit(&outbox, F_OUTFILE, 4 + size);
+    walk.files_left--;
+    for (uint64_t left = (uint64_t)st->st_size; left;) {
+        channel_wait_room(PAYLOAD_MAX);
+        ssize_t n = read(fd, outbox_payload(&outbox), left < PAYLOAD_MAX ? left : PAYLOAD_MAX);
+        if (n <= 0)
+            return;
+        outbox_commit(&outbox, F_OUTDATA, (size_t)n);
+        left -= (uint64_t)n;
+        walk.bytes_left -= (uint64_t)n;
+    }
+}
+
+static void visit_file(int dir, const char *name)
+{
+    struct stat st;
+    int fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st))
+        skip(SKIP_UNREADABLE);
+    else if (!S_ISREG(st.st_mode) || st.st_dev != walk.device)
+        skip(SKIP_NOT_REGULAR);
+    else if (is_untouched_input(&st, walk.path))
+        ;
+    else if (st.st_nlink != 1)
+        skip(SKIP_LINKED);
+    else if (walk.files_left == 0)
+        skip(SKIP_TOO_MANY);
+    else if ((uint64_t)st.st_size > walk.bytes_left)
+        skip(SKIP_TOO_LARGE);
+    else
+        send_file(fd, &st);
+    if (fd >= 0)
+        close(fd);
+}
+
+struct entry { /* struct linux_dirent64 */
+    uint64_t inode, offset;
+    uint16_t size;
+    uint8_t type;
+    char name[];
+};
+
+static void visit(int dir, int depth)
+{
+    _Alignas(struct entry) char buffer[2048];
+    size_t base = strlen(walk.path);
+    for (long n; !walk.all && (n = syscall(SYS_getdents64, dir, buffer, sizeof buffer)) > 0;)
+        for (long at = 0; at < n && !walk.all;) {
+            const struct entry *e = (const struct entry *)(buffer + at);
+            at += e->size;
+            if (strcmp(e->name, ".") == 0 || strcmp(e->name, "..") == 0)
+                continue;
+            int length = snprintf(walk.path + base, sizeof walk.path - base, "%s%s", base ? "/" : "", e->name);
+            struct stat st;
+            if (length < 0 || (size_t)length >= sizeof walk.path - base) {
+                walk.path[base] = 0;
+                skip(SKIP_TOO_DEEP);
+            } else if (fstatat(dir, e->name, &st, AT_SYMLINK_NOFOLLOW))
+                skip(SKIP_UNREADABLE);
+            else if (S_ISREG(st.st_mode))
+                visit_file(dir, e->name);
+            else if (!S_ISDIR(st.st_mode) || st.st_dev != walk.device)
+                skip(SKIP_NOT_REGULAR);
+            else if (depth == DEPTH_MAX)
+                skip(SKIP_TOO_DEEP);
+            else {
+                int next = openat(dir, e->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+                if (next < 0)
+                    skip(SKIP_UNREADABLE);
+                else {
+                    visit(next, depth + 1);
+                    close(next);
+                }
+            }
+            walk.path[base] = 0;
+        }
+}
+
+void files_collect(uint64_t max_bytes, uint32_t max_files)
+{
+    struct stat st;
+    int dir = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir < 0 || fstat(dir, &st))
+        return;
+    walk.device = st.st_dev;
+    walk.bytes_left = max_bytes;
+    walk.files_left = max_files;
+    walk.all = false;
+    walk.path[0] = 0;
+    visit(dir, 0);
+    close(dir);
+}

@@ -1,0 +1,120 @@
+/* The parts of init, and the protocol they speak. docs/protocol.md tells the whole story. */
+#ifndef CODEFORGE_INIT_H
+#define CODEFORGE_INIT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* --- frame.c: bytes <-> frames. No I/O but outbox_flush(). ------------------------------------ */
+
+enum { HEADER_BYTES = 5, PAYLOAD_MAX = 64 * 1024 };
+
+/* Host to init. */
+enum {
+    F_LIMITS = 'l', /* struct of little-endian integers, see limits_parse() */
+    F_ARG = 'a',    /* one entry of argv */
+    F_ENV = 'e',    /* KEY=VALUE, on top of init's own environment */
+    F_WORKER = 'w', /* start argv now; it waits for GO */
+    F_FILE = 'f',   /* u32 mode, path below /code: the file that DATA goes to */
+    F_DATA = 'd',
+    F_GO = 'g',     /* u8: 1 = do not use the waiting worker */
+    F_STDIN = 'i',  /* bytes for the run; none = end of file */
+    F_KILL = 'k',
+};
+
+/* Init to host. */
+enum {
+    F_READY = 'R',   /* posture, KEY=VALUE lines */
+    F_STDOUT = 'O',
+    F_STDERR = 'E',
+    F_DROPPED = 'X', /* u8 stream (1, 2), u64 bytes that were read and not sent */
+    F_ACK = 'A',     /* u32: as many bytes of stdin were taken */
+    F_EXIT = 'W',    /* how the run ended, see run_report() */
+    F_OUTFILE = 'F', /* u32 mode, path: a file that the run wrote; OUTDATA follows */
+    F_OUTDATA = 'D',
+    F_SKIPPED = 'S', /* u8 reason, path: a thing the run left that is not sent */
+    F_DONE = 'Z',
+    F_FAIL = '!',    /* text: init could not do what was asked */
+};
+
+struct frame {
+    uint8_t type;
+    uint32_t size;
+    const uint8_t *payload; /* valid until the next inbox_next() */
+};
+
+/* What came from the host and is not parsed yet. */
+struct inbox {
+    size_t start, end;
+    uint8_t bytes[HEADER_BYTES + PAYLOAD_MAX];
+};
+
+enum inbox_state { INBOX_FRAME, INBOX_MORE, INBOX_BAD };
+
+/* The room that may be filled by a read(); moves what is unparsed to the front. */
+uint8_t *inbox_room(struct inbox *in, size_t *size);
+enum inbox_state inbox_next(struct inbox *in, struct frame *out);
+
+/* What is to go to the host. Producers ask for room first, so a slow host stops them. */
+struct outbox {
+    size_t start, end;
+    uint8_t bytes[2 * (HEADER_BYTES + PAYLOAD_MAX)];
+};
+
+size_t outbox_room(const struct outbox *out); /* payload bytes that fit in one more frame */
+uint8_t *outbox_payload(struct outbox *out);  /* where the next frame's payload goes */
+void outbox_commit(struct outbox *out, uint8_t type, size_t size);
+void outbox_put(struct outbox *out, uint8_t type, const void *payload, size_t size);
+bool outbox_flush(struct outbox *out, int fd); /* as much as fd takes; false: fd is gone */
+
+uint32_t get_u32(const uint8_t *p);
+uint64_t get_u64(const uint8_t *p);
+uint8_t *put_u32(uint8_t *p, uint32_t v);
+uint8_t *put_u64(uint8_t *p, uint64_t v);
+
+/* --- command.c: argv and environment of the next process -------------------------------------- */
+
+enum { COMMAND_BYTES = 256 * 1024, COMMAND_STRINGS = 4096 };
+
+struct command {
+    size_t used;
+    int argc, envc;
+    char *argv[COMMAND_STRINGS + 1];
+    char *env[COMMAND_STRINGS + 1];
+    char bytes[COMMAND_BYTES];
+};
+
+void command_clear(struct command *c);
+const char *command_arg(struct command *c, const uint8_t *s, size_t size); /* NULL or what is wrong */
+const char *command_env(struct command *c, const uint8_t *s, size_t size);
+/* Puts "argc\0arg\0...KEY=VALUE\0..." into into[]; returns its size, 0 if it does not fit. */
+size_t command_message(const struct command *c, char *into, size_t size);
+/* The child's side of a fork: execs, or returns errno. */
+int command_exec(struct command *c);
+
+/* --- posture.c: what the kernel says this sandbox is ------------------------------------------ */
+
+size_t posture(char *into, size_t size);
+/* From this sandbox's cgroup, v1 or v2; 0 where the kernel does not tell. */
+uint64_t memory_peak_bytes(void);
+uint32_t oom_kill_count(void);
+
+/* --- files.c: files in, files out -------------------------------------------------------------- */
+
+enum skip_reason { SKIP_NOT_REGULAR = 1, SKIP_LINKED, SKIP_TOO_LARGE, SKIP_TOO_MANY, SKIP_TOO_DEEP, SKIP_UNREADABLE };
+
+/* Opens path below the working directory for writing, making directories. -1 and errno. */
+int file_create(const uint8_t *path, size_t size, uint32_t mode);
+/* Remembers what file_create() made, so that only what the run wrote is sent back. */
+void file_close(int fd, const uint8_t *path, size_t size);
+/* Sends every file below the working directory that the run wrote. Nothing else may be alive. */
+void files_collect(uint64_t max_bytes, uint32_t max_files);
+
+/* --- main.c -------------------------------------------------------------------------------------- */
+
+extern struct outbox outbox;
+void channel_wait_room(size_t payload); /* until the host has taken enough; ends init if it is gone */
+
+#endif

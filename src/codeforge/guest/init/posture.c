@@ -1,0 +1,144 @@
+/* Posture: what the kernel says this sandbox is. The host compares it with what it asked for. */
+#include "init.h"
+
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+static char text[16 * 1024]; /* of one small file of /proc or /sys */
+
+static bool slurp(const char *path)
+{
+    int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    if (fd < 0)
+        return false;
+    size_t used = 0;
+    for (ssize_t n; used < sizeof text - 1 && (n = read(fd, text + used, sizeof text - 1 - used)) > 0;)
+        used += (size_t)n;
+    close(fd);
+    text[used] = 0;
+    return true;
+}
+
+/* The rest of the line that starts with key, without leading blanks; NULL if there is none. */
+static char *value_of(const char *key)
+{
+    size_t n = strlen(key);
+    for (char *line = text; line; line = strchr(line, '\n')) {
+        line += *line == '\n';
+        if (strncmp(line, key, n) == 0)
+            return line + n + strspn(line + n, " \t");
+    }
+    return NULL;
+}
+
+struct report {
+    char *p, *end;
+};
+
+__attribute__((format(printf, 2, 3))) static void say(struct report *r, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    int n = vsnprintf(r->p, (size_t)(r->end - r->p), format, args);
+    va_end(args);
+    if (n > 0 && n < r->end - r->p)
+        r->p += n;
+}
+
+static void say_status(struct report *r)
+{
+    static const char *const keys[][2] = {
+        {"no_new_privs", "NoNewPrivs:"}, {"seccomp", "Seccomp:"},  {"seccomp_filters", "Seccomp_filters:"},
+        {"cap_inh", "CapInh:"},          {"cap_prm", "CapPrm:"},   {"cap_eff", "CapEff:"},
+        {"cap_bnd", "CapBnd:"},          {"cap_amb", "CapAmb:"},   {"groups", "Groups:"},
+    };
+    if (!slurp("/proc/self/status"))
+        return;
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        const char *value = value_of(keys[i][1]);
+        if (value)
+            say(r, "%s=%.*s\n", keys[i][0], (int)strcspn(value, "\n"), value);
+    }
+}
+
+static void say_mount(struct report *r, const char *key, const char *path)
+{
+    struct statvfs fs;
+    if (statvfs(path, &fs))
+        return;
+    say(r, "%s=%s%s%s%s\n", key, fs.f_flag & ST_RDONLY ? "ro" : "rw", fs.f_flag & ST_NOSUID ? ",nosuid" : "",
+        fs.f_flag & ST_NODEV ? ",nodev" : "", fs.f_flag & ST_NOEXEC ? ",noexec" : "");
+    say(r, "%s_bytes=%llu\n%s_inodes=%llu\n", key, (unsigned long long)fs.f_blocks * fs.f_frsize, key,
+        (unsigned long long)fs.f_files);
+}
+
+static void say_interfaces(struct report *r)
+{
+    if (!slurp("/proc/net/dev"))
+        return;
+    say(r, "interfaces=");
+    for (char *line = strtok(text, "\n"), *comma = ""; line; line = strtok(NULL, "\n")) {
+        char *colon = strchr(line, ':');
+        if (!colon)
+            continue;
+        line += strspn(line, " ");
+        say(r, "%s%.*s", comma, (int)(colon - line), line);
+        comma = ",";
+    }
+    say(r, "\n");
+}
+
+/* The first of the two files that is there: cgroup v2, then v1. NULL: that version has none. */
+static bool slurp_cgroup(const char *v2, const char *v1)
+{
+    return slurp(v2) || slurp(v1);
+}
+
+static void say_cgroup(struct report *r, const char *key, const char *v2, const char *v1)
+{
+    if (slurp_cgroup(v2, v1))
+        say(r, "%s=%.*s\n", key, (int)strcspn(text, "\n"), text);
+}
+
+size_t posture(char *into, size_t size)
+{
+    struct report r = {into, into + size};
+    say(&r, "protocol=1\npid=%d\nuid=%d\ngid=%d\ndumpable=%d\n", getpid(), getuid(), getgid(),
+        prctl(PR_GET_DUMPABLE, 0, 0, 0, 0));
+    say_status(&r);
+    say_mount(&r, "root", "/");
+    say_mount(&r, "code", "/code");
+    say_mount(&r, "tmp", "/tmp");
+    say_mount(&r, "shm", "/dev/shm");
+    say_interfaces(&r);
+    say_cgroup(&r, "memory_max", "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes");
+    say_cgroup(&r, "swap_max", "/sys/fs/cgroup/memory.swap.max", NULL);
+    say_cgroup(&r, "memsw_max", NULL, "/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes");
+    say_cgroup(&r, "pids_max", "/sys/fs/cgroup/pids.max", "/sys/fs/cgroup/pids/pids.max");
+    if (slurp("/sys/fs/cgroup/cpu.max"))
+        say(&r, "cpu_quota_us=%.*s\n", (int)strcspn(text, " \n"), text);
+    else if (slurp("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"))
+        say(&r, "cpu_quota_us=%.*s\n", (int)strcspn(text, "\n"), text);
+    return (size_t)(r.p - into);
+}
+
+uint64_t memory_peak_bytes(void)
+{
+    if (!slurp_cgroup("/sys/fs/cgroup/memory.peak", "/sys/fs/cgroup/memory/memory.max_usage_in_bytes"))
+        return 0;
+    return strtoull(text, NULL, 10);
+}
+
+uint32_t oom_kill_count(void)
+{
+    if (!slurp_cgroup("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"))
+        return 0;
+    const char *value = value_of("oom_kill ");
+    return value ? (uint32_t)strtoul(value, NULL, 10) : 0;
+}

@@ -1,0 +1,329 @@
+"""Images: have them on this machine, by pulling or by building; look at what is there.
+
+Theory of operation: a language's image is a reference. If a registry has it, it is pulled. Else, if
+it is one of ours, it is built from the Dockerfiles that travel with this package; their base images
+are pulled, or, where no registry answers, made from Debian packages by a script that travels along
+(docker/offline/make-base-images.sh).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import re
+import tarfile
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import aiodocker
+from aiodocker.exceptions import DockerError
+
+from codeforge.engines.docker import DockerEngine, docker_errors
+from codeforge.errors import (
+    EngineError,
+    EngineUnavailable,
+    HostFailure,
+    ImageBuildFailed,
+    ImageNotFound,
+    ImagePullTimeout,
+    InvalidRequest,
+)
+from codeforge.languages import Language
+
+PULL_STALL_S = 60.0
+"""A pull that says nothing for this long is given up; a slow one that goes on is not."""
+
+BUILD_STALL_S = 900.0
+"""The same for a build: its steps, compiling among them, are silent for long."""
+
+LOG_TAIL_LINES = 40
+
+_PACKAGE_DIR = Path(__file__).parent
+_EXTRA_PACKAGE = re.compile(r"[A-Za-z0-9@][A-Za-z0-9._/@^~<>=!,\[\]*-]*", re.ASCII)
+_REFERENCE = re.compile(r"[a-z0-9][a-zA-Z0-9._/:@-]*", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Progress of a pull or a build: what is going on with which image, in bytes or steps where known."""
+
+    image: str
+    text: str
+    current: int | None = None
+    total: int | None = None
+
+
+OnStep = Callable[[Step], object]
+
+
+def _silently(step: Step) -> None:
+    """Nobody wants to see it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """An image on this machine. ``size`` in bytes, as ``docker image ls`` counts it."""
+
+    reference: str
+    id: str
+    size: int
+    created: str
+    user: str
+    labels: Mapping[str, str]
+
+
+class ImageStore:
+    """The images of one engine."""
+
+    def __init__(self, engine: DockerEngine) -> None:
+        self._engine = engine
+
+    async def find(self, reference: str) -> ImageInfo | None:
+        """What is on this machine under that reference."""
+        client = await self._engine.client()
+        try:
+            found = await client.images.inspect(reference)
+        except DockerError as error:
+            if error.status == 404:
+                return None
+            raise EngineError(f"Docker: {error.message}") from error
+        config = found.get("Config") or {}
+        return ImageInfo(
+            reference=reference,
+            id=found["Id"],
+            size=found["Size"],
+            created=found["Created"],
+            user=config.get("User", ""),
+            labels=config.get("Labels") or {},
+        )
+
+    async def provide(self, language: Language, on_step: OnStep = _silently) -> bool:
+        """Whether the language's image is there now: pulled, built, or here already."""
+        try:
+            if _names_a_registry(language.image):
+                await self.pull(language.image, on_step)
+            elif await self.find(language.image) is None:
+                await self._pull_or_build(language, on_step)
+        except EngineUnavailable:
+            raise
+        except HostFailure as error:
+            on_step(Step(language.image, f"failed: {error}"))
+            return await self.find(language.image) is not None
+        return True
+
+    async def _pull_or_build(self, language: Language, on_step: OnStep) -> None:
+        try:
+            await self.pull(language.image, on_step)
+        except HostFailure:
+            if language.dockerfile is None:
+                raise
+            await self.build(language, on_step)
+
+    async def pull(self, reference: str, on_step: OnStep = _silently) -> None:
+        """Pull from the registry that the reference names, or from the engine's default one.
+
+        Raises:
+            ImagePullTimeout: the registry does not answer, or no more.
+            ImageNotFound: it has no such image.
+            EngineError: it refused.
+        """
+        client = await self._engine.client()
+        layers: dict[str, tuple[int, int]] = {}
+        try:
+            with docker_errors():
+                async for line in _unless_stalled(client.images.pull(reference, stream=True), PULL_STALL_S):
+                    detail = line.get("progressDetail") or {}
+                    if line.get("status") == "Downloading" and "total" in detail:
+                        layers[line["id"]] = (detail["current"], detail["total"])
+                    done, total = map(sum, zip(*layers.values(), strict=True)) if layers else (None, None)
+                    on_step(Step(reference, line.get("status", ""), done, total))
+        except TimeoutError as error:
+            raise _pull_timeout(reference) from error
+        except EngineError as error:
+            raise _pull_failure(reference, str(error)) from error
+
+    async def build(
+        self,
+        language: Language,
+        on_step: OnStep = _silently,
+        *,
+        packages: Sequence[str] = (),
+        tag: str | None = None,
+        update: bool = False,
+    ) -> str:
+        """Build one of our images.
+
+        Args:
+            language: whose image.
+            on_step: told of every step.
+            packages: more packages, as pip or npm take them (``tabulate``, ``left-pad@1.3.0``).
+            tag: the reference to give it; default: the language's image.
+            update: pull the base image again and use no cache.
+
+        Returns:
+            the reference.
+
+        Raises:
+            InvalidRequest: the language has no Dockerfile here, or a package's or tag's name is not one.
+            ImageBuildFailed: with the end of the build's log.
+        """
+        if language.dockerfile is None:
+            raise InvalidRequest(f"{language.image} is not one of our images; pull it or build it yourself")
+        for package in packages:
+            if not _EXTRA_PACKAGE.fullmatch(package):
+                raise InvalidRequest(f"{package!r} is not a package's name")
+        tag = _full_reference(language, tag)
+        await self._provide_base(base_image(language.dockerfile), on_step, update=update)
+        arguments = {"EXTRA_PACKAGES": " ".join(packages)} if packages else {}
+        client = await self._engine.client()
+        with tempfile.TemporaryFile() as context:
+            write_context(context)
+            context.seek(0)
+            lines = client.images.build(
+                fileobj=context,
+                encoding="identity",
+                path_dockerfile=language.dockerfile,
+                tag=tag,
+                nocache=update,
+                buildargs=arguments,
+                stream=True,
+            )
+            await _follow_build(lines, tag, on_step)
+        return tag
+
+    async def _provide_base(self, base: str, on_step: OnStep, *, update: bool) -> None:
+        here = await self.find(base)
+        if here is not None and not update:
+            return
+        try:
+            await self.pull(base, on_step)
+        except HostFailure as error:
+            if here is None or "ai-codeforge.stand-in" in here.labels:
+                why = str(error).splitlines()[0]
+                on_step(Step(base, f"no registry ({why}); making it from Debian packages"))
+                await _make_offline_base(base, on_step, force=update)
+
+    async def export(self, reference: str) -> AsyncIterator[bytes]:
+        """The image as ``docker save`` writes it."""
+        client = await self._engine.client()
+        with docker_errors():
+            async with client.images.export_image(reference) as content:
+                async for chunk in content.iter_chunked(1 << 20):
+                    yield chunk
+
+
+def base_image(dockerfile: str) -> str:
+    """The base that a Dockerfile of ours names: the default of its ``..._IMAGE`` argument."""
+    text = _context_file(dockerfile).read_text()
+    match = re.search(r"^ARG \w+_IMAGE=(\S+)$", text, re.MULTILINE)
+    if match is None:
+        raise ImageBuildFailed(f"{dockerfile} names no base image")
+    return match[1]
+
+
+def write_context(into: IO[bytes]) -> None:
+    """Write the build context, a tar of docker/ and of the guest's sources, as in a checkout."""
+    with tarfile.open(fileobj=into, mode="w") as tar:
+        roots = {"docker": _context_file("docker"), "src/codeforge/guest": _PACKAGE_DIR / "guest"}
+        for name, root in roots.items():
+            for path in _regular_files(root):
+                info = tar.gettarinfo(path, f"{name}/{path.relative_to(root)}")
+                # The same bytes give the same layers, whoever checked them out and when.
+                info.mtime, info.uid, info.gid, info.uname, info.gname = 0, 0, 0, "", ""
+                info.mode = 0o755 if info.mode & 0o100 else 0o644
+                tar.addfile(info, io.BytesIO(path.read_bytes()))
+
+
+def _regular_files(root: Path) -> Iterator[Path]:
+    return (p for p in sorted(root.rglob("*")) if p.is_file() and "__pycache__" not in p.parts)
+
+
+def _context_file(path: str) -> Path:
+    """A file of the build context: installed with the package, or in the checkout around it."""
+    installed = _PACKAGE_DIR / "_image_context" / path
+    return installed if installed.exists() else _PACKAGE_DIR.parent.parent / path
+
+
+def _names_a_registry(reference: str) -> bool:
+    first, slash, _ = reference.partition("/")
+    return bool(slash) and ("." in first or ":" in first or first == "localhost")
+
+
+def _full_reference(language: Language, tag: str | None) -> str:
+    """``custom`` is a tag of the language's image; ``name:tag`` and ``host/name`` stand as they are."""
+    if tag is None:
+        return language.image
+    if not _REFERENCE.fullmatch(tag):
+        raise InvalidRequest(f"{tag!r} is not an image tag")
+    return tag if ":" in tag or "/" in tag else f"{language.image.rpartition(':')[0]}:{tag}"
+
+
+# How daemons word it; they pass on the registry's words without a code.
+_NOT_THERE = ("not found", "manifest unknown", "access denied", "does not exist")
+_OUT_OF_REACH = ("timeout", "deadline exceeded", "no such host", "connection refused", "lookup ")
+
+
+async def _unless_stalled(lines: AsyncIterator[Any], limit_s: float) -> AsyncIterator[Any]:
+    while True:
+        try:
+            async with asyncio.timeout(limit_s):
+                yield await anext(lines)
+        except StopAsyncIteration:
+            return
+
+
+def _pull_timeout(reference: str) -> ImagePullTimeout:
+    return ImagePullTimeout(
+        f"timeout pulling image\nNo registry delivered {reference} in time: "
+        "check the internet connection, and whether the registry (Docker Hub) is up"
+    )
+
+
+def _pull_failure(reference: str, message: str) -> HostFailure:
+    text = message.lower()
+    if any(sign in text for sign in _NOT_THERE):
+        return ImageNotFound(f"no registry has {reference}: {message}")
+    if any(sign in text for sign in _OUT_OF_REACH):
+        return _pull_timeout(reference)
+    return EngineError(f"cannot pull {reference}: {message}")
+
+
+async def _follow_build(lines: AsyncIterator[dict[str, Any]], tag: str, on_step: OnStep) -> None:
+    log: list[str] = []
+    step: tuple[int | None, int | None] = (None, None)
+    try:
+        async for line in _unless_stalled(lines, BUILD_STALL_S):
+            text = line.get("stream", "").rstrip()
+            if not text:
+                continue
+            log = [*log[-LOG_TAIL_LINES:], text]
+            match = re.match(r"Step (\d+)/(\d+) : ", text)
+            step = (int(match[1]), int(match[2])) if match else step
+            on_step(Step(tag, text.splitlines()[-1], *step))
+    except (DockerError, aiodocker.exceptions.DockerStreamError) as error:
+        raise ImageBuildFailed("\n".join([f"building {tag} failed: {error.message}", *log])) from error
+    except TimeoutError as error:
+        raise ImageBuildFailed(f"building {tag}: no sign of life for {BUILD_STALL_S:g} s") from error
+
+
+async def _make_offline_base(base: str, on_step: OnStep, *, force: bool) -> None:
+    script = _context_file("docker/offline/make-base-images.sh")
+    which = base.partition(":")[0]
+    process = await asyncio.create_subprocess_exec(
+        "env", f"FORCE={'1' if force else ''}", "bash", str(script), which,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    log: list[str] = []
+    try:
+        while process.stdout is not None and (line := await process.stdout.readline()):
+            log = [*log[-LOG_TAIL_LINES:], line.decode("utf-8", "replace").rstrip()]
+            on_step(Step(base, log[-1]))
+        if await process.wait() != 0:
+            raise ImageBuildFailed("\n".join([f"cannot make the base image {base}:", *log]))
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()

@@ -1,0 +1,177 @@
+"""Policy: what a sandbox is allowed. The file that a security reviewer reads first.
+
+Pure: values in, values out. ``container_spec`` is the one place where a container is described;
+callers choose a language and limits, and nothing else of it. ``posture_faults`` compares what the
+kernel inside a started sandbox says with what was asked for: one fault, and no code is run in it.
+
+The documented restrictions (read-only root, no network, memory and CPU limits, no-new-privileges,
+no capabilities, /tmp noexec,nosuid, non-root user) are here with the rest of the hardening; the
+reason for each value stands beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from codeforge.languages import CODE_DIR, GUEST_DIR, Language
+from codeforge.limits import CPU_PERIOD_US, KiB, Limits, MiB
+from codeforge.request import tmpfs_bytes
+
+RUNNER_UID = 10001
+"""``runner`` in every image; above what distributions give to anybody."""
+
+LABEL = "ai-codeforge.sandbox"
+"""On every sandbox; its value is the executor that made it."""
+
+SHM_BYTES = 16 * MiB
+"""For multiprocessing's semaphores and small shared arrays."""
+
+_MASKED_PATHS = (
+    # Docker's own list; sending one replaces it.
+    "/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+    "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi",
+    "/sys/firmware", "/sys/devices/virtual/powercap",
+    # What else tells about the host and is of no use to a program.
+    "/proc/interrupts", "/proc/kallsyms", "/proc/config.gz", "/proc/cmdline", "/proc/partitions",
+    "/proc/diskstats", "/proc/key-users", "/proc/locks",
+    "/sys/kernel/slab", "/sys/fs/bpf", "/sys/class/dmi",
+)  # fmt: skip
+
+_READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+_ENVIRONMENT: Mapping[str, str] = MappingProxyType(
+    {
+        "HOME": "/tmp",  # noqa: S108 - the sandbox's own, a fresh tmpfs
+        # Under a CPU quota more threads than cores only fight; and 64 pids are few on a big host.
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+)
+
+
+def container_spec(language: Language, limits: Limits, *, owner: str) -> dict[str, Any]:
+    """The body of the engine's create call for one sandbox.
+
+    Args:
+        language: says image, environment and process count.
+        limits: says memory, CPU and network.
+        owner: goes into the label, so that an executor's sandboxes can be found.
+    """
+    environment = {**_ENVIRONMENT, **language.env}
+    heap_mib = limits.memory_bytes * 3 // 4 // MiB
+    return {
+        "Image": language.image,
+        "Entrypoint": [f"{GUEST_DIR}/init"],
+        "Cmd": [],
+        "User": f"{RUNNER_UID}:{RUNNER_UID}",
+        "WorkingDir": CODE_DIR,
+        "Env": [f"{key}={value.format(heap_mib=heap_mib)}" for key, value in environment.items()],
+        "Hostname": "sandbox",
+        "Labels": {LABEL: owner},
+        # Saves the engine 90 ms of network setup; loopback is there all the same.
+        "NetworkDisabled": not limits.network,
+        "AttachStdin": True,
+        "AttachStdout": True,
+        "AttachStderr": False,
+        "Tty": False,
+        # The sandbox's channel is its stdin: when the host process is gone, so is the sandbox.
+        "OpenStdin": True,
+        "StdinOnce": True,
+        "StopSignal": "SIGKILL",
+        "Healthcheck": {"Test": ["NONE"]},
+        "HostConfig": _host_config(language, limits),
+    }
+
+
+def _host_config(language: Language, limits: Limits) -> dict[str, Any]:
+    tmpfs = tmpfs_bytes(limits)
+    writable = (
+        f"rw,noexec,nosuid,nodev,size={tmpfs},nr_inodes={language.tmp_inodes},"
+        f"mode=0700,uid={RUNNER_UID},gid={RUNNER_UID}"
+    )
+    return {
+        "AutoRemove": True,
+        "RestartPolicy": {"Name": "no"},
+        "ReadonlyRootfs": True,
+        # Nothing the run writes can be executed as a file: no writable mount allows it.
+        "Tmpfs": {CODE_DIR: writable, "/tmp": writable},  # noqa: S108
+        "ShmSize": SHM_BYTES,
+        "NetworkMode": "bridge" if limits.network else "none",
+        "Memory": limits.memory_bytes,
+        "MemorySwap": limits.memory_bytes,  # the same: no swap
+        "CpuPeriod": CPU_PERIOD_US,
+        "CpuQuota": limits.cpu_quota_us,
+        "CpuShares": 128,  # an eighth of a process on the host: runs yield to everything else
+        "PidsLimit": language.pids,
+        "OomScoreAdj": 900,  # if the host itself runs out of memory, sandboxes go first
+        "CapDrop": ["ALL"],
+        "SecurityOpt": ["no-new-privileges"],
+        "IpcMode": "private",
+        "CgroupnsMode": "private",
+        "MaskedPaths": list(_MASKED_PATHS),
+        "ReadonlyPaths": list(_READONLY_PATHS),
+        # Not nproc: it counts per user id over the whole host. Not address space: V8 reserves much.
+        "Ulimits": [
+            {"Name": name, "Soft": value, "Hard": value}
+            for name, value in (
+                ("core", 0),
+                ("nofile", 1024),
+                ("fsize", tmpfs),
+                ("msgqueue", 0),
+                ("sigpending", 128),
+                ("memlock", 64 * KiB),
+            )
+        ],
+        # Output goes through the attach stream alone; the default driver would write it to disk.
+        "LogConfig": {"Type": "none"},
+    }
+
+
+def posture_faults(posture: Mapping[str, str], language: Language, limits: Limits) -> list[str]:
+    """What of a sandbox's posture is weaker than asked for; empty when everything is in force.
+
+    A control that the kernel does not report counts as not in force.
+    """
+    no_capability = {f"cap_{name}": "0" * 16 for name in ("inh", "prm", "eff", "bnd", "amb")}
+    wanted = {
+        "protocol": "1",
+        "pid": "1",
+        "uid": str(RUNNER_UID),
+        "gid": str(RUNNER_UID),
+        "dumpable": "0",
+        "no_new_privs": "1",
+        "seccomp": "2",
+        "cpu_quota_us": str(limits.cpu_quota_us),
+        "pids_max": str(language.pids),
+        # The kernel counts pages.
+        "memory_max": str(limits.memory_bytes // 4096 * 4096),
+        **no_capability,
+    }
+    if not limits.network:
+        wanted["interfaces"] = "lo"
+    faults = [
+        f"{key} is {posture.get(key, 'not known')!r}, not {value!r}"
+        for key, value in wanted.items()
+        if posture.get(key) != value
+    ]
+    if set(posture.get("groups", "?").split()) - {str(RUNNER_UID)}:
+        faults.append(f"groups are {posture.get('groups', 'not known')!r}")
+    # cgroup v2 limits swap alone, v1 memory and swap together.
+    if posture.get("swap_max") != "0" and posture.get("memsw_max") != wanted["memory_max"]:
+        faults.append("swap is not limited")
+    for mount, flags in (
+        ("root", {"ro"}),
+        ("code", {"nosuid", "nodev", "noexec"}),
+        ("tmp", {"nosuid", "nodev", "noexec"}),
+        ("shm", {"nosuid", "nodev", "noexec"}),
+    ):
+        missing = flags - set(posture.get(mount, "").split(","))
+        if missing:
+            faults.append(f"{mount} is not mounted {', '.join(sorted(missing))}")
+        # tmpfs counts pages, and rounds up.
+        size = posture.get(f"{mount}_bytes", "")
+        if mount in ("code", "tmp") and not (size.isdecimal() and 0 < int(size) < tmpfs_bytes(limits) + 4096):
+            faults.append(f"{mount} is not capped at {tmpfs_bytes(limits)} bytes")
+    return faults

@@ -1,0 +1,58 @@
+"""Progress of pulls and builds, shown on stderr: a bar on a terminal, else a line for what matters."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from codeforge.images import OnStep, Step
+
+
+@contextlib.contextmanager
+def steps(on_step: OnStep | None = None) -> Iterator[OnStep]:
+    """Something to tell steps to: the caller's own listener, or a display on stderr."""
+    if on_step is not None:
+        yield on_step
+        return
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Lines(console)
+        return
+    name, what = TextColumn("{task.fields[image]}"), TextColumn("{task.description}")
+    columns = (name, BarColumn(), TimeElapsedColumn(), what)
+    with Progress(*columns, console=console) as display:
+        yield _Bars(display)
+
+
+class _Bars:
+    def __init__(self, display: Progress) -> None:
+        self._display = display
+        self._bars: dict[str, TaskID] = {}
+
+    def __call__(self, step: Step) -> None:
+        if step.image not in self._bars:
+            self._bars[step.image] = self._display.add_task("", total=None, image=step.image)
+        text = escape(step.text[:60])
+        self._display.update(
+            self._bars[step.image], description=text, completed=step.current or 0, total=step.total
+        )
+        if step.text.startswith("failed"):
+            self._display.console.print(f"{step.image}: {step.text}", markup=False)
+
+
+class _Lines:
+    """Without a terminal: a line where a new step starts, not one for each layer's progress."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._last: tuple[str, object] = ("", None)
+
+    def __call__(self, step: Step) -> None:
+        key = (step.image, step.current if step.text.startswith("Step ") else step.text.split(":")[0])
+        if key != self._last and not step.text.startswith((" --->", "Downloading", "Extracting")):
+            self._last = key
+            self._console.print(f"{step.image}: {step.text}", markup=False, highlight=False, soft_wrap=True)

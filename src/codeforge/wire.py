@@ -1,0 +1,313 @@
+"""Frames between the host and init: bytes in, events out. No I/O here; docs/protocol.md has the table.
+
+Both directions: u32 size (little-endian), u8 type, payload. What init sends comes out of a sandbox:
+sizes are checked before anything is kept, order is checked, and the first thing out of line raises
+``ProtocolViolation``, after which nothing of that sandbox is believed.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+from codeforge.errors import ProtocolViolation
+
+PAYLOAD_MAX = 64 * 1024
+"""init keeps one frame in a fixed buffer of this size; so does the host, by refusing more."""
+
+STDIN_WINDOW = 64 * 1024
+"""Bytes of stdin that may be under way unacknowledged: init's buffer."""
+
+MAX_FILES_OUT = 1000
+"""Files, and separately skipped ones, that a run may leave; init is told the same."""
+
+_HEADER = struct.Struct("<IB")
+_LIMITS = struct.Struct("<QQII")
+_EXIT = struct.Struct("<BBQQQQI")
+
+
+# --- Host to init ------------------------------------------------------------------------------------
+
+
+def _frame(kind: bytes, payload: bytes = b"") -> bytes:
+    if len(payload) > PAYLOAD_MAX:
+        raise ValueError(f"a frame holds {PAYLOAD_MAX} bytes, not {len(payload)}")
+    return _HEADER.pack(len(payload), kind[0]) + payload
+
+
+def _chunks(data: bytes) -> Iterator[bytes]:
+    view = memoryview(data)
+    return (bytes(view[at : at + PAYLOAD_MAX]) for at in range(0, len(data), PAYLOAD_MAX))
+
+
+def limits(*, output_bytes: int, files_bytes: int, max_age_s: float) -> bytes:
+    """What init enforces by itself: output kept per stream, bytes of files, and when to give up."""
+    max_age_ms = min(int(max_age_s * 1000), 0xFFFFFFFF)
+    return _frame(b"l", _LIMITS.pack(output_bytes, files_bytes, MAX_FILES_OUT, max_age_ms))
+
+
+def command(argv: Sequence[str], env: Mapping[str, str]) -> bytes:
+    """argv, and variables on top of the sandbox's own, for the next ``worker`` or ``go``."""
+    frames = [_frame(b"a", arg.encode()) for arg in argv]
+    frames += [_frame(b"e", f"{key}={value}".encode()) for key, value in env.items()]
+    return b"".join(frames)
+
+
+def worker() -> bytes:
+    """Start the command now; it waits for ``go``."""
+    return _frame(b"w")
+
+
+def file(path: str, data: bytes, mode: int = 0o644) -> bytes:
+    """A file below /code; directories on the way are made."""
+    head = _frame(b"f", struct.pack("<I", mode) + path.encode())
+    return head + b"".join(_frame(b"d", chunk) for chunk in _chunks(data))
+
+
+def go(*, fresh: bool = False) -> bytes:
+    """Run the command; ``fresh``: in a new process even if a worker waits."""
+    return _frame(b"g", bytes([fresh]))
+
+
+def stdin(data: bytes) -> bytes:
+    """Bytes for the run's stdin, at most one frame and within the window; none means end of file."""
+    return _frame(b"i", data)
+
+
+def kill() -> bytes:
+    """End the run now, and report."""
+    return _frame(b"k")
+
+
+# --- Init to host --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The first event: init is there, and this is what the kernel told it of the sandbox."""
+
+    posture: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Wrote:
+    """The run wrote to a stream."""
+
+    stream: Literal["stdout", "stderr"]
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """The run wrote this many bytes to a stream beyond what is kept."""
+
+    stream: Literal["stdout", "stderr"]
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """init took this many bytes of stdin: the window is that much wider again."""
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """How the run's first process ended; everything else in the sandbox is dead too."""
+
+    exit_code: int | None
+    signal: int | None
+    wall_s: float
+    cpu_s: float
+    memory_peak_bytes: int
+    oom_kills: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileOut:
+    """A file that the run wrote, whole."""
+
+    path: bytes
+    mode: int
+    data: bytes
+
+
+class SkipReason(enum.IntEnum):
+    """Why something that the run left under /code is not brought out."""
+
+    NOT_REGULAR = 1
+    LINKED = 2
+    TOO_LARGE = 3
+    TOO_MANY = 4
+    TOO_DEEP = 5
+    UNREADABLE = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Something under /code that is not brought out."""
+
+    path: bytes
+    reason: SkipReason
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The last event of a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """init could not do what it was asked, and has ended the sandbox."""
+
+    message: str
+
+
+Event: TypeAlias = Ready | Wrote | Dropped | Acknowledged | Exited | FileOut | Skipped | Done | Failed
+
+
+class _State(enum.Enum):
+    START = "before READY"
+    RUN = "before EXIT"
+    FILES = "after EXIT"
+    OVER = "after DONE"
+
+
+_ALLOWED: Mapping[_State, bytes] = MappingProxyType(
+    {_State.START: b"R!", _State.RUN: b"OEXAW!", _State.FILES: b"AFDSZ!", _State.OVER: b""}
+)
+_STREAMS: Mapping[int, Literal["stdout", "stderr"]] = MappingProxyType({1: "stdout", 2: "stderr"})
+
+
+class Decoder:
+    """Turns what init sends into events, whatever way it was cut into pieces.
+
+    Keeps at most one frame and one file: ``files_bytes`` bounds all files together.
+    """
+
+    def __init__(self, *, files_bytes: int) -> None:
+        self._buffer = bytearray()
+        self._state = _State.START
+        self._files_left = files_bytes
+        self._entries_left = 2 * MAX_FILES_OUT + 1
+        self._open_file: tuple[bytes, int, bytearray] | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether the last event was seen: nothing more is to come."""
+        return self._state is _State.OVER
+
+    def feed(self, data: bytes) -> list[Event]:
+        """The events that ``data`` completes, in order.
+
+        Raises:
+            ProtocolViolation: init cannot have sent this.
+        """
+        self._buffer += data
+        events: list[Event] = []
+        at = 0
+        while len(self._buffer) - at >= _HEADER.size:
+            size, kind = _HEADER.unpack_from(self._buffer, at)
+            if size > PAYLOAD_MAX:
+                raise ProtocolViolation(f"a frame of {size} bytes")
+            if kind not in _ALLOWED[self._state]:
+                raise ProtocolViolation(f"frame {bytes([kind])!r} {self._state.value}")
+            if len(self._buffer) - at < _HEADER.size + size:
+                break
+            start = at + _HEADER.size
+            at = start + size
+            events += self._event(bytes([kind]), bytes(self._buffer[start:at]))
+        del self._buffer[:at]
+        return events
+
+    def _event(self, kind: bytes, payload: bytes) -> Iterator[Event]:
+        if kind != b"D":
+            yield from self._close_file()
+        match kind:
+            case b"O":
+                yield Wrote("stdout", payload)
+            case b"E":
+                yield Wrote("stderr", payload)
+            case b"D":
+                self._append(payload)
+            case b"R":
+                self._state = _State.RUN
+                yield Ready(_parse_posture(payload))
+            case b"X":
+                number, size = _unpack("<BQ", payload)
+                if number not in _STREAMS:
+                    raise ProtocolViolation(f"stream {number}")
+                yield Dropped(_STREAMS[number], size)
+            case b"A":
+                (size,) = _unpack("<I", payload)
+                yield Acknowledged(size)
+            case b"W":
+                self._state = _State.FILES
+                yield _parse_exit(payload)
+            case b"F":
+                self._open(payload)
+            case b"S":
+                yield self._skipped(payload)
+            case b"Z":
+                self._state = _State.OVER
+                yield Done()
+            case _:
+                self._state = _State.OVER
+                yield Failed(payload.decode("utf-8", "replace"))
+
+    def _count_entry(self) -> None:
+        self._entries_left -= 1
+        if self._entries_left < 0:
+            raise ProtocolViolation("more files than were asked for")
+
+    def _open(self, payload: bytes) -> None:
+        self._count_entry()
+        if len(payload) < 5:
+            raise ProtocolViolation("a file without a name")
+        self._open_file = (payload[4:], int.from_bytes(payload[:4], "little"), bytearray())
+
+    def _append(self, payload: bytes) -> None:
+        self._files_left -= len(payload)
+        if self._open_file is None or self._files_left < 0:
+            raise ProtocolViolation("file data that nobody asked for")
+        self._open_file[2].extend(payload)
+
+    def _close_file(self) -> Iterator[Event]:
+        if self._open_file is not None:
+            path, mode, data = self._open_file
+            self._open_file = None
+            yield FileOut(path, mode, bytes(data))
+
+    def _skipped(self, payload: bytes) -> Skipped:
+        self._count_entry()
+        if not payload or payload[0] not in SkipReason.__members__.values():
+            raise ProtocolViolation("a skipped file without a known reason")
+        return Skipped(payload[1:], SkipReason(payload[0]))
+
+
+def _unpack(layout: str, payload: bytes) -> tuple[int, ...]:
+    if len(payload) != struct.calcsize(layout):
+        raise ProtocolViolation(f"a payload of {len(payload)} bytes where {struct.calcsize(layout)} are due")
+    return struct.unpack(layout, payload)
+
+
+def _parse_exit(payload: bytes) -> Exited:
+    by_signal, number, wall_us, user_us, system_us, peak, oom_kills = _unpack(_EXIT.format, payload)
+    return Exited(
+        exit_code=None if by_signal else number,
+        signal=number if by_signal else None,
+        wall_s=wall_us / 1e6,
+        cpu_s=(user_us + system_us) / 1e6,
+        memory_peak_bytes=peak,
+        oom_kills=oom_kills,
+    )
+
+
+def _parse_posture(payload: bytes) -> Mapping[str, str]:
+    lines = payload.decode("utf-8", "replace").splitlines()
+    return MappingProxyType({key: value for key, _, value in (line.partition("=") for line in lines)})
