@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack
 
 from codeforge import progress, testing
-from codeforge.engines.docker import DockerEngine
+from codeforge.engines.docker import DockerEngine, EngineInfo
 from codeforge.errors import EngineUnavailable, ExecutorClosed, InvalidRequest
 from codeforge.images import ImageStore, OnStep
 from codeforge.languages import LANGUAGES, Language, LanguageTable
@@ -262,6 +262,14 @@ class CodeExecutor:
         rows = [self.languages.find(name) for name in languages] if languages is not None else self.languages
         with progress.steps(on_step) as report:
             return {row.name: await self.images.provide(row, report) for row in rows}
+
+    async def engine_info(self) -> EngineInfo:
+        """What the engine says of itself.
+
+        Raises:
+            EngineUnavailable: no engine answers, or this user may not talk to it.
+        """
+        return await self._engine.info()
 
     def get_available_languages(self) -> list[str]:
         """Names of the languages that ``execute`` takes."""

@@ -45,6 +45,8 @@ class Language:
         command: argv up to the program's path.
         unchecked_flags: what ``type_check=False`` puts between ``command`` and the path.
         env: environment of every run; ``{heap_mib}`` becomes three quarters of the memory limit.
+        start_dir: where ``command`` starts; the program's own directory is /code in any case.
+        scaffold: files that a worker of ours may lay beside the program; they are not its output.
         worker: whether ``command``'s interpreter can be started before the program is there, and
             waits for it (see docs/protocol.md).
         boot_env: prefixes of variables that an interpreter reads when it starts: a request that
@@ -62,6 +64,8 @@ class Language:
     aliases: tuple[str, ...] = ()
     unchecked_flags: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    start_dir: str = CODE_DIR
+    scaffold: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
     worker: bool = False
     boot_env: tuple[str, ...] = ()
     pids: int = 64
@@ -92,6 +96,7 @@ _JEST = TestRunner(
     report=_JEST_REPORT,
     report_format="jest",
 )
+_MODULE_SCAFFOLD = MappingProxyType({"package.json": b'{"type": "module"}\n'})
 _NODE_BOOT_ENV = ("NODE_", "LD_", "LC_", "LANG", "UV_", "SSL_", "OPENSSL_")
 
 PYTHON = Language(
@@ -119,6 +124,8 @@ JAVASCRIPT = Language(
     file="main.js",
     command=_NODE,
     env=MappingProxyType({"NODE_OPTIONS": "--max-old-space-size={heap_mib}"}),
+    start_dir=GUEST_DIR,
+    scaffold=_MODULE_SCAFFOLD,
     worker=True,
     boot_env=_NODE_BOOT_ENV,
     smoke="console.log('hello')\n",
@@ -134,6 +141,8 @@ TYPESCRIPT = Language(
     command=(*_NODE, "/usr/local/bin/ts-node"),
     unchecked_flags=("--transpile-only",),
     env=MappingProxyType({"NODE_OPTIONS": "--max-old-space-size={heap_mib}"}),
+    start_dir=GUEST_DIR,
+    scaffold=_MODULE_SCAFFOLD,
     worker=True,
     boot_env=(*_NODE_BOOT_ENV, "TS_NODE_"),
     pids=128,

@@ -36,13 +36,24 @@ def parse_memory(text: str | int) -> int:
     Raises:
         InvalidRequest: not that notation, or outside 16 MiB to 1 TiB.
     """
+    return parse_size(text, "memory_limit", MIN_MEMORY_BYTES, MAX_MEMORY_BYTES)
+
+
+def parse_size(text: str | int, name: str, low: int, high: int) -> int:
+    """Bytes for the same notation, for the argument ``name``, which must be from ``low`` to ``high``.
+
+    Raises:
+        InvalidRequest: not that notation, or out of range.
+    """
     notation = isinstance(text, str | int) and not isinstance(text, bool)
     match = _MEMORY.fullmatch(str(text)) if notation else None
     if match is None:
-        raise InvalidRequest(f"memory_limit must look like '512m' or '1g', not {text!r}")
+        raise InvalidRequest(f"{name} must look like '512m' or '1g', not {text!r}")
     size = int(float(match[1]) * _UNIT[match[2].lower()])
-    if not MIN_MEMORY_BYTES <= size <= MAX_MEMORY_BYTES:
-        raise InvalidRequest(f"memory_limit must be between 16m and 1024g, not {text!r}")
+    if not low <= size <= high:
+        raise InvalidRequest(
+            f"{name} must be between {format_memory(low)} and {format_memory(high)}, not {text!r}"
+        )
     return size
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import AsyncIterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -65,6 +66,7 @@ class Run:
 
     Attributes:
         argv: the whole command line inside the sandbox.
+        cwd: where it starts; an interpreter may start elsewhere and go to /code before the program.
         env: variables of this request; the language's own are in the sandbox already.
         files: what lies under /code when it starts, the program among it.
         fresh: it needs an interpreter that starts with ``env``, not one that waits already.
@@ -73,6 +75,7 @@ class Run:
     language: Language
     limits: Limits
     argv: tuple[str, ...]
+    cwd: str = CODE_DIR
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     files: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
     stdin: Stdin = b""
@@ -95,7 +98,8 @@ def resolve(request: ExecutionRequest, languages: LanguageTable, defaults: Limit
     flags = () if request.type_check else language.unchecked_flags
     argv = (*language.command, *flags, program, *_arguments(request.args))
     code = _text("code", request.code)
-    return make_run(request, language, defaults, argv=argv, program={language.file: code})
+    run = make_run(request, language, defaults, argv=argv, program={language.file: code})
+    return dataclasses.replace(run, cwd=language.start_dir)
 
 
 def make_run(

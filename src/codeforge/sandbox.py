@@ -74,9 +74,12 @@ class Sandbox:
         await self._channel.destroy()
 
     async def _get_ready(self) -> None:
-        if self._language.worker:
-            program = f"{CODE_DIR}/{self._language.file}"
-            await self._channel.write(wire.command((*self._language.command, program), {}) + wire.worker())
+        row = self._language
+        if row.worker:
+            program = f"{CODE_DIR}/{row.file}"
+            await self._channel.write(
+                wire.command((*row.command, program), {}, row.start_dir) + wire.worker()
+            )
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 first = await anext(self._events(), None)
@@ -151,7 +154,7 @@ class _Conduct:
                 files_bytes=limits.files_bytes,
                 max_age_s=limits.timeout_s + KILL_GRACE_S + COLLECT_GRACE_S,
             ),
-            wire.command(run.argv, run.env),
+            wire.command(run.argv, run.env, run.cwd),
             *(wire.file(path, data) for path, data in run.files.items()),
             wire.go(fresh=run.fresh),
         ]
@@ -236,7 +239,8 @@ class _Conduct:
         except (UnicodeDecodeError, InvalidRequest):
             self._skipped[out.path.decode("utf-8", "backslashreplace")] = "unusable_name"
             return
-        self._files[path] = out.data
+        if self._run.language.scaffold.get(path) != out.data:
+            self._files[path] = out.data
 
     async def result(self) -> ExecutionResult:
         """What it all came to, once the events are over."""

@@ -427,8 +427,8 @@ class _Osv:
 
 
 def _details(bare: Finding, question: _Question, row: dict[str, Any]) -> Finding:
-    name = question[:2]
-    mine = [a for a in row.get("affected") or () if (a["package"]["ecosystem"], a["package"]["name"]) == name]
+    ours = {"ecosystem": question[0], "name": question[1]}
+    mine = [a for a in row.get("affected") or () if ours.items() <= (a.get("package") or {}).items()]
     scored = [*(row.get("severity") or ()), *(s for a in mine for s in a.get("severity") or ())]
     words = [(row.get("database_specific") or {}).get("severity")]
     words += [(a.get("ecosystem_specific") or {}).get("urgency") for a in mine]

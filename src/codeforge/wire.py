@@ -50,11 +50,11 @@ def limits(*, output_bytes: int, files_bytes: int, max_age_s: float) -> bytes:
     return _frame(b"l", _LIMITS.pack(output_bytes, files_bytes, MAX_FILES_OUT, max_age_ms))
 
 
-def command(argv: Sequence[str], env: Mapping[str, str]) -> bytes:
-    """argv, and variables on top of the sandbox's own, for the next ``worker`` or ``go``."""
+def command(argv: Sequence[str], env: Mapping[str, str], cwd: str) -> bytes:
+    """argv, variables on top of the sandbox's own, and the directory, for the next ``worker`` or ``go``."""
     frames = [_frame(b"a", arg.encode()) for arg in argv]
     frames += [_frame(b"e", f"{key}={value}".encode()) for key, value in env.items()]
-    return b"".join(frames)
+    return b"".join([*frames, _frame(b"c", cwd.encode())])
 
 
 def worker() -> bytes:

@@ -8,6 +8,7 @@ import errno
 import json
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import aiodocker
@@ -99,6 +100,21 @@ async def connect_unbounded(docker_host: str | None) -> aiodocker.Docker:
     return aiodocker.Docker("unix://localhost", connector=session.connector, session=session)
 
 
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """An engine's versions and abilities, as it tells them."""
+
+    version: str
+    api: str
+    kernel: str
+    driver: str
+    cgroup_version: str
+    cpus: int
+    memory_bytes: int
+    swap_limit: bool
+    security_options: tuple[str, ...]
+
+
 async def _disconnect(client: aiodocker.Docker) -> None:
     await client.close()
     await client.session.close()
@@ -136,6 +152,24 @@ class DockerEngine:
                 self.in_background(self._watch(client))
                 self.in_background(self._sweep(client))
         return self._client
+
+    async def info(self) -> EngineInfo:
+        """What the engine says of itself."""
+        client = await self.client()
+        with docker_errors():
+            async with asyncio.timeout(API_TIMEOUT_S):
+                info, version = await client.system.info(), await client.version()
+        return EngineInfo(
+            version=version["Version"],
+            api=version["ApiVersion"],
+            kernel=info["KernelVersion"],
+            driver=info["Driver"],
+            cgroup_version=info.get("CgroupVersion", "1"),
+            cpus=info["NCPU"],
+            memory_bytes=info["MemTotal"],
+            swap_limit=info["SwapLimit"],
+            security_options=tuple(info.get("SecurityOptions") or ()),
+        )
 
     def in_background(self, work: Any) -> asyncio.Task[None]:
         """Run a coroutine that ``close`` ends if it has not ended by itself."""

@@ -4,14 +4,15 @@
 // 1. Wait, if init started this process as a worker: read argv and environment from the control
 //    pipe, then return; node goes on to load the main program by itself, as if just started.
 // 2. If the main program is a .js file written as an ES module, have node load it as one. Node 18
-//    decides by the nearest package.json alone and reads each package.json once: so one with
-//    "type": "module" is put beside the program, node is made to read it, and it is taken away
-//    again before the program starts. Newer versions of node detect ES modules themselves.
+//    decides by the nearest package.json alone, so one that says "module" is put beside the program,
+//    unless the program brought its own. Newer versions of node detect ES modules themselves.
+//
+// It is started in this file's directory: a preloaded file makes node read and remember the
+// package.json of the directory it starts in, which for /code would be too early.
 
 const fs = require('fs')
 const path = require('path')
 const vm = require('vm')
-const Module = require('module')
 
 function waitForGo(control) {
   delete process.env.CODEFORGE_CONTROL_FD
@@ -61,31 +62,17 @@ function readOrNull(file) {
   }
 }
 
-function loadAsModule(main) {
-  const file = path.join(path.dirname(main), 'package.json')
-  const kept = file + '.codeforge'
-  const theirs = readOrNull(file)
-  const settings = theirs === null ? {} : JSON.parse(theirs)
-  if ('type' in settings) return
-  if (theirs !== null) fs.renameSync(file, kept)
-  try {
-    fs.writeFileSync(file, JSON.stringify({ ...settings, type: 'module' }))
-    Module.createRequire(main).resolve('./' + path.basename(main)) // node reads package.json, and keeps it
-  } finally {
-    if (theirs !== null) fs.renameSync(kept, file)
-    else fs.unlinkSync(file)
-  }
-}
-
 const control = process.env.CODEFORGE_CONTROL_FD
 if (control !== undefined) waitForGo(Number(control))
 
+if (process.cwd() === __dirname) process.chdir('/code')
+
 const main = process.argv[1]
-let asModule = false
 if (main && main.endsWith('.js') && !detectsModulesItself()) {
+  const settings = path.join(path.dirname(main), 'package.json')
   const source = readOrNull(main)
-  asModule = source !== null && isModuleSource(source)
-  if (asModule) loadAsModule(main)
+  if (source !== null && !fs.existsSync(settings) && isModuleSource(source)) {
+    fs.writeFileSync(settings, '{"type": "module"}\n')
+  }
 }
-// What plain `node main.js` shows. An ES module keeps the flag: processes it forks need this file too.
-if (!asModule) process.execArgv.length = 0
+process.execArgv.length = 0 // as plain `node main.js` has it

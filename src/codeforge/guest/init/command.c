@@ -13,6 +13,7 @@ void command_clear(struct command *c)
     c->used = 0;
     c->argc = c->envc = 0;
     c->argv[0] = c->env[0] = NULL;
+    c->cwd[0] = 0;
 }
 
 static const char *append(struct command *c, char **list, int *count, const uint8_t *s, size_t size)
@@ -40,6 +41,15 @@ const char *command_env(struct command *c, const uint8_t *s, size_t size)
     if (size == 0 || *s == '=' || !memchr(s, '=', size))
         return "a variable is not KEY=VALUE";
     return append(c, c->env, &c->envc, s, size);
+}
+
+const char *command_cwd(struct command *c, const uint8_t *s, size_t size)
+{
+    if (memchr(s, 0, size) || size >= sizeof c->cwd)
+        return "a directory's name is not usable";
+    memcpy(c->cwd, s, size);
+    c->cwd[size] = 0;
+    return NULL;
 }
 
 size_t command_message(const struct command *c, char *into, size_t size)
@@ -78,6 +88,8 @@ int command_exec(struct command *c)
             if (i == count)
                 count++;
         }
+    if (c->cwd[0] && chdir(c->cwd))
+        return errno;
     environ = merged; /* execvp looks PATH up here */
     execvp(c->argv[0], c->argv);
     return errno;

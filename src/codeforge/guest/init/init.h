@@ -16,6 +16,7 @@ enum {
     F_LIMITS = 'l', /* struct of little-endian integers, see limits_parse() */
     F_ARG = 'a',    /* one entry of argv */
     F_ENV = 'e',    /* KEY=VALUE, on top of init's own environment */
+    F_CWD = 'c',    /* the directory to start in, if not /code */
     F_WORKER = 'w', /* start argv now; it waits for GO */
     F_FILE = 'f',   /* u32 mode, path below /code: the file that DATA goes to */
     F_DATA = 'd',
@@ -76,19 +77,21 @@ uint8_t *put_u64(uint8_t *p, uint64_t v);
 
 /* --- command.c: argv and environment of the next process -------------------------------------- */
 
-enum { COMMAND_BYTES = 256 * 1024, COMMAND_STRINGS = 4096 };
+enum { COMMAND_BYTES = 256 * 1024, COMMAND_STRINGS = 4096, CWD_BYTES = 256 };
 
 struct command {
     size_t used;
     int argc, envc;
     char *argv[COMMAND_STRINGS + 1];
     char *env[COMMAND_STRINGS + 1];
+    char cwd[CWD_BYTES];
     char bytes[COMMAND_BYTES];
 };
 
 void command_clear(struct command *c);
 const char *command_arg(struct command *c, const uint8_t *s, size_t size); /* NULL or what is wrong */
 const char *command_env(struct command *c, const uint8_t *s, size_t size);
+const char *command_cwd(struct command *c, const uint8_t *s, size_t size);
 /* Puts "argc\0arg\0...KEY=VALUE\0..." into into[]; returns its size, 0 if it does not fit. */
 size_t command_message(const struct command *c, char *into, size_t size);
 /* The child's side of a fork: execs, or returns errno. */

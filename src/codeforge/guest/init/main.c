@@ -471,6 +471,9 @@ static void obey(const struct frame *f)
     case F_ENV:
         require(command_env(&command, f->payload, f->size));
         break;
+    case F_CWD:
+        require(command_cwd(&command, f->payload, f->size));
+        break;
     case F_WORKER:
         if (run.pid)
             fail("protocol: a second worker");

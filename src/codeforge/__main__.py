@@ -1,0 +1,5 @@
+"""``python -m codeforge``."""
+
+from codeforge.cli import main
+
+main()

@@ -1,0 +1,120 @@
+"""The commands and their options. Each one is a few lines that call the library."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from codeforge._version import __version__
+from codeforge.cli import doctor as doctor_command
+from codeforge.cli import images as image_commands
+from codeforge.cli import run as run_command
+from codeforge.cli.terminal import print_json
+from codeforge.languages import LANGUAGES
+from codeforge.limits import MiB, parse_size
+from codeforge.request import ExecutionRequest
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Run AI-written Python, JavaScript and TypeScript in fresh, locked-down containers.",
+)
+app.add_typer(image_commands.app, name="images")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document for a script to read.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"codeforge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "  codeforge run hello.py\n\n"
+    "  codeforge run report.py --file data.csv --timeout 60 --memory 1g -- --year 2025\n\n"
+    "  echo 'console.log(6 * 7)' | codeforge run - --language javascript\n\n"
+    "Exit codes: the program's own; 124 timeout, 123 output limit, 137 out of memory, 128+N killed by "
+    "signal N; 2 bad usage, 66 image missing, 69 no Docker, 70 sandbox failure, 77 no permission.",
+)
+def run(
+    program: Annotated[str, typer.Argument(metavar="FILE|-", help="The program; - reads it from stdin.")],
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="[-- ARGS]", help="Its arguments.")] = None,
+    language: Annotated[
+        str | None, typer.Option("--language", "-l", help="Default: by the file's suffix; python for -.")
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds; default 30.")] = None,
+    memory: Annotated[str | None, typer.Option(help="Memory limit, as 512m or 1g; default 512m.")] = None,
+    cpu_quota: Annotated[
+        int | None, typer.Option(help="Microseconds of CPU in each 100 ms; default 50000, half a core.")
+    ] = None,
+    network: Annotated[bool, typer.Option("--network", help="Give it a network.")] = False,
+    env: Annotated[
+        list[str] | None, typer.Option("--env", "-e", metavar="KEY=VALUE", help="Environment variable.")
+    ] = None,
+    file: Annotated[
+        list[str] | None,
+        typer.Option("--file", "-f", metavar="PATH[:NAME]", help="Lay a file beside the program."),
+    ] = None,
+    stdin: Annotated[
+        typer.FileBinaryRead | None, typer.Option(help="What it reads; default: this command's stdin.")
+    ] = None,
+    type_check: Annotated[bool, typer.Option(help="TypeScript: check types before running.")] = True,
+    max_output: Annotated[
+        str, typer.Option(help="How much of stdout, and of stderr, to keep; default 1m.")
+    ] = "1m",
+    as_json: AsJson = False,
+) -> None:
+    """Run a program in a fresh sandbox: its output live, its stdin passed on, its exit code."""
+    name = run_command.language_of(program, language)
+    code = run_command.read_program(program)
+    descriptor = stdin.fileno() if stdin is not None else None if program == "-" else 0
+    request = ExecutionRequest(
+        code=code,
+        language=name,
+        timeout=timeout,
+        memory_limit=memory,
+        network_enabled=network,
+        env_vars=run_command.read_variables(env or []),
+        stdin=None if descriptor is None else run_command.stdin_pieces(descriptor),
+        args=arguments or [],
+        files=run_command.read_files(file or []),
+        cpu_quota=cpu_quota,
+        type_check=type_check,
+    )
+    limit = parse_size(max_output, "--max-output", 0, 1024 * MiB)
+    raise typer.Exit(asyncio.run(run_command.perform(request, as_json=as_json, max_output=limit)))
+
+
+@app.command(epilog="Example:  codeforge languages --json")
+def languages(as_json: AsJson = False) -> None:
+    """List the languages, and the image each one runs in."""
+    rows = [
+        {"name": row.name, "aliases": list(row.aliases), "file": row.file, "image": row.image}
+        for row in LANGUAGES
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    for row in LANGUAGES:
+        print(f"{row.name:<12} {row.file:<9} {row.image:<34} also: {', '.join(row.aliases)}")
+
+
+@app.command(epilog="Exit codes: 0 all is well, 1 something is not, 69 no Docker, 77 no permission.")
+def doctor(as_json: AsJson = False) -> None:
+    """Check the engine, the images and a real run in each language; say what to do next."""
+    raise typer.Exit(asyncio.run(doctor_command.perform(as_json=as_json)))

@@ -1,0 +1,104 @@
+"""``codeforge doctor``: is everything there, and is it in force?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from codeforge.cli.terminal import harmless, print_json
+from codeforge.errors import CodeForgeError
+from codeforge.executor import CodeExecutor
+from codeforge.languages import Language
+from codeforge.limits import Limits, format_memory
+
+Verdict = Literal["ok", "problem", "note"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the report. ``advice`` says what to do, where there is something to do."""
+
+    name: str
+    verdict: Verdict
+    found: str
+    advice: str = ""
+
+
+async def perform(*, as_json: bool) -> int:
+    """Check, print, and the exit code."""
+    async with CodeExecutor() as executor:
+        try:
+            checks = [*await _engine(executor)]
+            for language in executor.languages:
+                checks += await _language(executor, language)
+            exit_code = 1 if any(check.verdict == "problem" for check in checks) else 0
+        except CodeForgeError as error:
+            first, _, rest = str(error).partition("\n")
+            checks = [Check("engine", "problem", first, rest)]
+            exit_code = error.exit_code
+    if as_json:
+        print_json({"healthy": exit_code == 0, "checks": [asdict(check) for check in checks]})
+    else:
+        _print(checks)
+    return exit_code
+
+
+async def _engine(executor: CodeExecutor) -> list[Check]:
+    info = await executor.engine_info()
+    options = " ".join(info.security_options)
+    lsm = next((name for name in ("apparmor", "selinux") if name in options), None)
+    return [
+        Check("engine", "ok", f"Docker {info.version} (API {info.api}), {info.driver}"),
+        Check("kernel", "ok", f"{info.kernel}, {info.cpus} CPUs, {info.memory_bytes / 1e9:.0f} GB"),
+        Check("cgroups", "ok", f"v{info.cgroup_version}"),
+        Check("swap limit", "ok", "enforced")
+        if info.swap_limit
+        else Check("swap limit", "problem", "not accounted for by the kernel", "boot with swapaccount=1"),
+        Check("seccomp", "ok", "the engine's filter is on")
+        if "seccomp" in options
+        else Check("seccomp", "problem", "off in the engine", "run dockerd with its default seccomp profile"),
+        Check("LSM", "ok", lsm)
+        if lsm
+        else Check("LSM", "note", "neither AppArmor nor SELinux", "one more layer where the kernel has one"),
+    ]
+
+
+async def _language(executor: CodeExecutor, language: Language) -> list[Check]:
+    image = await executor.images.find(language.image)
+    if image is None:
+        build = f"codeforge images build {language.name}"
+        return [Check(f"{language.name} image", "problem", f"{language.image} is not here", build)]
+    there = Check(f"{language.name} image", "ok", f"{language.image}, {image.size / 1e6:.0f} MB")
+    try:
+        result = await executor.execute(language.smoke, language.name)
+    except CodeForgeError as error:
+        return [there, Check(f"{language.name} run", "problem", str(error), "see docs/troubleshooting.md")]
+    if result.stdout != "hello\n":
+        return [there, Check(f"{language.name} run", "problem", result.error or "unexpected output")]
+    limits = Limits()
+    return [
+        there,
+        Check(
+            f"{language.name} run",
+            "ok",
+            f"{result.execution_time * 1000:.0f} ms, {result.memory_used / 1e6:.0f} MB; in force: read-only "
+            f"root, no network, {format_memory(limits.memory_bytes)} memory without swap, "
+            f"{limits.cpu_quota_us / 1000:.0f}% of a core, {language.pids} processes, no capabilities, "
+            "no new privileges, seccomp",
+        ),
+    ]
+
+
+def _print(checks: list[Check]) -> None:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    colours: dict[Verdict, str] = {"ok": "green", "problem": "bold red", "note": "yellow"}
+    for check in checks:
+        text = escape(harmless(check.found))
+        if check.advice:
+            text += f"\n[dim]-> {escape(harmless(check.advice))}[/]"
+        table.add_row(f"[{colours[check.verdict]}]{check.verdict}[/]", check.name, text)
+    Console().print(table)

@@ -1,0 +1,155 @@
+"""``codeforge run``: one program, live."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path, PurePosixPath
+
+from codeforge.cli.terminal import Passage, complain, print_json
+from codeforge.errors import InvalidRequest
+from codeforge.executor import CodeExecutor
+from codeforge.languages import LANGUAGES
+from codeforge.request import ExecutionRequest
+from codeforge.result import ExecutionResult, Finished, Status
+
+_SUFFIXES = {row.suffix: row.name for row in LANGUAGES} | {".mjs": "javascript", ".cjs": "javascript"}
+
+EXIT_TIMEOUT = 124
+EXIT_OUTPUT_LIMIT = 123
+EXIT_OUT_OF_MEMORY = 137
+EXIT_SIGNAL_BASE = 128
+
+
+def exit_code(result: ExecutionResult) -> int:
+    """What ``codeforge run`` exits with; docs/cli.md has the table."""
+    match result.status:
+        case Status.TIMEOUT:
+            return EXIT_TIMEOUT
+        case Status.OUT_OF_MEMORY:
+            return EXIT_OUT_OF_MEMORY
+        case Status.OUTPUT_LIMIT:
+            return EXIT_OUTPUT_LIMIT
+        case Status.KILLED:
+            return EXIT_SIGNAL_BASE + (result.signal or 9)
+        case Status.OK | Status.ERROR:
+            return result.exit_code or 0
+
+
+def read_program(name: str) -> str:
+    """The program's source: a file, or ``-`` for stdin.
+
+    Raises:
+        InvalidRequest: it cannot be read, or is not UTF-8.
+    """
+    try:
+        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        return data.decode("utf-8-sig" if data.startswith(b"\xef\xbb\xbf") else "utf-8")
+    except OSError as error:
+        raise InvalidRequest(f"cannot read {name}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"{name} is not UTF-8 text: {error}") from error
+
+
+def language_of(name: str, asked: str | None) -> str:
+    """The language that was asked for, or the one that the file's suffix means.
+
+    Raises:
+        InvalidRequest: the suffix means none.
+    """
+    if asked is not None:
+        return asked
+    if name == "-":
+        return "python"
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise InvalidRequest(
+            f"cannot tell the language of {name}; say it with --language ({', '.join(_SUFFIXES)} are known)"
+        )
+    return _SUFFIXES[suffix]
+
+
+def read_files(specs: list[str]) -> dict[str, str | bytes]:
+    """Files to lay beside the program: ``PATH``, or ``PATH:NAME`` to give it another name there.
+
+    Raises:
+        InvalidRequest: one cannot be read.
+    """
+    files: dict[str, str | bytes] = {}
+    for spec in specs:
+        source, _, name = spec.partition(":")
+        path = PurePosixPath(source)
+        inside = not path.is_absolute() and ".." not in path.parts
+        name = name or (str(path) if inside else path.name)
+        try:
+            files[name] = Path(source).read_bytes()
+        except OSError as error:
+            raise InvalidRequest(f"--file: cannot read {source}: {error.strerror}") from error
+    return files
+
+
+def read_variables(specs: list[str]) -> dict[str, str]:
+    """``KEY=VALUE``, or ``KEY`` to hand on this process's own.
+
+    Raises:
+        InvalidRequest: neither.
+    """
+    variables: dict[str, str] = {}
+    for spec in specs:
+        key, equals, value = spec.partition("=")
+        if not equals and key not in os.environ:
+            raise InvalidRequest(f"--env: {key} is not set here; write {key}=VALUE")
+        variables[key] = value if equals else os.environ[key]
+    return variables
+
+
+async def stdin_pieces(fd: int) -> AsyncIterator[bytes]:
+    """What comes in on a descriptor, as it comes, without a thread that would have to be waited for."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    try:
+        loop.add_reader(fd, ready.set)
+    except PermissionError:  # a regular file: always ready, and epoll does not take it
+        while piece := os.read(fd, 1 << 16):
+            yield piece
+        return
+    try:
+        while True:
+            await ready.wait()
+            ready.clear()
+            piece = os.read(fd, 1 << 16)
+            if not piece:
+                return
+            yield piece
+    finally:
+        loop.remove_reader(fd)
+
+
+async def perform(request: ExecutionRequest, *, as_json: bool, max_output: int) -> int:
+    """Run the request and pass its output on; the exit code."""
+    passages = {"stdout": Passage(sys.stdout), "stderr": Passage(sys.stderr)}
+    async with (
+        CodeExecutor(max_output_bytes=max_output) as executor,
+        contextlib.aclosing(executor.events(request)) as events,
+    ):
+        async for event in events:
+            if isinstance(event, Finished):
+                return _conclude(event.result, as_json=as_json)
+            if not as_json:
+                passages[event.stream].write(event.text, event.data)
+    return EXIT_SIGNAL_BASE
+
+
+def _conclude(result: ExecutionResult, *, as_json: bool) -> int:
+    if as_json:
+        print_json(result.to_dict())
+    elif result.status not in (Status.OK, Status.ERROR) and result.error is not None:
+        # Its stderr was passed on already; only the verdict is news.
+        quoted = result.status is Status.KILLED
+        complain(result.error.partition(":\n")[0] if quoted else result.error)
+    if result.truncated and not as_json:
+        complain("output was cut off at the limit; raise it with --max-output")
+    return exit_code(result)
