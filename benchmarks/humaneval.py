@@ -1,0 +1,79 @@
+"""HumanEval's 164 problems, their own solutions and tests, through the sandbox.
+
+.venv/bin/python benchmarks/humaneval.py [--concurrency 4] [--data HumanEval.jsonl.gz]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gzip
+import json
+import statistics
+import time
+from pathlib import Path
+
+from measure import circumstances, percentile
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from codeforge import CodeExecutor, ExecutionRequest
+
+DATA = Path(__file__).parents[2] / "shared/data/HumanEval.jsonl.gz"
+
+
+def load(path: Path) -> list[tuple[str, ExecutionRequest]]:
+    """Each problem's name, and the program that checks its canonical solution."""
+    with gzip.open(path, "rt") as lines:
+        problems = [json.loads(line) for line in lines]
+    return [
+        (
+            problem["task_id"],
+            ExecutionRequest(
+                code=f"{problem['prompt']}{problem['canonical_solution']}\n{problem['test']}\n"
+                f"check({problem['entry_point']})\n",
+                timeout=60,
+            ),
+        )
+        for problem in problems
+    ]
+
+
+async def main() -> int:
+    """Run them all, print the table, and 0 if all passed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--concurrency", type=int, default=4)
+    parser.add_argument("--data", type=Path, default=DATA)
+    arguments = parser.parse_args()
+    problems = load(arguments.data)
+    print(await circumstances())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    results = []
+    start = time.perf_counter()
+    async with CodeExecutor() as executor:
+        with Progress(*columns) as progress:
+            bar = progress.add_task("HumanEval", total=len(problems))
+            requests = [request for _, request in problems]
+            async for result in executor.execute_many(requests, concurrency=arguments.concurrency):
+                results.append(result)
+                progress.advance(bar)
+    elapsed = time.perf_counter() - start
+    failed = [
+        (name, result) for (name, _), result in zip(problems, results, strict=True) if not result.success
+    ]
+    for name, result in failed:
+        print(f"{name}: {result.error}")
+    times = [result.execution_time for result in results]
+    print(f"{len(results) - len(failed)} of {len(results)} passed")
+    print(
+        f"per run, from the program's start to its end: p50 {statistics.median(times) * 1000:.0f} ms, "
+        f"p95 {percentile(times, 0.95) * 1000:.0f} ms"
+    )
+    print(
+        f"all, {arguments.concurrency} at once: {elapsed:.1f} s, "
+        f"{len(results) / elapsed:.1f} fresh containers a second"
+    )
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(asyncio.run(main()))

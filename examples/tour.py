@@ -1,0 +1,99 @@
+"""A tour: one program in each language, and what happens to programs that misbehave."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.syntax import Syntax
+from rich.text import Text
+
+from codeforge import DockerCodeExecutor
+
+PROGRAMS = [
+    (
+        "python",
+        "Python, with numpy and pandas",
+        """\
+import pandas as pd
+frame = pd.DataFrame({"city": ["Oslo", "Rome", "Oslo"], "sales": [3, 5, 4]})
+print(frame.groupby("city").sales.sum())
+""",
+    ),
+    (
+        "javascript",
+        "JavaScript: an ES module, detected as one",
+        """\
+import _ from 'lodash'
+const [a, b] = await Promise.all([Promise.resolve(6), Promise.resolve(7)])
+console.log(_.chunk(['fresh', 'container', 'per', 'run'], 2), a * b)
+""",
+    ),
+    (
+        "typescript",
+        "TypeScript, type-checked before it runs",
+        """\
+interface Point { x: number; y: number }
+const length = ({ x, y }: Point): number => Math.hypot(x, y)
+console.log(length({ x: 3, y: 4 }))
+""",
+    ),
+    (
+        "typescript",
+        "... so that mistakes are found",
+        "const answer: number = 'forty-two'\n",
+    ),
+    (
+        "python",
+        "No network, nothing writable but /code and /tmp",
+        """\
+import socket
+try:
+    socket.create_connection(("1.1.1.1", 80), timeout=2)
+except OSError as error:
+    print("network:", error)
+try:
+    open("/etc/passwd", "a")
+except OSError as error:
+    print("root file system:", error)
+""",
+    ),
+    (
+        "python",
+        "A fork bomb, and a minute of sleep, with two seconds to live",
+        """\
+import os, time
+children = 0
+try:
+    while True:
+        if os.fork() == 0:
+            time.sleep(60)
+        children += 1
+except OSError as error:
+    print(children, "processes, then:", error, flush=True)
+time.sleep(60)
+""",
+    ),
+]
+
+
+def main() -> None:
+    """Run every program in front of the reader."""
+    console = Console(highlight=False)
+    with DockerCodeExecutor() as executor:
+        for language, title, code in PROGRAMS:
+            console.print(Panel(Syntax(code.rstrip(), language), title=title, title_align="left"))
+            timeout = 2 if "time.sleep(60)" in code else 30
+            result = executor.execute(code, language, timeout=timeout)
+            console.print(Text(result.output.rstrip()), end="\n" if result.output else "")
+            if result.error:
+                shown = next((line for line in result.error.splitlines() if "error TS" in line), result.error)
+                console.print(Text(shown.splitlines()[0], style="red"))
+            console.print(
+                f"[dim]{result.status}, exit code {result.exit_code}, "
+                f"{result.execution_time * 1000:.0f} ms, {result.memory_used / 1e6:.0f} MB, "
+                f"container {result.container_id[:12]}, gone by now[/]\n"
+            )
+
+
+if __name__ == "__main__":
+    main()
