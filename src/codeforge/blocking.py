@@ -25,6 +25,9 @@ from codeforge.testing import RunnerOptions
 
 T = TypeVar("T")
 
+CLOSE_GRACE_S = 5.0
+"""How long calls in other threads may take to come back after ``close``."""
+
 
 class _LoopThread:
     """An event loop in a daemon thread of its own."""
@@ -46,7 +49,8 @@ class _LoopThread:
             raise
 
     def stop(self) -> None:
-        """Stop the loop and end the thread."""
+        """Let what still runs end, stop the loop and end the thread."""
+        asyncio.run_coroutine_threadsafe(_finish_others(), self.loop).result()
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()
@@ -206,6 +210,16 @@ class DockerCodeExecutor:
     def get_stats(self) -> dict[str, Any]:
         """See ``CodeExecutor.get_stats``."""
         return self._executor.get_stats()
+
+
+async def _finish_others() -> None:
+    """Give every other task of this loop, ended by ``close`` already, the time to tell its caller."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        _, hanging = await asyncio.wait(others, timeout=CLOSE_GRACE_S)
+        for task in hanging:
+            task.cancel()
+        await asyncio.gather(*hanging, return_exceptions=True)
 
 
 async def _next(events: AsyncIterator[T]) -> T:

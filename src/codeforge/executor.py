@@ -12,11 +12,11 @@ import os
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypedDict, Unpack
+from typing import Any, Self, TypedDict, TypeVar, Unpack
 
 from codeforge import progress, testing
 from codeforge.engines.docker import DockerEngine, EngineInfo
-from codeforge.errors import EngineUnavailable, ExecutorClosed, InvalidRequest
+from codeforge.errors import EngineUnavailable, ExecutorClosed, InvalidRequest, SandboxLost
 from codeforge.images import ImageStore, OnStep
 from codeforge.languages import LANGUAGES, Language, LanguageTable
 from codeforge.limits import Limits, parse_memory
@@ -25,6 +25,8 @@ from codeforge.request import ExecutionRequest, Run, resolve
 from codeforge.result import Event, ExecutionResult, Finished, Output, StreamName
 
 DEFAULTS = Limits()
+
+T = TypeVar("T")
 
 OnText = Callable[[str], object]
 
@@ -186,7 +188,7 @@ class CodeExecutor:
             self._pool.lease(run.language, run.limits) as sandbox,
             contextlib.aclosing(sandbox.run(run)) as pieces,
         ):
-            async for piece in pieces:
+            async for piece in self._until_closed(pieces):
                 if isinstance(piece, ExecutionResult):
                     self._count(run, piece)
                     for name in _STREAMS:
@@ -197,6 +199,15 @@ class CodeExecutor:
                 else:
                     name, data = piece
                     yield Output(name, text[name].decode(data), data)
+
+    async def _until_closed(self, pieces: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+        try:
+            async for piece in pieces:
+                yield piece
+        except SandboxLost:
+            if self._closed:
+                raise ExecutorClosed("the executor was closed during the run") from None
+            raise
 
     async def execute_with_tests(
         self, code: str, test_code: str, language: str = "python", timeout: float | None = 60,

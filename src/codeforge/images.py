@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import aiodocker
 from aiodocker.exceptions import DockerError
 
 from codeforge.engines.docker import DockerEngine, docker_errors
@@ -140,7 +139,7 @@ class ImageStore:
                         layers[line["id"]] = (detail["current"], detail["total"])
                     done, total = map(sum, zip(*layers.values(), strict=True)) if layers else (None, None)
                     on_step(Step(reference, line.get("status", ""), done, total))
-        except TimeoutError as error:
+        except _StalledError as error:
             raise _pull_timeout(reference) from error
         except EngineError as error:
             raise _pull_failure(reference, str(error)) from error
@@ -266,13 +265,20 @@ _NOT_THERE = ("not found", "manifest unknown", "access denied", "does not exist"
 _OUT_OF_REACH = ("timeout", "deadline exceeded", "no such host", "connection refused", "lookup ")
 
 
+class _StalledError(Exception):
+    """A pull or a build said nothing for too long."""
+
+
 async def _unless_stalled(lines: AsyncIterator[Any], limit_s: float) -> AsyncIterator[Any]:
     while True:
         try:
             async with asyncio.timeout(limit_s):
-                yield await anext(lines)
+                line = await anext(lines)
         except StopAsyncIteration:
             return
+        except TimeoutError as error:
+            raise _StalledError from error
+        yield line
 
 
 def _pull_timeout(reference: str) -> ImagePullTimeout:
@@ -303,9 +309,9 @@ async def _follow_build(lines: AsyncIterator[dict[str, Any]], tag: str, on_step:
             match = re.match(r"Step (\d+)/(\d+) : ", text)
             step = (int(match[1]), int(match[2])) if match else step
             on_step(Step(tag, text.splitlines()[-1], *step))
-    except (DockerError, aiodocker.exceptions.DockerStreamError) as error:
+    except DockerError as error:
         raise ImageBuildFailed("\n".join([f"building {tag} failed: {error.message}", *log])) from error
-    except TimeoutError as error:
+    except _StalledError as error:
         raise ImageBuildFailed(f"building {tag}: no sign of life for {BUILD_STALL_S:g} s") from error
 
 

@@ -12,7 +12,6 @@ reason for each value stands beside it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 from codeforge.languages import CODE_DIR, GUEST_DIR, Language
@@ -41,16 +40,6 @@ _MASKED_PATHS = (
 
 _READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
-_ENVIRONMENT: Mapping[str, str] = MappingProxyType(
-    {
-        "HOME": "/tmp",  # noqa: S108 - the sandbox's own, a fresh tmpfs
-        # Under a CPU quota more threads than cores only fight; and 64 pids are few on a big host.
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-    }
-)
-
-
 def container_spec(language: Language, limits: Limits, *, owner: str) -> dict[str, Any]:
     """The body of the engine's create call for one sandbox.
 
@@ -59,7 +48,6 @@ def container_spec(language: Language, limits: Limits, *, owner: str) -> dict[st
         limits: says memory, CPU and network.
         owner: goes into the label, so that an executor's sandboxes can be found.
     """
-    environment = {**_ENVIRONMENT, **language.env}
     heap_mib = limits.memory_bytes * 3 // 4 // MiB
     return {
         "Image": language.image,
@@ -67,7 +55,7 @@ def container_spec(language: Language, limits: Limits, *, owner: str) -> dict[st
         "Cmd": [],
         "User": f"{RUNNER_UID}:{RUNNER_UID}",
         "WorkingDir": CODE_DIR,
-        "Env": [f"{key}={value.format(heap_mib=heap_mib)}" for key, value in environment.items()],
+        "Env": [f"{key}={value.format(heap_mib=heap_mib)}" for key, value in language.env.items()],
         "Hostname": "sandbox",
         "Labels": {LABEL: owner},
         # Saves the engine 90 ms of network setup; loopback is there all the same.

@@ -60,7 +60,7 @@ def _translate(error: DockerError) -> HostFailure:
     if error.status == _CONNECTION_FAILED:
         return _connection_failure(error.__context__)
     if error.status == 404 and "no such image" in error.message.lower():
-        return ImageNotFound(error.message)
+        return ImageNotFound(f"{error.message}\nHave the images ready first: codeforge images pull")
     return EngineError(f"Docker: {error.message}")
 
 
@@ -340,7 +340,7 @@ class DockerChannel:
 
     async def oom_event(self, wait_s: float) -> bool:
         """See ``Channel.oom_event``."""
-        if wait_s > 0:
+        if wait_s > 0 and not self._destroyed:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._oom.wait(), wait_s)
         return self._oom.is_set()

@@ -35,17 +35,24 @@ const ONLY_IN_MODULES = [
   'Cannot use import statement outside a module',
   "Unexpected token 'export'",
   "Cannot use 'import.meta' outside a module",
-  'await is only valid in async functions and the top level bodies of modules',
 ]
+const MISPLACED_AWAIT = 'await is only valid in async functions and the top level bodies of modules'
 
 function isModuleSource(source) {
   if (!/\b(?:import|export|await)\b/.test(source)) return false
+  // What node's own CommonJS loader does, without running it.
+  const why = syntaxError(source)
+  // "await" is refused with the same words in an ordinary function, which no module allows either.
+  if (why.startsWith(MISPLACED_AWAIT)) return syntaxError(`async () => {${source}\n}`) === ''
+  return ONLY_IN_MODULES.some((text) => why.startsWith(text))
+}
+
+function syntaxError(source) {
   try {
-    // What node's own CommonJS loader does, without running it.
     vm.compileFunction(source, ['exports', 'require', 'module', '__filename', '__dirname'])
-    return false
+    return ''
   } catch (error) {
-    return error instanceof SyntaxError && ONLY_IN_MODULES.some((text) => error.message.startsWith(text))
+    return error.message
   }
 }
 
@@ -75,4 +82,6 @@ if (main && main.endsWith('.js') && !detectsModulesItself()) {
     fs.writeFileSync(settings, '{"type": "module"}\n')
   }
 }
-process.execArgv.length = 0 // as plain `node main.js` has it
+// As plain `node main.js` has it.
+process.execArgv.length = 0
+delete require.cache[__filename]

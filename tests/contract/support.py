@@ -1,0 +1,31 @@
+"""Looking at the engine from outside, as the contract tests need it."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+
+from codeforge.policy import LABEL
+
+
+def docker(*arguments: str) -> str:
+    """What ``docker ARGUMENTS`` prints."""
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def sandboxes(*, all_states: bool = True) -> set[str]:
+    """Ids of all sandboxes on the engine."""
+    flags = ["--all"] if all_states else []
+    return set(docker("ps", "--quiet", "--no-trunc", *flags, "--filter", f"label={LABEL}").split())
+
+
+def eventually(condition: Callable[[], bool], within_s: float) -> bool:
+    """Whether the condition comes true in time."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True

@@ -1,0 +1,7 @@
+try {
+  require('./bad.json')
+} catch (error) {
+  console.log(error.message)
+}
+require('./cycle_a')
+require('./absent/thing')

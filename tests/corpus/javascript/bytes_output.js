@@ -1,0 +1,6 @@
+process.stdout.write(Buffer.from(Array.from({ length: 256 }, (_, n) => n)))
+process.stdout.write('lone \ud800 surrogate \u2028 \x1b[31mred\x1b[0m \r\n', 'utf8', () => console.log('callback'))
+process.stderr.write(new Uint8Array([0xff, 0xfe, 0, 10]))
+process.stdout.write('latin1: é\n', 'latin1')
+require('fs').writeSync(1, Buffer.from([0x80, 0x0a]))
+console.log('漢字 🐢'.length, [...'🐢'].length, 'e\u0301'.normalize('NFC').length, encodeURIComponent('é'))

@@ -1,0 +1,2 @@
+import { readFile, readFiel } from 'fs/promises'
+console.log(readFile, readFiel)

@@ -1,0 +1,3 @@
+console.log('imports come first')
+import leftPad from 'left-pad'
+console.log(leftPad('x', 3))

@@ -1,0 +1,13 @@
+const fs = require('fs')
+const path = require('path')
+const helper = require('./helper')
+const { area } = require('./shapes')
+const data = require('./data/settings.json')
+console.log(helper.double(21), area(2), data, helper.parent, module.children.map(child => child.id))
+console.log(fs.readFileSync('data/note.txt', 'utf8'), fs.readFileSync(path.join(__dirname, 'data', 'note.txt')).length)
+console.log(fs.readdirSync('.'), require.resolve('./shapes'), require('./helper') === helper)
+import('./module.mjs').then(async module => {
+  console.log(module.default, module)
+  await import('./throws.mjs').catch(error => console.log(error.message))
+  require('./throws')
+})

@@ -1,0 +1,11 @@
+// What the program is, as it sees it.
+console.log(require.main === module, module.id, module.filename, module.loaded, module.parent, module.children)
+console.log(__filename, __dirname, module.path, module.paths)
+console.log(process.argv, process.argv0, process.execArgv, process.execPath, process.title, process.cwd())
+console.log(require.main.filename, process.mainModule === module, Object.keys(require.cache))
+console.log(this === module.exports, arguments.length, arguments[2] === module, typeof globalThis.require)
+console.log(Object.keys(require), require.resolve('./main.js'), Object.keys(require.extensions))
+console.log(Error.stackTraceLimit, Error.prepareStackTrace, typeof Error.captureStackTrace)
+console.log(new Error('whole stack').stack)
+console.log(process.version, process.exitCode, process.connected, process.channel, process.send)
+console.log(process.env.NODE_OPTIONS, process.env.NODE_PATH, require('v8').getHeapStatistics().heap_size_limit)

@@ -1,0 +1,27 @@
+const _ = require('lodash')
+const axios = require('axios')
+const express = require('express')
+process.removeAllListeners('warning') // a warning tells the process id
+console.log(_.groupBy([1.2, 1.8, 2.1], Math.floor), _.VERSION.split('.')[0], _.template('<%= a %>')({ a: 1 }))
+const app = express()
+app.use(express.json())
+app.post('/add', (request, response) => response.status(201).json({ sum: request.body.a + request.body.b }))
+app.get('/fail', () => { throw new Error('in the handler') })
+app.use((error, request, response, next) => response.status(500).send(error.message))
+const server = app.listen(0, '127.0.0.1', async () => {
+  const client = axios.create({ baseURL: `http://127.0.0.1:${server.address().port}`, validateStatus: () => true })
+  const made = await client.post('/add', { a: 2, b: 3 })
+  console.log(made.status, made.data, made.headers['content-type'])
+  const failed = await client.get('/fail')
+  console.log(failed.status, failed.data, (await client.get('/absent')).status)
+  const response = await fetch(`http://127.0.0.1:${server.address().port}/absent`).catch(error => error)
+  console.log(response.status)
+  server.closeAllConnections()
+  server.close(() => {
+    console.log('closed')
+    axios.get('http://127.0.0.1:9/').catch(error => {
+      console.log(error.code, axios.isAxiosError(error))
+      require('http').get('http://192.0.2.1/')
+    })
+  })
+})

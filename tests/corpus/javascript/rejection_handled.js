@@ -1,0 +1,5 @@
+process.on('unhandledRejection', (reason, promise) => console.log('unhandled:', reason.message, promise))
+process.on('rejectionHandled', promise => console.log('handled later', promise))
+const promise = Promise.reject(new Error('late'))
+setTimeout(() => promise.catch(error => console.log('caught', error.message)), 10)
+process.on('exit', code => console.log('exit', code))

@@ -1,0 +1,10 @@
+process.on('SIGTERM', (name, number) => console.log(name, number))
+process.once('SIGUSR2', name => {
+  console.log(name)
+  process.removeAllListeners('SIGTERM')
+  process.on('exit', () => console.log('never'))
+  process.kill(process.pid, 'SIGTERM')
+})
+const alive = setInterval(() => {}, 1000)
+process.kill(process.pid, 'SIGTERM')
+setTimeout(() => process.kill(process.pid, 'SIGUSR2'), 50)

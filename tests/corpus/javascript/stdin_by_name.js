@@ -1,0 +1,6 @@
+const fs = require('fs')
+const lines = fs.readFileSync('/dev/stdin', 'utf8').trim().split('\n')
+console.log(lines.map(Number).reduce((a, b) => a + b, 0))
+fs.writeFileSync('/dev/stdout', 'to /dev/stdout\n')
+fs.writeFileSync('/dev/stderr', 'to /dev/stderr\n')
+fs.writeSync(1, 'to 1\n')

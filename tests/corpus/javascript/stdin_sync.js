@@ -1,0 +1,5 @@
+const fs = require('fs')
+const data = fs.readFileSync(0)
+console.log(data.length, data.toString('hex'), fs.readFileSync(0, 'utf8') === '')
+process.stdout.write(data)
+process.exit(data[0])

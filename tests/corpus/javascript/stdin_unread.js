@@ -1,0 +1,2 @@
+console.log('did not read')
+setTimeout(() => process.exit(6), 30)

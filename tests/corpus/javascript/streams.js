@@ -1,0 +1,26 @@
+const { pipeline, Transform, Readable, PassThrough } = require('stream')
+const { promisify } = require('util')
+const zlib = require('zlib')
+const crypto = require('crypto')
+const fs = require('fs')
+const { EventEmitter, once } = require('events')
+
+const upper = () => new Transform({ transform(chunk, encoding, done) { done(null, chunk.toString().toUpperCase()) } })
+async function main() {
+  await promisify(pipeline)(Readable.from(['one ', 'two\n']), upper(), zlib.createGzip(), zlib.createGunzip(), fs.createWriteStream('/tmp/out'))
+  console.log(fs.readFileSync('/tmp/out', 'utf8'), crypto.createHash('sha256').update('x').digest('hex').slice(0, 16))
+  fs.writeFileSync('written.txt', 'kept')
+  fs.mkdirSync('made/deep', { recursive: true })
+  console.log(fs.readdirSync('.'), fs.statSync('written.txt').size, fs.statSync('written.txt').mode.toString(8))
+  for (const path of ['/readonly', '/usr/x', '/etc/passwd']) try { fs.writeFileSync(path, '') } catch (error) { console.log(error.message) }
+  setImmediate(() => emitter.emit('ready', 1))
+  const emitter = new EventEmitter()
+  console.log(await once(emitter, 'ready'))
+  process.stdin.pipe(upper()).pipe(process.stdout)
+  await once(process.stdin, 'end')
+  const broken = new PassThrough()
+  setImmediate(() => broken.destroy(new Error('stream broke')))
+  await promisify(pipeline)(broken, upper()).catch(error => console.log(error.message))
+  emitter.emit('error', new Error('nobody listens'))
+}
+main()

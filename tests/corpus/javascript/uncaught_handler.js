@@ -1,0 +1,10 @@
+process.on('uncaughtExceptionMonitor', (error, origin) => console.log('monitor', error.message, origin))
+process.on('uncaughtException', (error, origin) => {
+  console.log('handler', error.message, origin)
+  if (error.message === 'third') throw new Error('the handler throws')
+})
+setTimeout(() => { throw new Error('second') }, 5)
+setTimeout(() => { throw new Error('third') }, 15)
+setTimeout(() => console.log('never'), 500)
+process.on('exit', code => console.log('exit', code))
+throw new Error('first')

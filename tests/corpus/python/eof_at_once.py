@@ -1,0 +1,10 @@
+import sys
+
+print(repr(sys.stdin.read()))
+
+
+def ask() -> str:
+    return input("Your choice: ")
+
+
+ask()

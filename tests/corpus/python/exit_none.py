@@ -1,0 +1,7 @@
+import sys
+
+try:
+    sys.exit(None)
+except SystemExit as stop:
+    print(repr(stop), stop.code)
+    exit()

@@ -1,0 +1,4 @@
+def first():
+    if True:
+        return 1
+      return 2

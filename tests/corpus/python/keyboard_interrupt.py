@@ -1,0 +1,8 @@
+def work():
+    raise KeyboardInterrupt("by hand")
+
+
+try:
+    work()
+finally:
+    print("cleanup")

@@ -1,0 +1,2 @@
+print("did not read")
+raise SystemExit(5)

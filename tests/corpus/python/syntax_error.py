@@ -1,0 +1,6 @@
+print("never printed")
+
+
+def broken(items:
+    for item in items
+        print(item)

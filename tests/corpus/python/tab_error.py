@@ -1,0 +1,3 @@
+if True:
+        print("eight spaces")
+	print("one tab")

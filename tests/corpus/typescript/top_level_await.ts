@@ -1,0 +1,4 @@
+import { setTimeout as wait } from 'timers/promises'
+
+await wait(1)
+console.log('a CommonJS module has no top-level await')

@@ -1,0 +1,3 @@
+"""The samples run in the images; see tests/contract/test_images.py."""
+
+collect_ignore_glob = ["*"]

@@ -1,0 +1,1 @@
+console.log('sum', require('lodash').sum([1, 2, 3]))

@@ -1,0 +1,52 @@
+"""Errors: two families, and what each tells a shell and a server."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from codeforge import errors
+from codeforge.errors import CodeForgeError, HostFailure, InvalidRequest
+
+CLASSES = [c for _, c in inspect.getmembers(errors, inspect.isclass) if c.__module__ == errors.__name__]
+CODES = {
+    "CodeForgeError": (70, 500),
+    "InvalidRequest": (2, 422),
+    "UnknownLanguage": (2, 422),
+    "HostFailure": (70, 500),
+    "EngineUnavailable": (69, 503),
+    "EnginePermissionDenied": (77, 503),
+    "EngineError": (70, 500),
+    "ImageNotFound": (66, 503),
+    "ImagePullTimeout": (75, 504),
+    "ImageBuildFailed": (70, 500),
+    "PostureMismatch": (70, 500),
+    "SandboxLost": (70, 500),
+    "ProtocolViolation": (70, 500),
+    "ExecutorClosed": (70, 500),
+}
+
+
+def test_every_class_has_its_exit_code_and_http_status() -> None:
+    assert {c.__name__: (c.exit_code, c.http_status) for c in CLASSES} == CODES
+
+
+@pytest.mark.parametrize("error", CLASSES, ids=lambda c: c.__name__)
+def test_an_error_is_the_callers_or_the_hosts_and_never_both(error: type[CodeForgeError]) -> None:
+    families = [family for family in (InvalidRequest, HostFailure) if issubclass(error, family)]
+    assert len(families) == (0 if error is CodeForgeError else 1)
+
+
+@pytest.mark.parametrize("error", CLASSES, ids=lambda c: c.__name__)
+def test_no_error_looks_like_a_program_that_ended(error: type[CodeForgeError]) -> None:
+    assert 2 <= error.exit_code < 126
+
+
+def test_an_invalid_request_can_be_caught_as_a_value_error() -> None:
+    with pytest.raises(ValueError, match="why"):
+        raise InvalidRequest("why")
+
+
+def test_a_missing_permission_is_an_unavailable_engine() -> None:
+    assert issubclass(errors.EnginePermissionDenied, errors.EngineUnavailable)
