@@ -20,7 +20,7 @@ check: .venv ## lint and type-check alone
 
 images: .venv ## have an engine, and the three images
 	@scripts/engine.sh
-	@scripts/images.sh
+	@$(BIN)/codeforge images build
 
 bench: images ## measure: cold start against docker run, and HumanEval
 	@$(BIN)/python benchmarks/cold.py

@@ -15,7 +15,8 @@ if ! scripts/engine.sh; then
   why="no Docker engine can run on this machine (see above)"
   export CODEFORGE_TEST_ENGINE=none
 else
-  scripts/images.sh
+  .venv/bin/codeforge images build
+  need docker-registry docker-registry
 fi
 .venv/bin/python -m pytest "$@"
 if [ -n "$why" ]; then

@@ -41,9 +41,13 @@ die() {
   exit 1
 }
 
-# need COMMAND PACKAGE
+# need COMMAND PACKAGE: have the command, by installing the package if it is missing.
 need() {
-  command -v "$1" > /dev/null || die "$1 is missing; try: apt-get install $2"
+  ! command -v "$1" > /dev/null || return 0
+  [ "$(id -u)" = 0 ] || die "$1 is missing; as root: apt-get install $2"
+  echo "make-base-images: installing $2"
+  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2"; } \
+    > /dev/null || die "$1 is missing, and $2 could not be installed"
 }
 
 # debian_tar OUT PACKAGES [HOOK...]: a minimal Debian root file system as a tar file.

@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from aiodocker.exceptions import DockerError
 
+from codeforge._version import __version__
 from codeforge.engines.docker import DockerEngine, docker_errors
 from codeforge.errors import (
     EngineError,
@@ -39,6 +40,10 @@ BUILD_STALL_S = 900.0
 """The same for a build: its steps, compiling among them, are silent for long."""
 
 LOG_TAIL_LINES = 40
+
+OFFLINE_BASES = ("python:3.11-slim", "node:18-slim")
+STAND_IN_LABEL = "ai-codeforge.stand-in"
+"""What docker/offline/make-base-images.sh can make, and how it marks what it made."""
 
 _PACKAGE_DIR = Path(__file__).parent
 _EXTRA_PACKAGE = re.compile(r"[A-Za-z0-9@][A-Za-z0-9._/@^~<>=!,\[\]*-]*", re.ASCII)
@@ -151,6 +156,7 @@ class ImageStore:
         *,
         packages: Sequence[str] = (),
         tag: str | None = None,
+        base: str | None = None,
         update: bool = False,
     ) -> str:
         """Build one of our images.
@@ -160,6 +166,7 @@ class ImageStore:
             on_step: told of every step.
             packages: more packages, as pip or npm take them (``tabulate``, ``left-pad@1.3.0``).
             tag: the reference to give it; default: the language's image.
+            base: another base image than the Dockerfile's default, such as one pinned by digest.
             update: pull the base image again and use no cache.
 
         Returns:
@@ -175,8 +182,11 @@ class ImageStore:
             if not _EXTRA_PACKAGE.fullmatch(package):
                 raise InvalidRequest(f"{package!r} is not a package's name")
         tag = _full_reference(language, tag)
-        await self._provide_base(base_image(language.dockerfile), on_step, update=update)
-        arguments = {"EXTRA_PACKAGES": " ".join(packages)} if packages else {}
+        base_argument, default_base = base_image(language.dockerfile)
+        await self._provide_base(base or default_base, on_step, update=update)
+        arguments = {"VERSION": __version__, base_argument: base or default_base}
+        if packages:
+            arguments["EXTRA_PACKAGES"] = " ".join(packages)
         client = await self._engine.client()
         with tempfile.TemporaryFile() as context:
             write_context(context)
@@ -200,7 +210,9 @@ class ImageStore:
         try:
             await self.pull(base, on_step)
         except HostFailure as error:
-            if here is None or "ai-codeforge.stand-in" in here.labels:
+            if base not in OFFLINE_BASES:
+                raise
+            if here is None or STAND_IN_LABEL in here.labels:
                 why = str(error).splitlines()[0]
                 on_step(Step(base, f"no registry ({why}); making it from Debian packages"))
                 await _make_offline_base(base, on_step, force=update)
@@ -214,13 +226,13 @@ class ImageStore:
                     yield chunk
 
 
-def base_image(dockerfile: str) -> str:
-    """The base that a Dockerfile of ours names: the default of its ``..._IMAGE`` argument."""
+def base_image(dockerfile: str) -> tuple[str, str]:
+    """Name and default of the build argument by which a Dockerfile of ours takes its base."""
     text = _context_file(dockerfile).read_text()
-    match = re.search(r"^ARG \w+_IMAGE=(\S+)$", text, re.MULTILINE)
+    match = re.search(r"^ARG (\w+_IMAGE)=(\S+)$", text, re.MULTILINE)
     if match is None:
         raise ImageBuildFailed(f"{dockerfile} names no base image")
-    return match[1]
+    return match[1], match[2]
 
 
 def write_context(into: IO[bytes]) -> None:

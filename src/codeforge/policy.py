@@ -40,6 +40,7 @@ _MASKED_PATHS = (
 
 _READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
+
 def container_spec(language: Language, limits: Limits, *, owner: str) -> dict[str, Any]:
     """The body of the engine's create call for one sandbox.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 
 from rich.console import Console
@@ -10,6 +11,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from codeforge.images import OnStep, Step
+
+SIGN_OF_LIFE_S = 10.0
 
 
 @contextlib.contextmanager
@@ -45,14 +48,16 @@ class _Bars:
 
 
 class _Lines:
-    """Without a terminal: a line where a new step starts, not one for each layer's progress."""
+    """Without a terminal: a sign of life now and then, and every failure."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._last: tuple[str, object] = ("", None)
+        self._image = ""
+        self._next_s = 0.0
 
     def __call__(self, step: Step) -> None:
-        key = (step.image, step.current if step.text.startswith("Step ") else step.text.split(":")[0])
-        if key != self._last and not step.text.startswith((" --->", "Downloading", "Extracting")):
-            self._last = key
-            self._console.print(f"{step.image}: {step.text}", markup=False, highlight=False, soft_wrap=True)
+        now = time.monotonic()
+        if step.image != self._image or now >= self._next_s or step.text.startswith("failed"):
+            self._image, self._next_s = step.image, now + SIGN_OF_LIFE_S
+            text = f"{step.image}: {step.text}"
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)

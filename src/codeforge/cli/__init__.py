@@ -7,7 +7,6 @@ import sys
 from codeforge._version import __version__
 
 EXIT_INTERRUPTED = 130
-EXIT_BROKEN_PIPE = 141
 
 
 def main() -> None:
@@ -26,6 +25,3 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(EXIT_BROKEN_PIPE)

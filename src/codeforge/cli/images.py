@@ -44,27 +44,32 @@ def build(
     tag: Annotated[
         str | None, typer.Option(help="Tag or full reference; default: the language's image.")
     ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Another base image, such as one pinned by digest.")
+    ] = None,
 ) -> None:
     """Build our images from the Dockerfiles that come with this package."""
-    asyncio.run(_build(names, packages or [], tag, update=False))
+    asyncio.run(_build(names, packages or [], tag, base, update=False))
 
 
 @app.command(epilog="Example:  codeforge images update python")
 def update(names: Names = None) -> None:
     """Pull the base images again and rebuild ours from scratch."""
-    asyncio.run(_build(names, [], None, update=True))
+    asyncio.run(_build(names, [], None, None, update=True))
 
 
-async def _build(names: list[str] | None, packages: list[str], tag: str | None, *, update: bool) -> None:
+async def _build(
+    names: list[str] | None, packages: list[str], tag: str | None, base: str | None, *, update: bool
+) -> None:
     async with CodeExecutor() as executor:
         rows = _rows(executor, names)
-        if (packages or tag) and len(rows) != 1:
-            raise InvalidRequest(
-                "--with and --tag go with one language: codeforge images build python --with ..."
-            )
+        if (packages or tag or base) and len(rows) != 1:
+            raise InvalidRequest("--with, --tag and --base go with one language, as in: images build python")
         for row in rows:
             with progress.steps() as report:
-                tagged = await executor.images.build(row, report, packages=packages, tag=tag, update=update)
+                tagged = await executor.images.build(
+                    row, report, packages=packages, tag=tag, base=base, update=update
+                )
             image = await executor.images.find(tagged)
             if image is not None:
                 print(f"{tagged}  {image.size / 1e6:.0f} MB  {image.id[7:19]}")

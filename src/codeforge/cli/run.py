@@ -22,6 +22,7 @@ EXIT_TIMEOUT = 124
 EXIT_OUTPUT_LIMIT = 123
 EXIT_OUT_OF_MEMORY = 137
 EXIT_SIGNAL_BASE = 128
+EXIT_BROKEN_PIPE = 141
 
 
 def exit_code(result: ExecutionResult) -> int:
@@ -130,6 +131,16 @@ async def stdin_pieces(fd: int) -> AsyncIterator[bytes]:
 
 async def perform(request: ExecutionRequest, *, as_json: bool, max_output: int) -> int:
     """Run the request and pass its output on; the exit code."""
+    try:
+        return await _perform(request, as_json=as_json, max_output=max_output)
+    except BrokenPipeError:
+        # Whoever read our output has gone; what is still in the buffers must not complain at exit.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+
+
+async def _perform(request: ExecutionRequest, *, as_json: bool, max_output: int) -> int:
     passages = {"stdout": Passage(sys.stdout), "stderr": Passage(sys.stderr)}
     async with (
         CodeExecutor(max_output_bytes=max_output) as executor,

@@ -1,0 +1,160 @@
+"""The command, as a person or a script uses it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CODEFORGE = [sys.executable, "-m", "codeforge"]
+
+
+def codeforge(
+    *arguments: str, stdin: str = "", cwd: Path | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*CODEFORGE, *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **env},
+    )
+
+
+def test_version_and_help() -> None:
+    assert codeforge("--version").stdout.startswith("codeforge 0.")
+    assert "Examples:" in codeforge("run", "--help").stdout
+    assert codeforge("nonsense").returncode == 2
+
+
+@pytest.mark.docker
+def test_run_passes_everything_on(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/in.txt").write_text("beside")
+    (tmp_path / "prog.py").write_text(
+        "import os, sys\n"
+        "print(input(), sys.argv[1:], os.environ['A'], open('data/in.txt').read(), open('b').read())\n"
+        "print('err', file=sys.stderr)\n"
+        "sys.exit(7)\n"
+    )
+    files = ["--file", "data/in.txt", "--file", "data/in.txt:b"]
+    done = codeforge(
+        "run", "prog.py", "--env", "A=1=2", *files, "--", "-x", "y z", stdin="line\n", cwd=tmp_path
+    )
+    assert done.stdout == "line ['-x', 'y z'] 1=2 beside beside\n"
+    assert done.stderr == "err\n"
+    assert done.returncode == 7
+
+
+@pytest.mark.docker
+def test_a_program_on_stdin() -> None:
+    done = codeforge("run", "-", "--language", "js", stdin="console.log(6 * 7)")
+    assert (done.stdout, done.returncode) == ("42\n", 0)
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize(
+    ("program", "options", "code", "said"),
+    [
+        ("import time; time.sleep(60)", ["--timeout", "1"], 124, "timed out after 1 s"),
+        ("b = bytearray(1 << 30)", ["--memory", "64m"], 137, "container killed (OOMKilled)"),
+        ("while True: print('x' * 9999)", [], 123, "wrote more than 64m"),
+        ("import os; os.kill(os.getpid(), 15)", [], 143, "killed by SIGTERM"),
+    ],
+    ids=["timeout", "oom", "flood", "signal"],
+)
+def test_verdicts_have_exit_codes_and_are_said(
+    program: str, options: list[str], code: int, said: str
+) -> None:
+    done = codeforge("run", "-", *options, stdin=program)
+    assert done.returncode == code
+    assert said in done.stderr
+
+
+@pytest.mark.docker
+def test_json_tells_a_verdict_from_an_exit_code() -> None:
+    done = codeforge("run", "-", "--json", stdin="import os; os.write(1, b'\\xff'); os._exit(124)")
+    document = json.loads(done.stdout)
+    assert (document["status"], document["exit_code"], document["timed_out"]) == ("error", 124, False)
+    assert document["stdout_base64"] == "/w=="
+    assert done.returncode == 124
+
+
+@pytest.mark.docker
+def test_output_is_raw_in_a_pipe_and_harmless_on_a_terminal() -> None:
+    program = r"import sys; sys.stdout.write('\x1b]0;evil\x07\x1b[2Jred\rover\u202e\n')"
+    raw = "\x1b]0;evil\x07\x1b[2Jred\rover\u202e\n"
+    assert (
+        subprocess.run([*CODEFORGE, "run", "-"], input=program.encode(), capture_output=True).stdout
+        == raw.encode()
+    )
+
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*CODEFORGE, "run", "-"], stdin=subprocess.PIPE, stdout=theirs, stderr=subprocess.PIPE
+    ) as process:
+        process.communicate(program.encode())
+    os.close(theirs)
+    shown = os.read(ours, 1000)
+    os.close(ours)
+    assert shown == rb"\x1b]0;evil\x07\x1b[2Jred\rover\u202e" + b"\r\n"
+
+
+@pytest.mark.docker
+def test_a_closed_pipe_ends_the_run_quietly() -> None:
+    program = "i = 0\nwhile True:\n    print(i)\n    i += 1\n"
+    command = f"'{sys.executable}' -m codeforge run - | head -n 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], input=program, capture_output=True, text=True, timeout=30)
+    assert done.stdout == "0\n141\n"
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "nosuch.py"], "cannot read nosuch.py"),
+        (["run", "/etc/hostname"], "cannot tell the language"),
+        (["run", "-", "--language", "pyton"], "Did you mean 'python'"),
+        (["run", "-", "--memory", "lots"], "must look like '512m'"),
+        (["run", "-", "--timeout", "-1"], "timeout must be a number"),
+        (["run", "-", "--env", "NO_SUCH_VARIABLE_HERE"], "is not set here"),
+        (["run", "-", "--file", "/no/such"], "cannot read /no/such"),
+        (["images", "build", "cobol"], "unknown language"),
+        (["images", "scan", "python", "--severity", "bad"], "--severity must be one of"),
+    ],
+)
+def test_mistakes_exit_with_2_and_say_what_is_wrong(arguments: list[str], said: str) -> None:
+    done = codeforge(*arguments, stdin="print(1)", DOCKER_HOST="unix:///nonexistent")
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["run", "-"], ["doctor"], ["images", "list"], ["images", "pull"]])
+def test_without_an_engine_the_documented_error(arguments: list[str]) -> None:
+    done = codeforge(*arguments, stdin="print(1)", DOCKER_HOST="unix:///nonexistent")
+    assert done.returncode == 69
+    text = done.stdout + done.stderr
+    assert "Docker is not available. Install Docker to use sandboxed execution." in " ".join(text.split())
+
+
+@pytest.mark.docker
+def test_doctor_finds_everything_well_here() -> None:
+    done = codeforge("doctor", "--json")
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["healthy"]) == (0, True)
+    assert {"python run", "javascript run", "typescript run"} <= {check["name"] for check in report["checks"]}
+
+
+@pytest.mark.docker
+def test_lists() -> None:
+    languages = json.loads(codeforge("languages", "--json").stdout)
+    assert [row["name"] for row in languages] == ["python", "javascript", "typescript"]
+    images = json.loads(codeforge("images", "list", "--json").stdout)
+    assert all(row["present"] and row["size"] < 200e6 for row in images)
