@@ -10,8 +10,13 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from codeforge import DockerCodeExecutor
+
+# Examples take as long as they take: a loaded machine is no defect.
+settings.register_profile("codeforge", deadline=None)
+settings.load_profile("codeforge")
 
 NO_ENGINE = os.environ.get("CODEFORGE_TEST_ENGINE") == "none"
 

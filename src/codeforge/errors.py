@@ -7,6 +7,15 @@ caller's mistake (``InvalidRequest``) or the host's failure (``HostFailure``).
 from __future__ import annotations
 
 
+def quoted(value: object) -> str:
+    """A caller's value as a message shows it: never long, and never an error of its own."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an int of more digits than Python writes out
+        text = f"that {type(value).__name__}"
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
 class CodeForgeError(Exception):
     """Base of everything this package raises on purpose.
 

@@ -48,6 +48,7 @@ STAND_IN_LABEL = "ai-codeforge.stand-in"
 _PACKAGE_DIR = Path(__file__).parent
 _EXTRA_PACKAGE = re.compile(r"[A-Za-z0-9@][A-Za-z0-9._/@^~<>=!,\[\]*-]*", re.ASCII)
 _REFERENCE = re.compile(r"[a-z0-9][a-zA-Z0-9._/:@-]*", re.ASCII)
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +179,10 @@ class ImageStore:
         """
         if language.dockerfile is None:
             raise InvalidRequest(f"{language.image} is not one of our images; pull it or build it yourself")
+        if isinstance(packages, str | bytes):
+            raise InvalidRequest(f"packages must be a list of names, not {type(packages).__name__}")
         for package in packages:
-            if not _EXTRA_PACKAGE.fullmatch(package):
+            if not isinstance(package, str) or not _EXTRA_PACKAGE.fullmatch(package):
                 raise InvalidRequest(f"{package!r} is not a package's name")
         tag = _full_reference(language, tag)
         base_argument, default_base = base_image(language.dockerfile)
@@ -249,7 +252,14 @@ def write_context(into: IO[bytes]) -> None:
 
 
 def _regular_files(root: Path) -> Iterator[Path]:
-    return (p for p in sorted(root.rglob("*")) if p.is_file() and "__pycache__" not in p.parts)
+    return (p for p in sorted(root.rglob("*")) if p.is_file() and not _left_by_a_build(p.relative_to(root)))
+
+
+def _left_by_a_build(path: Path) -> bool:
+    """As .dockerignore says: what a build on the host leaves, make would take for up to date."""
+    return (
+        bool({"__pycache__", "build"} & set(path.parts)) or path.suffix == ".o" or path == Path("init/init")
+    )
 
 
 def _context_file(path: str) -> Path:
@@ -267,9 +277,12 @@ def _full_reference(language: Language, tag: str | None) -> str:
     """``custom`` is a tag of the language's image; ``name:tag`` and ``host/name`` stand as they are."""
     if tag is None:
         return language.image
+    if _TAG.fullmatch(tag):
+        name, colon, last = language.image.rpartition(":")
+        return f"{name if colon and '/' not in last else language.image}:{tag}"
     if not _REFERENCE.fullmatch(tag):
         raise InvalidRequest(f"{tag!r} is not an image tag")
-    return tag if ":" in tag or "/" in tag else f"{language.image.rpartition(':')[0]}:{tag}"
+    return tag
 
 
 # How daemons word it; they pass on the registry's words without a code.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from codeforge.errors import InvalidRequest, UnknownLanguage
+from codeforge.errors import InvalidRequest, UnknownLanguage, quoted
 
 GUEST_DIR = "/opt/codeforge"
 """Where every image carries init and the workers; see docker/*.Dockerfile."""
@@ -77,7 +78,7 @@ class Language:
     @property
     def suffix(self) -> str:
         """The file name's suffix, with its dot."""
-        return self.file[self.file.rindex(".") :]
+        return posixpath.splitext(self.file)[1]
 
 
 _NODE = ("node", "--require", f"{GUEST_DIR}/node_worker.cjs")
@@ -165,7 +166,9 @@ class LanguageTable:
 
     def __init__(self, languages: Iterable[Language] = LANGUAGES) -> None:
         self._rows = {row.name: row for row in languages}
-        self._names = {alias: row for row in self._rows.values() for alias in (*row.aliases, row.name)}
+        self._names = {
+            alias.lower(): row for row in self._rows.values() for alias in (*row.aliases, row.name)
+        }
 
     def __iter__(self) -> Iterator[Language]:
         return iter(self._rows.values())
@@ -185,7 +188,7 @@ class LanguageTable:
             raise InvalidRequest(f"language must be a string, not {type(name).__name__}")
         row = self._names.get(name.strip().lower())
         if row is None:
-            near = difflib.get_close_matches(name.strip().lower(), self._names, n=1)
+            near = difflib.get_close_matches(name[:100].strip().lower(), self._names, n=1)
             hint = f" Did you mean {self._names[near[0]].name!r}?" if near else ""
-            raise UnknownLanguage(f"unknown language {name!r}; known: {', '.join(self._rows)}.{hint}")
+            raise UnknownLanguage(f"unknown language {quoted(name)}; known: {', '.join(self._rows)}.{hint}")
         return row

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from codeforge.errors import InvalidRequest
+from codeforge.errors import InvalidRequest, quoted
 
 KiB = 1024
 MiB = 1024 * KiB
@@ -26,8 +26,10 @@ CPU_PERIOD_US = 100_000
 MIN_CPU_QUOTA_US = 1000
 """The kernel refuses less than 1 ms."""
 
-_MEMORY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([bkmgt]?)(?:i?b)?\s*", re.IGNORECASE | re.ASCII)
-_UNIT = {"": 1, "b": 1, "k": KiB, "m": MiB, "g": GiB, "t": 1024 * GiB}
+_MEMORY = re.compile(
+    r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*(?:b|(?:([kmgt])(?:i?b)?)?)\s*", re.IGNORECASE | re.ASCII
+)
+_UNIT = {"": 1, "k": KiB, "m": MiB, "g": GiB, "t": 1024 * GiB}
 
 
 def parse_memory(text: str | int) -> int:
@@ -45,14 +47,16 @@ def parse_size(text: str | int, name: str, low: int, high: int) -> int:
     Raises:
         InvalidRequest: not that notation, or out of range.
     """
-    notation = isinstance(text, str | int) and not isinstance(text, bool)
-    match = _MEMORY.fullmatch(str(text)) if notation else None
-    if match is None:
-        raise InvalidRequest(f"{name} must look like '512m' or '1g', not {text!r}")
-    size = int(float(match[1]) * _UNIT[match[2].lower()])
+    if isinstance(text, int) and not isinstance(text, bool):
+        size = text
+    else:
+        match = _MEMORY.fullmatch(text) if isinstance(text, str) else None
+        if match is None:
+            raise InvalidRequest(f"{name} must look like '512m' or '1g', not {quoted(text)}")
+        size = int(float(match[1]) * _UNIT[(match[2] or "").lower()])
     if not low <= size <= high:
         raise InvalidRequest(
-            f"{name} must be between {format_memory(low)} and {format_memory(high)}, not {text!r}"
+            f"{name} must be between {format_memory(low)} and {format_memory(high)}, not {quoted(text)}"
         )
     return size
 
@@ -93,7 +97,7 @@ class Limits:
         _require_int("max_output_bytes", self.output_bytes, 0, GiB)
         _require_int("max_files_bytes", self.files_bytes, 0, GiB)
         if not isinstance(self.network, bool):
-            raise InvalidRequest(f"network_enabled must be True or False, not {self.network!r}")
+            raise InvalidRequest(f"network_enabled must be True or False, not {quoted(self.network)}")
 
     @property
     def flood_bytes(self) -> int:
@@ -104,9 +108,11 @@ class Limits:
 def _require_number(name: str, value: object, low: float, high: float, unit: str) -> None:
     if isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high:
         return  # NaN is not between anything
-    raise InvalidRequest(f"{name} must be a number of {unit} between {low:g} and {high:g}, not {value!r}")
+    raise InvalidRequest(
+        f"{name} must be a number of {unit} between {low:g} and {high:g}, not {quoted(value)}"
+    )
 
 
 def _require_int(name: str, value: object, low: int, high: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise InvalidRequest(f"{name} must be a whole number between {low} and {high}, not {value!r}")
+        raise InvalidRequest(f"{name} must be a whole number between {low} and {high}, not {quoted(value)}")

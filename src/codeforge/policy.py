@@ -11,6 +11,7 @@ reason for each value stands beside it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,7 +57,7 @@ def container_spec(language: Language, limits: Limits, *, owner: str) -> dict[st
         "Cmd": [],
         "User": f"{RUNNER_UID}:{RUNNER_UID}",
         "WorkingDir": CODE_DIR,
-        "Env": [f"{key}={value.format(heap_mib=heap_mib)}" for key, value in language.env.items()],
+        "Env": [f"{key}={value.replace('{heap_mib}', str(heap_mib))}" for key, value in language.env.items()],
         "Hostname": "sandbox",
         "Labels": {LABEL: owner},
         # Saves the engine 90 ms of network setup; loopback is there all the same.
@@ -161,6 +162,7 @@ def posture_faults(posture: Mapping[str, str], language: Language, limits: Limit
             faults.append(f"{mount} is not mounted {', '.join(sorted(missing))}")
         # tmpfs counts pages, and rounds up.
         size = posture.get(f"{mount}_bytes", "")
-        if mount in ("code", "tmp") and not (size.isdecimal() and 0 < int(size) < tmpfs_bytes(limits) + 4096):
+        capped = re.fullmatch("[0-9]{1,18}", size) and 0 < int(size) < tmpfs_bytes(limits) + 4096
+        if mount in ("code", "tmp") and not capped:
             faults.append(f"{mount} is not capped at {tmpfs_bytes(limits)} bytes")
     return faults

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import unicodedata
 from collections.abc import AsyncIterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeAlias
 
-from codeforge.errors import InvalidRequest
+from codeforge.errors import InvalidRequest, quoted
 from codeforge.languages import CODE_DIR, Language, LanguageTable
 from codeforge.limits import Limits, MiB, format_memory, parse_memory
 
@@ -24,6 +25,7 @@ MAX_STRING_BYTES = 60 * 1024
 MAX_STRINGS_BYTES = 120 * 1024
 """argv and environment together; init keeps them in 256 KiB, the kernel allows an eighth of the stack."""
 MAX_TMPFS_BYTES = 64 * MiB
+PAGE_BYTES = 4096
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _RESERVED = "CODEFORGE_"
@@ -96,8 +98,8 @@ def resolve(request: ExecutionRequest, languages: LanguageTable, defaults: Limit
     language = languages.find(request.language)
     program = f"{CODE_DIR}/{language.file}"
     flags = () if request.type_check else language.unchecked_flags
-    argv = (*language.command, *flags, program, *_arguments(request.args))
-    code = _text("code", request.code)
+    argv = (*language.command, *flags, program, *arguments(request.args))
+    code = text_bytes("code", request.code)
     run = make_run(request, language, defaults, argv=argv, program={language.file: code})
     return dataclasses.replace(run, cwd=language.start_dir)
 
@@ -113,7 +115,7 @@ def make_run(
     """The run of ``argv`` with the files of ``program`` and all else that ``request`` says."""
     limits = _limits(request, defaults)
     env = _environment(request.env_vars)
-    files = _files(request.files, program, tmpfs_bytes(limits))
+    files = _files(request.files, program, tmpfs_bytes(limits), language.tmp_inodes)
     strings = sum(len(s.encode()) + 1 for s in (*argv, *env.keys(), *env.values()))
     if strings > MAX_STRINGS_BYTES:
         raise InvalidRequest(
@@ -144,7 +146,12 @@ def _limits(request: ExecutionRequest, defaults: Limits) -> Limits:
     )
 
 
-def _text(name: str, value: object) -> bytes:
+def text_bytes(name: str, value: object) -> bytes:
+    """The UTF-8 of the argument ``name``.
+
+    Raises:
+        InvalidRequest: it is not a string, or cannot be written as UTF-8.
+    """
     if not isinstance(value, str):
         raise InvalidRequest(f"{name} must be a string, not {type(value).__name__}")
     try:
@@ -153,16 +160,23 @@ def _text(name: str, value: object) -> bytes:
         raise InvalidRequest(f"{name} cannot be written as UTF-8: {error}") from None
 
 
-def _string(name: str, value: object) -> str:
-    data = _text(name, value)
+def _string(name: str, value: object, beside: int = 0) -> str:
+    data = text_bytes(name, value)
     if b"\0" in data:
         raise InvalidRequest(f"{name} must not hold a NUL character")
-    if len(data) > MAX_STRING_BYTES:
-        raise InvalidRequest(f"{name} may have {MAX_STRING_BYTES} bytes, not {len(data)}; use files or stdin")
+    if len(data) + beside > MAX_STRING_BYTES:
+        raise InvalidRequest(
+            f"{name} may have {MAX_STRING_BYTES - beside} bytes, not {len(data)}; use files or stdin"
+        )
     return str(value)
 
 
-def _arguments(args: object) -> list[str]:
+def arguments(args: object) -> list[str]:
+    """The checked arguments of a command line.
+
+    Raises:
+        InvalidRequest: not a list of strings that a kernel takes.
+    """
     if isinstance(args, str | bytes) or not isinstance(args, Sequence):
         raise InvalidRequest(f"args must be a list of strings, not {type(args).__name__}")
     if len(args) > MAX_STRINGS:
@@ -180,16 +194,18 @@ def _environment(variables: object) -> Mapping[str, str]:
     for key in variables:
         if not isinstance(key, str) or not _VARIABLE.fullmatch(key) or key.startswith(_RESERVED):
             raise InvalidRequest(
-                f"env_vars: {key!r} is not a usable name (letters, digits and _; not {_RESERVED}...)"
+                f"env_vars: {quoted(key)} is not a usable name (letters, digits and _; not {_RESERVED}...)"
             )
-    return MappingProxyType({key: _string(f"env_vars[{key!r}]", value) for key, value in variables.items()})
+        # Both go into one frame, and into one string of the kernel's.
+        _string(f"env_vars[{quoted(key)}]", variables[key], beside=len(key) + 1)
+    return MappingProxyType(dict(variables))
 
 
 def _stdin(value: object) -> Stdin:
     if value is None:
         return b""
     if isinstance(value, str):
-        return _text("stdin", value)
+        return text_bytes("stdin", value)
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     if isinstance(value, AsyncIterable):
@@ -197,7 +213,7 @@ def _stdin(value: object) -> Stdin:
     raise InvalidRequest(f"stdin must be a string or bytes, not {type(value).__name__}")
 
 
-def _files(files: object, program: Mapping[str, bytes], capacity: int) -> Mapping[str, bytes]:
+def _files(files: object, program: Mapping[str, bytes], capacity: int, inodes: int) -> Mapping[str, bytes]:
     if files is None:
         files = {}
     if not isinstance(files, Mapping):
@@ -211,14 +227,16 @@ def _files(files: object, program: Mapping[str, bytes], capacity: int) -> Mappin
             raise InvalidRequest(f"files: {path!r} is the program itself; give the file another name")
         if not isinstance(content, str | bytes | bytearray | memoryview):
             raise InvalidRequest(f"files[{path!r}] must be bytes or str, not {type(content).__name__}")
-        taken[path] = _text(f"files[{path!r}]", content) if isinstance(content, str) else bytes(content)
+        taken[path] = text_bytes(f"files[{path!r}]", content) if isinstance(content, str) else bytes(content)
     directories = {path[: slash.start()] for path in taken for slash in re.finditer("/", path)}
     for path in taken.keys() & directories:
         raise InvalidRequest(f"files: {path!r} cannot be a file and a directory")
-    size = sum(map(len, taken.values()))
+    if len(taken) + len(directories) >= inodes:  # /code itself is one
+        raise InvalidRequest(f"at most {inodes - 1} files and directories fit into {CODE_DIR}")
+    size = sum(-(-len(content) // PAGE_BYTES) * PAGE_BYTES for content in taken.values())
     if size > capacity:
         raise InvalidRequest(
-            f"code and files have {size} bytes; "
+            f"code and files take {size} bytes, in pages of {PAGE_BYTES}; "
             f"{format_memory(capacity)} fit into {CODE_DIR} at this memory limit"
         )
     return MappingProxyType(taken)
@@ -236,7 +254,7 @@ def check_path(path: object) -> None:
         "" in parts
         or "." in parts
         or ".." in parts
-        or any(ord(c) < 32 or ord(c) == 127 for c in text)
+        or any(unicodedata.category(c) == "Cc" for c in text)
         or any(len(part.encode()) > 255 for part in parts)
         or len(text.encode()) > MAX_PATH_BYTES
         or len(parts) > MAX_PATH_DEPTH

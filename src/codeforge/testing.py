@@ -17,16 +17,17 @@ from xml.etree.ElementTree import Element, ParseError
 import defusedxml.ElementTree
 from defusedxml.common import DefusedXmlException
 
-from codeforge.errors import InvalidRequest
+from codeforge.errors import InvalidRequest, quoted
 from codeforge.languages import Language
 from codeforge.limits import Limits
-from codeforge.request import ExecutionRequest, Run, make_run
+from codeforge.request import ExecutionRequest, Run, arguments, make_run, text_bytes
 from codeforge.result import ExecutionResult, TestOutcome
 
 MAX_MESSAGE_CHARS = 4000
+MAX_NAME_CHARS = 500
 MAX_TESTS = 10_000
 
-_MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}", re.ASCII)
 
 
 class RunnerOptions(TypedDict, total=False):
@@ -51,15 +52,12 @@ def resolve_tests(
     if language.tests is None:
         raise InvalidRequest(f"{language.name} has no test runner")
     if not isinstance(module, str) or not _MODULE.fullmatch(module):
-        raise InvalidRequest(f"module must be a name such as 'main', not {module!r}")
-    for name, text in (("code", request.code), ("test_code", test_code)):
-        if not isinstance(text, str):
-            raise InvalidRequest(f"{name} must be a string, not {type(text).__name__}")
+        raise InvalidRequest(f"module must be a name such as 'main', not {quoted(module)}")
     program = {
-        module + language.suffix: request.code.encode("utf-8", "surrogatepass"),
-        language.tests.test_file.format(module=module): test_code.encode("utf-8", "surrogatepass"),
+        module + language.suffix: text_bytes("code", request.code),
+        language.tests.test_file.format(module=module): text_bytes("test_code", test_code),
     }
-    argv = (*language.tests.command, *request.args)
+    argv = (*language.tests.command, *arguments(request.args))
     run = make_run(request, language, defaults, argv=argv, program=program)
     # The waiting worker is an interpreter with the program's name on its command line.
     return dataclasses.replace(run, fresh=True)
@@ -81,7 +79,7 @@ _Outcome = Literal["passed", "failed", "error", "skipped"]
 def _junit(report: bytes) -> list[TestOutcome]:
     try:
         root = defusedxml.ElementTree.fromstring(report)
-    except (ParseError, DefusedXmlException, ValueError):
+    except (ParseError, DefusedXmlException, ValueError, LookupError):  # the last: an encoding
         return []
     return [_junit_case(case) for case in root.iter("testcase")]
 
@@ -91,7 +89,7 @@ def _junit_case(case: Element) -> TestOutcome:
     found = next(((kinds[child.tag], child) for child in case if child.tag in kinds), None)
     where, name = case.get("classname", ""), case.get("name", "")
     return TestOutcome(
-        name=f"{where}::{name}" if where else name,
+        name=_name(f"{where}::{name}" if where else name),
         outcome=found[0] if found else "passed",
         duration=_seconds(case.get("time"), 1.0),
         message=_message(found[1].text or found[1].get("message") if found else ""),
@@ -115,7 +113,7 @@ def _jest_outcomes(document: Any) -> Iterator[TestOutcome]:
         for case in cases:
             status = _get(case, "status")
             yield TestOutcome(
-                name=str(_get(case, "fullName") or ""),
+                name=_name(_get(case, "fullName")),
                 outcome=kinds.get(status, "skipped") if isinstance(status, str) else "error",
                 duration=_seconds(_get(case, "duration"), 1e-3),
                 message=_message("\n".join(map(str, _list(case, "failureMessages")))),
@@ -132,11 +130,20 @@ def _list(value: Any, key: str) -> list[Any]:
 
 
 def _file_name(suite: Any) -> str:
-    return str(_get(suite, "name") or "").rpartition("/")[2]
+    return _name(str(_get(suite, "name") or "").rpartition("/")[2])
+
+
+def _name(text: object) -> str:
+    return _clean(text)[:MAX_NAME_CHARS]
 
 
 def _message(text: object) -> str:
-    return str(text or "").strip()[:MAX_MESSAGE_CHARS]
+    return _clean(text).strip()[:MAX_MESSAGE_CHARS]
+
+
+def _clean(text: object) -> str:
+    """JSON can spell half a surrogate pair, which nobody can write as UTF-8."""
+    return str(text or "").encode("utf-8", "replace").decode()
 
 
 def _seconds(value: object, unit: float) -> float:

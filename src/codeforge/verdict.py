@@ -11,7 +11,7 @@ import enum
 import signal
 from dataclasses import dataclass
 
-from codeforge.limits import Limits, format_memory
+from codeforge.limits import MAX_MEMORY_BYTES, MAX_TIMEOUT_S, Limits, format_memory
 from codeforge.result import Status
 from codeforge.wire import Exited
 
@@ -64,13 +64,17 @@ def explain(status: Status, evidence: Evidence, limits: Limits, stderr: str) -> 
         case Status.OK:
             return None
         case Status.OUT_OF_MEMORY:
-            now, more = format_memory(limits.memory_bytes), format_memory(2 * limits.memory_bytes)
+            now, more = (
+                format_memory(limits.memory_bytes),
+                format_memory(min(2 * limits.memory_bytes, MAX_MEMORY_BYTES)),
+            )
             return (
                 "container killed (OOMKilled)\n"
                 f"The memory limit was {now}; increase it: memory_limit={more!r}"
             )
         case Status.TIMEOUT:
-            return f"timed out after {limits.timeout_s:g} s\nGive it longer: timeout={limits.timeout_s * 2:g}"
+            longer = min(2 * limits.timeout_s, MAX_TIMEOUT_S)
+            return f"timed out after {limits.timeout_s:g} s\nGive it longer: timeout={longer:g}"
         case Status.OUTPUT_LIMIT:
             return f"ended: it wrote more than {format_memory(limits.flood_bytes)} to one stream"
         case Status.KILLED:

@@ -226,7 +226,9 @@ class Decoder:
         return events
 
     def _event(self, kind: bytes, payload: bytes) -> Iterator[Event]:
-        if kind != b"D":
+        if kind == b"!":
+            self._open_file = None  # nobody knows whether it was whole
+        elif kind != b"D":
             yield from self._close_file()
         match kind:
             case b"O":

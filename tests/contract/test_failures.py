@@ -202,7 +202,7 @@ MISTAKES = [
     ({"files": {"../escape": "x"}}, "not a usable path"),
     ({"files": {"/etc/passwd": "x"}}, "not a usable path"),
     ({"files": {"main.py": "x"}}, "the program itself"),
-    ({"files": {"big": b"x" * (65 << 20)}}, "64m fit into /code"),
+    ({"files": {"big": b"x" * (65 << 20)}}, "fit into /code"),
     ({"stdin": 5}, "stdin must be"),
 ]
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
-
 import pytest
 
 from codeforge import errors
 from codeforge.errors import CodeForgeError, HostFailure, InvalidRequest
 
-CLASSES = [c for _, c in inspect.getmembers(errors, inspect.isclass) if c.__module__ == errors.__name__]
+CLASSES: list[type[CodeForgeError]] = [
+    c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, CodeForgeError)
+]
 CODES = {
     "CodeForgeError": (70, 500),
     "InvalidRequest": (2, 422),

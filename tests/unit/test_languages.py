@@ -12,7 +12,9 @@ from codeforge.errors import InvalidRequest, UnknownLanguage
 from codeforge.languages import JAVASCRIPT, LANGUAGES, PYTHON, TYPESCRIPT, Language, LanguageTable
 
 TABLE = LanguageTable()
-RUBY = Language(name="ruby", aliases=("rb",), image="ruby:3", file="main.rb", command=("ruby",), smoke="puts 'hello'\n")
+RUBY = Language(
+    name="ruby", aliases=("rb",), image="ruby:3", file="main.rb", command=("ruby",), smoke="puts 'hello'\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +43,9 @@ def test_an_unknown_language_names_the_known_ones_and_the_nearest(name: str) -> 
     )
 
 
-@pytest.mark.parametrize(("name", "near"), [("javscript", "javascript"), ("typscript", "typescript"), ("nodejs", "javascript")])
+@pytest.mark.parametrize(
+    ("name", "near"), [("javscript", "javascript"), ("typscript", "typescript"), ("nodejs", "javascript")],
+)  # fmt: skip
 def test_the_nearest_is_told_by_its_name_even_if_an_alias_was_near(name: str, near: str) -> None:
     with pytest.raises(UnknownLanguage, match=rf"Did you mean '{near}'\?"):
         TABLE.find(name)
@@ -96,7 +100,9 @@ def test_a_row_written_in_capitals_is_found_like_any_other() -> None:
     assert table.find("rb") is ruby
 
 
-@pytest.mark.parametrize(("row", "suffix"), [(PYTHON, ".py"), (JAVASCRIPT, ".js"), (TYPESCRIPT, ".ts"), (RUBY, ".rb")])
+@pytest.mark.parametrize(
+    ("row", "suffix"), [(PYTHON, ".py"), (JAVASCRIPT, ".js"), (TYPESCRIPT, ".ts"), (RUBY, ".rb")],
+)  # fmt: skip
 def test_a_suffix_comes_with_its_dot(row: Language, suffix: str) -> None:
     assert row.suffix == suffix
 
@@ -128,6 +134,12 @@ class TestEveryRow:
     def test_it_has_a_worker_and_tells_what_a_worker_cannot_take_over(self, row: Language) -> None:
         assert row.worker
         assert {"LD_", "LC_", "LANG"} < set(row.boot_env)
+
+    def test_its_interpreter_starts_where_no_run_can_have_written(self, row: Language) -> None:
+        assert row.start_dir in ("/code", "/opt/codeforge")  # the code lies in /code only once it waits
+
+    def test_its_scaffold_are_plain_names_beside_the_program(self, row: Language) -> None:
+        assert all("/" not in name and name != row.file for name in row.scaffold)
 
     def test_its_processes_and_files_are_few(self, row: Language) -> None:
         assert 0 < row.pids <= 128

@@ -68,7 +68,8 @@ def test_memory_needs_a_unit_docker_knows(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", "abc", "-1", "-512m", "+512m", "1e3", "1e9", "0x1000000", "1_000m", "1,5g", "1.g", ".5g", "1.2.3g",
+    ["", " ", "abc", "-1", "-512m", "+512m", "1e3", "1e9", "0x1000000", "1_000m", "1,5g", "1.g", ".5g",
+     "1.2.3g",
      "512m\0", "nan", "inf", "\u0665\u0661\u0662m", "\uff15\uff11\uff12m", "\u00bdg"],
 )  # fmt: skip
 def test_memory_that_is_no_number_is_refused(text: str) -> None:
@@ -84,8 +85,9 @@ def test_memory_that_is_neither_text_nor_a_whole_number_is_refused(value: Any) -
 
 @pytest.mark.parametrize(
     "value",
-    [0, -1, "0", "0m", "1", "5", "15m", "15.9m", MIN_MEMORY_BYTES - 1, "1025g", "1.1t", "2t", MAX_MEMORY_BYTES + 1],
-)
+    [0, -1, "0", "0m", "1", "5", "15m", "15.9m", MIN_MEMORY_BYTES - 1, "1025g", "1.1t", "2t",
+     MAX_MEMORY_BYTES + 1],
+)  # fmt: skip
 def test_memory_out_of_range_is_refused_with_the_range(value: str | int) -> None:
     with pytest.raises(InvalidRequest, match=r"memory_limit must (be between 16m and 1024g|look like)"):
         parse_memory(value)
@@ -117,7 +119,8 @@ def test_formatted_memory_reads_back_to_the_byte(size: int) -> None:
 
 @pytest.mark.parametrize(
     ("size", "text"),
-    [(512 * MiB, "512m"), (GiB, "1g"), (3 * GiB // 2, "1536m"), (2048 * GiB, "2048g"), (16 * MiB + 1024, "16385k"),
+    [(512 * MiB, "512m"), (GiB, "1g"), (3 * GiB // 2, "1536m"), (2048 * GiB, "2048g"), (16 * MiB + 1024,
+     "16385k"),
      (16 * MiB + 1, "16777217"), (4 * MiB, "4m")],
 )  # fmt: skip
 def test_memory_is_formatted_in_the_largest_unit_that_divides_it(size: int, text: str) -> None:
@@ -151,11 +154,14 @@ def test_a_timeout_is_a_number_of_seconds(timeout: float) -> None:
 
 @pytest.mark.parametrize(
     "timeout",
-    [0, 0.0, -0.0, -1, -0.5, 0.0009, math.nan, math.inf, -math.inf, MAX_TIMEOUT_S + 1, 1e308, "30", b"30", True, False,
+    [0, 0.0, -0.0, -1, -0.5, 0.0009, math.nan, math.inf, -math.inf, MAX_TIMEOUT_S + 1, 1e308, "30", b"30",
+     True, False,
      None, [30], 30j],
 )  # fmt: skip
 def test_a_timeout_no_clock_can_keep_is_refused(timeout: Any) -> None:
-    with pytest.raises(InvalidRequest, match=r"timeout must be a number of seconds between 0\.001 and 86400, not "):
+    with pytest.raises(
+        InvalidRequest, match=r"timeout must be a number of seconds between 0\.001 and 86400, not "
+    ):
         Limits(timeout_s=timeout)
 
 
@@ -164,9 +170,13 @@ def test_a_cpu_quota_is_microseconds_in_each_period(quota: int) -> None:
     assert Limits(cpu_quota_us=quota).cpu_quota_us == quota
 
 
-@pytest.mark.parametrize("quota", [0, -1, MIN_CPU_QUOTA_US - 1, 1024 * 100_000 + 1, 50_000.0, "50000", True, None])
+@pytest.mark.parametrize(
+    "quota", [0, -1, MIN_CPU_QUOTA_US - 1, 1024 * 100_000 + 1, 50_000.0, "50000", True, None],
+)  # fmt: skip
 def test_a_cpu_quota_the_kernel_refuses_is_refused(quota: Any) -> None:
-    with pytest.raises(InvalidRequest, match=r"cpu_quota must be a whole number between 1000 and 102400000, not "):
+    with pytest.raises(
+        InvalidRequest, match=r"cpu_quota must be a whole number between 1000 and 102400000, not "
+    ):
         Limits(cpu_quota_us=quota)
 
 
@@ -187,12 +197,16 @@ def test_a_cpu_quota_the_kernel_refuses_is_refused(quota: Any) -> None:
         ({"network": None}, "network_enabled"),
     ],
 )
-def test_a_limit_out_of_range_is_refused_by_the_name_of_its_argument(wrong: dict[str, Any], name: str) -> None:
+def test_a_limit_out_of_range_is_refused_by_the_name_of_its_argument(
+    wrong: dict[str, Any], name: str
+) -> None:
     with pytest.raises(InvalidRequest, match=rf"^{name} must be "):
         Limits(**wrong)
 
 
-@pytest.mark.parametrize("field", ["timeout_s", "cpu_quota_us", "memory_bytes", "output_bytes", "files_bytes"])
+@pytest.mark.parametrize(
+    "field", ["timeout_s", "cpu_quota_us", "memory_bytes", "output_bytes", "files_bytes"],
+)  # fmt: skip
 @pytest.mark.parametrize("value", [HUGE, -HUGE], ids=["huge", "-huge"])
 def test_a_number_too_long_to_be_written_out_is_still_the_callers_mistake(field: str, value: Any) -> None:
     with pytest.raises(InvalidRequest, match="must be"):

@@ -30,7 +30,7 @@ def test_there_is_something_to_lint() -> None:
         "python.Dockerfile",
         "typescript.Dockerfile",
     ]
-    assert {"build.sh", "make-base-images.sh", "prune-rootfs.sh"} <= {path.name for path in SCRIPTS}
+    assert {"make-base-images.sh", "prune-rootfs.sh"} <= {path.name for path in SCRIPTS}
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
