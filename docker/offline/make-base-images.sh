@@ -98,6 +98,7 @@ url_only() {
 python_tar() {
   local files=$work/python index
   mkdir "$files"
+  python3 -m pip --version > /dev/null 2>&1 || need pip3 python3-pip
   if ! python3 -m pip --quiet download --no-deps --only-binary :all: --dest "$files" \
     "pip==$PIP_VERSION" "setuptools==$SETUPTOOLS_VERSION" 2> "$work/log"; then
     cat "$work/log" >&2
