@@ -59,5 +59,6 @@ class _Lines:
         now = time.monotonic()
         if step.image != self._image or now >= self._next_s or step.text.startswith("failed"):
             self._image, self._next_s = step.image, now + SIGN_OF_LIFE_S
-            text = f"{step.image}: {step.text}"
+            where = f"step {step.current} of {step.total}: " if step.total else ""
+            text = f"{step.image}: {where}{step.text}"
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -9,6 +9,7 @@ should init not answer. Whatever happens, also a cancellation, the sandbox is de
 from __future__ import annotations
 
 import asyncio
+import collections
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from types import MappingProxyType
@@ -45,7 +46,7 @@ class Sandbox:
         self._language = language
         self._limits = limits
         self._decoder = wire.Decoder(files_bytes=limits.files_bytes)
-        self._pending: list[wire.Event] = []
+        self._pending: collections.deque[wire.Event] = collections.deque()
         self.posture: dict[str, str] = {}
 
     @classmethod
@@ -96,13 +97,13 @@ class Sandbox:
     async def _events(self) -> AsyncIterator[wire.Event]:
         while True:
             while self._pending:
-                yield self._pending.pop(0)
+                yield self._pending.popleft()
             if self._decoder.over:
                 return
             data = await self._channel.read()
             if not data:
                 return
-            self._pending = self._decoder.feed(data)
+            self._pending.extend(self._decoder.feed(data))
 
     async def run(self, run: Run) -> AsyncGenerator[tuple[StreamName, bytes] | ExecutionResult, None]:
         """Run a program: pieces of output as they come, then the result.

@@ -32,6 +32,9 @@ API_TIMEOUT_S = 60.0
 REMOVAL_GRACE_S = 5.0
 """How long the daemon may take to remove a sandbox that has ended before it is removed by force."""
 
+WATCH_RETRY_S = 0.5
+"""Between two tries to listen to the daemon's events."""
+
 STALE_CREATED_S = 120.0
 """A sandbox that was created and not started for this long lost its host process in between."""
 
@@ -223,15 +226,17 @@ class DockerEngine:
 
     async def _watch(self, client: aiodocker.Docker) -> None:
         """Pass the daemon's events on to the channels, for as long as there is a daemon."""
-        since = time.time()
+        # Events are told once more from then on, so that none is missed between two connections,
+        # nor for a clock here that is ahead of the daemon's. Hearing one twice does no harm.
+        since = time.time() - 60
         while True:
-            with contextlib.suppress(HostFailure), docker_errors():
+            with contextlib.suppress(HostFailure, ValueError), docker_errors():  # ValueError: cut-off JSON
                 async for event in self._events(client, since):
-                    since = max(since, event["timeNano"] / 1e9)
-                    channel = self._channels.get(event["Actor"]["ID"])
+                    since = max(since, event.get("time", 0) - 1)
+                    channel = self._channels.get(event.get("Actor", {}).get("ID", ""))
                     if channel is not None:
-                        channel.notice(event["Action"])
-            await asyncio.sleep(0.5)
+                        channel.notice(event.get("Action", ""))
+            await asyncio.sleep(WATCH_RETRY_S)
 
     async def _events(self, client: aiodocker.Docker, since: float) -> AsyncIterator[dict[str, Any]]:
         filters = {"label": [f"{LABEL}={self._owner}"], "event": ["oom", "destroy"], "type": ["container"]}
