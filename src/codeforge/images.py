@@ -9,17 +9,15 @@ are pulled, or, where no registry answers, made from Debian packages by a script
 from __future__ import annotations
 
 import asyncio
-import io
 import re
-import tarfile
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from aiodocker.exceptions import DockerError
 
+from codeforge import image_context
 from codeforge._version import __version__
 from codeforge.engines.docker import DockerEngine, docker_errors
 from codeforge.errors import (
@@ -45,7 +43,6 @@ OFFLINE_BASES = ("python:3.11-slim", "node:18-slim")
 STAND_IN_LABEL = "ai-codeforge.stand-in"
 """What docker/offline/make-base-images.sh can make, and how it marks what it made."""
 
-_PACKAGE_DIR = Path(__file__).parent
 _EXTRA_PACKAGE = re.compile(r"[A-Za-z0-9@][A-Za-z0-9._/@^~<>=!,\[\]*-]*", re.ASCII)
 _REFERENCE = re.compile(r"[a-z0-9][a-zA-Z0-9._/:@-]*", re.ASCII)
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
@@ -185,14 +182,14 @@ class ImageStore:
             if not isinstance(package, str) or not _EXTRA_PACKAGE.fullmatch(package):
                 raise InvalidRequest(f"{package!r} is not a package's name")
         tag = _full_reference(language, tag)
-        base_argument, default_base = base_image(language.dockerfile)
+        base_argument, default_base = image_context.base_image(language.dockerfile)
         await self._provide_base(base or default_base, on_step, update=update)
         arguments = {"VERSION": __version__, base_argument: base or default_base}
         if packages:
             arguments["EXTRA_PACKAGES"] = " ".join(packages)
         client = await self._engine.client()
         with tempfile.TemporaryFile() as context:
-            write_context(context)
+            image_context.write(context)
             context.seek(0)
             lines = client.images.build(
                 fileobj=context,
@@ -227,45 +224,6 @@ class ImageStore:
             async with client.images.export_image(reference) as content:
                 async for chunk in content.iter_chunked(1 << 20):
                     yield chunk
-
-
-def base_image(dockerfile: str) -> tuple[str, str]:
-    """Name and default of the build argument by which a Dockerfile of ours takes its base."""
-    text = _context_file(dockerfile).read_text()
-    match = re.search(r"^ARG (\w+_IMAGE)=(\S+)$", text, re.MULTILINE)
-    if match is None:
-        raise ImageBuildFailed(f"{dockerfile} names no base image")
-    return match[1], match[2]
-
-
-def write_context(into: IO[bytes]) -> None:
-    """Write the build context, a tar of docker/ and of the guest's sources, as in a checkout."""
-    with tarfile.open(fileobj=into, mode="w") as tar:
-        roots = {"docker": _context_file("docker"), "src/codeforge/guest": _PACKAGE_DIR / "guest"}
-        for name, root in roots.items():
-            for path in _regular_files(root):
-                info = tar.gettarinfo(path, f"{name}/{path.relative_to(root)}")
-                # The same bytes give the same layers, whoever checked them out and when.
-                info.mtime, info.uid, info.gid, info.uname, info.gname = 0, 0, 0, "", ""
-                info.mode = 0o755 if info.mode & 0o100 else 0o644
-                tar.addfile(info, io.BytesIO(path.read_bytes()))
-
-
-def _regular_files(root: Path) -> Iterator[Path]:
-    return (p for p in sorted(root.rglob("*")) if p.is_file() and not _left_by_a_build(p.relative_to(root)))
-
-
-def _left_by_a_build(path: Path) -> bool:
-    """As .dockerignore says: what a build on the host leaves, make would take for up to date."""
-    return (
-        bool({"__pycache__", "build"} & set(path.parts)) or path.suffix == ".o" or path == Path("init/init")
-    )
-
-
-def _context_file(path: str) -> Path:
-    """A file of the build context: installed with the package, or in the checkout around it."""
-    installed = _PACKAGE_DIR / "_image_context" / path
-    return installed if installed.exists() else _PACKAGE_DIR.parent.parent / path
 
 
 def _names_a_registry(reference: str) -> bool:
@@ -341,7 +299,7 @@ async def _follow_build(lines: AsyncIterator[dict[str, Any]], tag: str, on_step:
 
 
 async def _make_offline_base(base: str, on_step: OnStep, *, force: bool) -> None:
-    script = _context_file("docker/offline/make-base-images.sh")
+    script = image_context.path_of("docker/offline/make-base-images.sh")
     which = base.partition(":")[0]
     process = await asyncio.create_subprocess_exec(
         "env", f"FORCE={'1' if force else ''}", "bash", str(script), which,

@@ -12,8 +12,9 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
+from codeforge.image_archive import read_packages
 from codeforge.languages import JAVASCRIPT, LANGUAGES, PYTHON, TYPESCRIPT, Language
-from codeforge.sbom import Package, read_packages, to_cyclonedx
+from codeforge.sbom import Package, to_cyclonedx
 
 pytestmark = pytest.mark.docker
 

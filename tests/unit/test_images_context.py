@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from codeforge import images
+from codeforge import image_context, images
 from codeforge.engines.docker import DockerEngine
 from codeforge.errors import EngineError, ImageBuildFailed, ImageNotFound, ImagePullTimeout, InvalidRequest
-from codeforge.images import ImageStore, base_image, write_context
+from codeforge.image_context import base_image
+from codeforge.images import ImageStore
 from codeforge.languages import JAVASCRIPT, LANGUAGES, PYTHON, TYPESCRIPT, Language
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 def context() -> bytes:
     into = io.BytesIO()
-    write_context(into)
+    image_context.write(into)
     return into.getvalue()
 
 
@@ -42,7 +43,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(ROOT / "docker", tmp_path / "docker")
     package = tmp_path / "src/codeforge"
     shutil.copytree(ROOT / "src/codeforge/guest", package / "guest")
-    monkeypatch.setattr(images, "_PACKAGE_DIR", package)
+    monkeypatch.setattr(image_context, "_PACKAGE_DIR", package)
     return tmp_path
 
 

@@ -19,9 +19,11 @@ from cyclonedx.validation.json import JsonStrictValidator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codeforge import sbom
+from codeforge import image_archive
 from codeforge.errors import HostFailure
-from codeforge.sbom import Package, UnreadableImage, read_packages, to_cyclonedx
+from codeforge.image_archive import read_packages
+from codeforge.image_tar import UnreadableImage
+from codeforge.sbom import Package, to_cyclonedx
 
 Entry = tuple[str, bytes | tarfile.TarInfo]
 
@@ -315,20 +317,20 @@ def test_a_long_description_is_not_read_a_long_database_is_refused(monkeypatch: 
     path, content = wheel("long", "1.0")
     assert names(legacy([(path, content + b"x" * (2 << 20))])) == {"long@1.0"}
     with pytest.raises(UnreadableImage, match="longer than"):
-        read(legacy([("node_modules/x/package.json", b" " * (sbom.MAX_METADATA_BYTES + 1))]))
-    monkeypatch.setattr(sbom, "MAX_STATUS_BYTES", 100)
+        read(legacy([("node_modules/x/package.json", b" " * (image_archive.MAX_METADATA_BYTES + 1))]))
+    monkeypatch.setattr(image_archive, "MAX_STATUS_BYTES", 100)
     with pytest.raises(UnreadableImage, match="longer than 100 bytes"):
         read(legacy(BASE))
 
 
 def test_limits_on_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sbom, "MAX_PACKAGES", 3)
+    monkeypatch.setattr(image_archive, "MAX_PACKAGES", 3)
     with pytest.raises(UnreadableImage, match="more than 3 packages"):
         read(legacy(BASE))
-    monkeypatch.setattr(sbom, "MAX_NAMES_BYTES", 500)
+    monkeypatch.setattr(image_archive, "MAX_NAMES_BYTES", 500)
     with pytest.raises(UnreadableImage, match="file names"):
         read(legacy(BASE))
-    monkeypatch.setattr(sbom, "MAX_DOCUMENTS_BYTES", 10)
+    monkeypatch.setattr(image_archive, "MAX_DOCUMENTS_BYTES", 10)
     with pytest.raises(UnreadableImage, match="manifests"):
         read(tar([("c.json", b"x" * 11)]))
 

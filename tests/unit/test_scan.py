@@ -15,9 +15,11 @@ from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codeforge import scan as scanning
+from codeforge import osv as osv_client
+from codeforge import scanners
 from codeforge.sbom import Package
-from codeforge.scan import OSV_URL, Finding, ScanReport, Severity, exit_code, render, scan
+from codeforge.scan import scan
+from codeforge.scan_report import Finding, ScanReport, Severity, exit_code, render
 
 LIBC = Package("deb", "libc6", "2.36-9", "amd64", "glibc", "2.36-9", "debian-12")
 LIBC_BIN = Package("deb", "libc-bin", "2.36-9", "amd64", "glibc", "2.36-9", "debian-12")
@@ -33,7 +35,7 @@ HIGH_VECTOR = "CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:N/A:N"
 @pytest.fixture(autouse=True)
 def _empty_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(scanning, "_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(osv_client, "_RETRY_SECONDS", 0.01)
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
 
@@ -268,7 +270,7 @@ def test_what_osv_has_no_ecosystem_for_is_unchecked(osv: Osv) -> None:
 
 
 def test_large_images_are_asked_in_batches(osv: Osv, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scanning, "OSV_BATCH", 10)
+    monkeypatch.setattr(osv_client, "BATCH", 10)
     report = osv.scan(Package("npm", f"p{i}", "1.0.0") for i in range(25))
     assert report.checked
     assert report.packages == 25
@@ -285,8 +287,8 @@ def test_osv_is_asked_again_a_few_times(osv: Osv) -> None:
 
 
 def test_osv_not_in_time(osv: Osv, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scanning, "OSV_SECONDS", 0.2)
-    monkeypatch.setattr(scanning, "_RETRY_SECONDS", 30.0)
+    monkeypatch.setattr(osv_client, "SECONDS", 0.2)
+    monkeypatch.setattr(osv_client, "_RETRY_SECONDS", 30.0)
     osv.failures = [500] * 9
     started = time.monotonic()
     report = osv.scan([JINJA])
@@ -296,7 +298,7 @@ def test_osv_not_in_time(osv: Osv, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_answer_without_end(osv: Osv, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scanning, "MAX_ANSWER_BYTES", 100)
+    monkeypatch.setattr(osv_client, "MAX_ANSWER_BYTES", 100)
     osv.spoil = lambda results: b" " * 1000
     report = osv.scan([JINJA])
     assert not_checked(report)
@@ -311,7 +313,7 @@ def test_osv_not_reached(url: str) -> None:
 
 
 def test_the_public_service_is_asked_over_https() -> None:
-    assert OSV_URL.startswith("https://")
+    assert osv_client.URL.startswith("https://")
 
 
 # --- programs on PATH
@@ -516,7 +518,7 @@ def test_a_scanner_that_fails_leaves_its_reason_where_another_takes_over(tmp_pat
 def test_a_scanner_that_hangs_is_killed_with_what_it_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scanning, "SCANNER_SECONDS", 1.5)
+    monkeypatch.setattr(scanners, "SECONDS", 1.5)
     program(tmp_path, "trivy", f"/bin/sleep 60 &\necho $! > {tmp_path}/pid\nwait")
     report = run(ALL)
     assert not_checked(report)
@@ -529,7 +531,7 @@ def test_a_scanner_that_hangs_is_killed_with_what_it_started(
 
 
 def test_a_scanner_that_prints_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scanning, "MAX_ANSWER_BYTES", 1000)
+    monkeypatch.setattr(scanners, "MAX_ANSWER_BYTES", 1000)
     program(tmp_path, "grype", "/usr/bin/head -c 5000 /dev/zero")
     assert "grype: its report is longer than 1000 bytes" in run(ALL).not_checked_reasons
 
