@@ -44,6 +44,8 @@ async def main() -> int:
     parser.add_argument("--concurrency", type=int, default=4)
     parser.add_argument("--data", type=Path, default=DATA)
     arguments = parser.parse_args()
+    if not arguments.data.exists():
+        parser.error(f"{arguments.data} is not there; say where the data is with --data")
     problems = load(arguments.data)
     print(await circumstances())
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -19,7 +19,7 @@ from codeforge.engines.docker import DockerEngine, EngineInfo
 from codeforge.errors import EngineUnavailable, ExecutorClosed, InvalidRequest, SandboxLost
 from codeforge.images import ImageStore, OnStep
 from codeforge.languages import LANGUAGES, Language, LanguageTable
-from codeforge.limits import Limits, parse_memory
+from codeforge.limits import Limits, parse_memory, require_int
 from codeforge.pool import MAX_SANDBOXES, Pool
 from codeforge.request import ExecutionRequest, Run, resolve
 from codeforge.result import Event, ExecutionResult, Finished, Output, StreamName
@@ -86,6 +86,8 @@ class CodeExecutor:
             output_bytes=max_output_bytes,
             files_bytes=max_files_bytes,
         )
+        if docker_host is not None and not isinstance(docker_host, str):
+            raise InvalidRequest(f"docker_host must be an address, not {type(docker_host).__name__}")
         self.languages = _with_images(LanguageTable(languages), images or {})
         owner = uuid.uuid4().hex
         self._engine = DockerEngine(docker_host, owner)
@@ -270,6 +272,8 @@ class CodeExecutor:
             language name to whether its image is there now. Why not is told to ``on_step``, or shown
             on stderr, with a progress bar where that is a terminal.
         """
+        if isinstance(languages, str):
+            raise InvalidRequest(f"languages must be a list of names, such as [{languages!r}]")
         rows = [self.languages.find(name) for name in languages] if languages is not None else self.languages
         with progress.steps(on_step) as report:
             return {row.name: await self.images.provide(row, report) for row in rows}
@@ -325,8 +329,7 @@ def _with_images(table: LanguageTable, images: Mapping[str, str]) -> LanguageTab
 def _concurrency(asked: int | None) -> int:
     if asked is None:
         return 2 * (os.cpu_count() or 1)
-    if not isinstance(asked, int) or isinstance(asked, bool) or asked < 1:
-        raise InvalidRequest(f"concurrency must be a whole number from 1, not {asked!r}")
+    require_int("concurrency", asked, 1, 10_000)
     return asked
 
 

@@ -92,10 +92,10 @@ class Limits:
     def __post_init__(self) -> None:
         """Refuse what no sandbox can be bounded by."""
         _require_number("timeout", self.timeout_s, MIN_TIMEOUT_S, MAX_TIMEOUT_S, "seconds")
-        _require_int("cpu_quota", self.cpu_quota_us, MIN_CPU_QUOTA_US, 1024 * CPU_PERIOD_US)
-        _require_int("memory_bytes", self.memory_bytes, MIN_MEMORY_BYTES, MAX_MEMORY_BYTES)
-        _require_int("max_output_bytes", self.output_bytes, 0, GiB)
-        _require_int("max_files_bytes", self.files_bytes, 0, GiB)
+        require_int("cpu_quota", self.cpu_quota_us, MIN_CPU_QUOTA_US, 1024 * CPU_PERIOD_US)
+        require_int("memory_bytes", self.memory_bytes, MIN_MEMORY_BYTES, MAX_MEMORY_BYTES)
+        require_int("max_output_bytes", self.output_bytes, 0, GiB)
+        require_int("max_files_bytes", self.files_bytes, 0, GiB)
         if not isinstance(self.network, bool):
             raise InvalidRequest(f"network_enabled must be True or False, not {quoted(self.network)}")
 
@@ -113,6 +113,11 @@ def _require_number(name: str, value: object, low: float, high: float, unit: str
     )
 
 
-def _require_int(name: str, value: object, low: int, high: int) -> None:
+def require_int(name: str, value: object, low: int, high: int) -> None:
+    """Check the argument ``name``.
+
+    Raises:
+        InvalidRequest: it is not a whole number from ``low`` to ``high``.
+    """
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise InvalidRequest(f"{name} must be a whole number between {low} and {high}, not {quoted(value)}")

@@ -10,9 +10,9 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from codeforge.engines import Engine
-from codeforge.errors import ExecutorClosed, InvalidRequest
+from codeforge.errors import ExecutorClosed
 from codeforge.languages import Language
-from codeforge.limits import Limits
+from codeforge.limits import Limits, require_int
 from codeforge.sandbox import Sandbox
 
 MAX_SANDBOXES = 32
@@ -23,8 +23,7 @@ class Pool:
     """Leases sandboxes, at most ``max_sandboxes`` at once, first come first served."""
 
     def __init__(self, engine: Engine, *, owner: str, max_sandboxes: int = MAX_SANDBOXES) -> None:
-        if max_sandboxes < 1:
-            raise InvalidRequest(f"max_sandboxes must be at least 1, not {max_sandboxes}")
+        require_int("max_sandboxes", max_sandboxes, 1, 10_000)
         self._engine = engine
         self._owner = owner
         self._free = asyncio.Semaphore(max_sandboxes)
@@ -48,7 +47,7 @@ class Pool:
                 try:
                     yield sandbox
                 finally:
-                    await asyncio.shield(sandbox.destroy())
+                    await sandbox.destroy()
             finally:
                 self.leased -= 1
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine
 from types import MappingProxyType
 from typing import Any
 
@@ -32,7 +32,7 @@ KILL_GRACE_S = 3.0
 """How long init may take to end a run and report before its container is ended."""
 
 COLLECT_GRACE_S = 30.0
-"""init ends itself this long after the deadline, if nobody listens any more."""
+"""How long files may take to come out after the end; init gives up too, should nobody listen any more."""
 
 OOM_EVENT_WAIT_S = 2.0
 """The kernel's counter is read at once; the engine's event of the same kill comes a little later."""
@@ -61,7 +61,7 @@ class Sandbox:
         try:
             await sandbox._get_ready()
         except BaseException:
-            await asyncio.shield(channel.destroy())
+            await channel.destroy()
             raise
         return sandbox
 
@@ -122,7 +122,7 @@ class Sandbox:
             yield await conduct.result()
         finally:
             conduct.stop()
-            await asyncio.shield(self._channel.destroy())
+            await self._channel.destroy()
 
 
 class _Conduct:
@@ -140,6 +140,7 @@ class _Conduct:
         self._dropped: dict[StreamName, int] = {"stdout": 0, "stderr": 0}
         self._files: dict[str, bytes] = {}
         self._skipped: dict[str, str] = {}
+        self._feed_error: BaseException | None = None
         self._killed: KillReason | None = None
         self._exited: wire.Exited | None = None
         self._over = False
@@ -162,7 +163,7 @@ class _Conduct:
         self._started_s = time.perf_counter()
         self._timers.append(self._loop.call_later(limits.timeout_s, self._kill, KillReason.DEADLINE))
         await self._channel.write(b"".join(frames))
-        self._spawn(self._feed(run.stdin))
+        self._spawn(self._feed(run.stdin)).add_done_callback(self._fed)
 
     def stop(self) -> None:
         """Nothing of this run goes on."""
@@ -171,10 +172,11 @@ class _Conduct:
         for task in self._tasks:
             task.cancel()
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _kill(self, reason: KillReason) -> None:
         if self._killed is None and self._exited is None:
@@ -186,9 +188,17 @@ class _Conduct:
         if not self._over:
             self._spawn(self._channel.destroy())
 
+    def _fed(self, feeding: asyncio.Task[None]) -> None:
+        """A source of stdin that fails ends the run: the program would wait for the rest in vain."""
+        if not feeding.cancelled() and feeding.exception() is not None:
+            self._feed_error = feeding.exception()
+            self._spawn(self._channel.destroy())
+
     async def _feed(self, stdin: bytes | AsyncIterable[bytes]) -> None:
         source = _pieces(stdin) if isinstance(stdin, bytes) else stdin
         async for data in source:
+            if not isinstance(data, bytes):
+                raise InvalidRequest(f"stdin must yield bytes, not {type(data).__name__}")
             rest = memoryview(data)
             while rest:
                 while self._window == 0:
@@ -214,6 +224,7 @@ class _Conduct:
             case wire.Exited():
                 self._ended_s = time.perf_counter()
                 self._exited = event
+                self._timers.append(self._loop.call_later(COLLECT_GRACE_S, self._end_container))
             case wire.FileOut():
                 self._bring_out(event)
             case wire.Skipped(path, reason):
@@ -244,7 +255,14 @@ class _Conduct:
             self._files[path] = out.data
 
     async def result(self) -> ExecutionResult:
-        """What it all came to, once the events are over."""
+        """What it all came to, once the events are over.
+
+        Raises:
+            SandboxLost: the sandbox broke off, and not by the host's doing.
+            BaseException: whatever the caller's own source of stdin raised.
+        """
+        if self._feed_error is not None:
+            raise self._feed_error
         lost = not self._over
         oom_hint = lost or (self._exited is not None and self._exited.oom_kills > 0)
         evidence = Evidence(

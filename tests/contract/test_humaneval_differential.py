@@ -30,7 +30,10 @@ def load_problems() -> list[Program]:
     """Every problem's canonical solution with its tests, as one program."""
     path = data_file()
     if not path.is_file():
-        pytest.fail(f"no {path}: set CODEFORGE_DATA to the folder that has {path.name}")
+        reason = f"no {path}: set CODEFORGE_DATA to the folder that has {path.name}"
+        if os.environ.get("CODEFORGE_TEST_ENGINE") == "required":
+            pytest.fail(reason)
+        pytest.skip(reason)
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         problems: list[Problem] = [json.loads(line) for line in lines]
     return [

@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -231,3 +232,31 @@ def test_the_engine_sees_the_documented_restrictions() -> None:
     assert {"noexec", "nosuid"} <= set(config["Tmpfs"]["/tmp"].split(","))
     assert inspected["Config"]["User"] == "10001:10001"
     assert os.environ.get("HOME", "/root") not in " ".join(inspected["Config"]["Env"])
+
+
+def test_a_source_of_stdin_that_fails_ends_the_run_and_reaches_the_caller() -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"first\n"
+        raise LookupError("the source broke")
+
+    async def scenario() -> None:
+        async with CodeExecutor() as executor:
+            await executor.execute("import sys; sys.stdin.read()", stdin=broken(), timeout=20)
+
+    start = time.monotonic()
+    with pytest.raises(LookupError, match="the source broke"):
+        asyncio.run(scenario())
+    assert time.monotonic() - start < 10
+
+
+def test_stdin_may_come_in_pieces_while_the_program_runs() -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for number in range(3):
+            await asyncio.sleep(0.1)
+            yield b"%d\n" % number
+
+    async def scenario() -> str:
+        async with CodeExecutor() as executor:
+            return (await executor.execute("while True: print(int(input()) + 1)", stdin=pieces())).stdout
+
+    assert asyncio.run(scenario()) == "1\n2\n3\n"

@@ -287,7 +287,7 @@ class DockerChannel:
         self._gone = asyncio.Event()
         self._heard = False
         self._ended = False
-        self._destroyed = False
+        self._destroying: asyncio.Task[None] | None = None
 
     @property
     def id(self) -> str:
@@ -345,16 +345,18 @@ class DockerChannel:
 
     async def oom_event(self, wait_s: float) -> bool:
         """See ``Channel.oom_event``."""
-        if wait_s > 0 and not self._destroyed:
+        if wait_s > 0 and self._destroying is None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._oom.wait(), wait_s)
         return self._oom.is_set()
 
     async def destroy(self) -> None:
-        """See ``Channel.destroy``."""
-        if self._destroyed:
-            return
-        self._destroyed = True
+        """See ``Channel.destroy``. Once begun it goes on, whatever becomes of who asked."""
+        if self._destroying is None:
+            self._destroying = self._engine.in_background(self._destroy())
+        await asyncio.shield(self._destroying)
+
+    async def _destroy(self) -> None:
         if self._ended and not self._gone.is_set():
             # init has ended by itself and the daemon is about to remove the container.
             self._engine.in_background(self._remove_in_time())

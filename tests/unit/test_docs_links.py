@@ -1,0 +1,215 @@
+"""The documents say what the code says: links, error texts, options, fields, frames and posture keys."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from codeforge import ExecutionRequest, ExecutionResult, Language, Status, TestOutcome, errors, policy, wire
+from codeforge.cli.app import app
+from codeforge.limits import Limits
+
+ROOT = Path(__file__).parents[2]
+NAMES = ("README", "CONTRIBUTING", "SECURITY", "CHANGELOG")
+DOCUMENTS = sorted([*(ROOT / f"{name}.md" for name in NAMES), *(ROOT / "docs").rglob("*.md")])
+INIT = ROOT / "src/codeforge/guest/init"
+
+FENCE = re.compile(r"^(```+)([a-z]*)\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+
+DOCUMENTED_ERRORS = (
+    "Error: Docker is not available. Install Docker to use sandboxed execution.",
+    "Error: permission denied while trying to connect to the Docker daemon socket",
+    "Error: timeout pulling image",
+    "Error: container killed (OOMKilled)",
+    "sudo usermod -aG docker $USER",
+    "# Then log out and back in",
+    'executor.execute(code, memory_limit="1g")',
+)
+
+each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def python_blocks(text: str) -> Iterator[str]:
+    return (body for _, kind, body in FENCE.findall(text) if kind == "python")
+
+
+def anchors(path: Path) -> set[str]:
+    """The names under which headings can be linked to."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", path.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def named(text: str) -> set[str]:
+    """Every word that stands in backticks, alone or among others."""
+    code = re.findall(r"`([^`\n]+)`", FENCE.sub("", text))
+    return set(code) | {word for span in code for word in re.findall(r"[\w-]+", span)}
+
+
+def cells(text: str, heading: str) -> set[str]:
+    """What stands in backticks in the first column of the tables under a heading, up to the next one."""
+    part = text.partition(f"\n{heading}\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]*) \|", part, re.MULTILINE)
+    return {word for row in rows for word in re.findall(r"`([^`]+)`", row)}
+
+
+@each_document
+def test_every_relative_link_leads_somewhere(path: Path) -> None:
+    for target in LINK.findall(FENCE.sub("", path.read_text(encoding="utf-8"))):
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        linked = (path.parent / file).resolve() if file else path
+        assert linked.exists(), f"{target} leads nowhere"
+        assert not anchor or anchor in anchors(linked), f"{target}: no such heading"
+
+
+@each_document
+def test_every_python_block_compiles(path: Path) -> None:
+    for block in python_blocks(path.read_text(encoding="utf-8")):
+        compile(textwrap.dedent(block), str(path), "exec")
+
+
+@each_document
+def test_documents_are_plain_text_with_closed_fences(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert "```" not in FENCE.sub("", text)
+    assert text.isascii(), [line for line in text.splitlines() if not line.isascii()]
+    assert not [line for line in text.splitlines() if line != line.rstrip()]
+
+
+def test_every_file_that_design_md_names_is_there() -> None:
+    files = [path for folder in ("src", "tests") for path in (ROOT / folder).rglob("*.*")]
+    there = [f"/{path.relative_to(ROOT).as_posix()}" for path in files]
+    told = set(re.findall(r"`([\w./]+\.(?:py|c|cjs|pth))`", read("docs/design.md")))
+    assert len(told) > 20
+    assert not {name for name in told if not any(file.endswith(f"/{name}") for file in there)}
+
+
+def test_readme_leads_to_every_document() -> None:
+    linked = {(ROOT / target.partition("#")[0]).resolve() for target in LINK.findall(read("README.md"))}
+    decisions = {path for path in DOCUMENTS if path.parent.name == "decisions"}
+    assert {*DOCUMENTS} - decisions - {ROOT / "README.md"} <= linked
+    for path in decisions:
+        assert f"decisions/{path.name}" in read("docs/design.md")
+
+
+@pytest.mark.parametrize("text", DOCUMENTED_ERRORS)
+def test_every_documented_text_is_explained(text: str) -> None:
+    assert text in read("docs/troubleshooting.md")
+
+
+def commands() -> Iterator[tuple[str, list[str]]]:
+    """Each command's full name, and its options as written."""
+    found = [("codeforge", get_command(app))]
+    for name, command in found:
+        yield (
+            name,
+            [option for parameter in command.params for option in parameter.opts + parameter.secondary_opts],
+        )
+        found += [(f"{name} {sub}", each) for sub, each in getattr(command, "commands", {}).items()]
+
+
+@pytest.mark.parametrize(("command", "options"), [pytest.param(*each, id=each[0]) for each in commands()])
+def test_every_command_and_option_is_in_cli_md(command: str, options: list[str]) -> None:
+    words = named(read("docs/cli.md"))
+    assert command in words
+    assert {option for option in options if option.startswith("-")} <= words | {"-h"}
+
+
+def test_cli_md_names_no_option_that_is_not_there() -> None:
+    real = {option for _, options in commands() for option in options} | {"--help", "-h"}
+    told = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", read("docs/cli.md")))
+    assert told <= real | {"--year"}
+
+
+def test_every_field_and_argument_is_in_api_md() -> None:
+    names = {
+        *(
+            field.name
+            for kind in (ExecutionResult, ExecutionRequest, TestOutcome)
+            for field in dataclasses.fields(kind)
+        ),
+        *(
+            name
+            for name, _ in inspect.getmembers(ExecutionResult, lambda member: isinstance(member, property))
+        ),
+        *(status.name for status in Status),
+    }
+    assert names <= named(read("docs/api.md"))
+
+
+def test_every_status_is_in_the_readme() -> None:
+    assert {status.value for status in Status} <= named(read("README.md"))
+
+
+def test_every_exception_is_in_api_md_with_its_codes() -> None:
+    text = read("docs/api.md")
+    for name, kind in inspect.getmembers(errors, inspect.isclass):
+        if issubclass(kind, errors.CodeForgeError):
+            codes, base = rf"\| {kind.exit_code} \| {kind.http_status} \|", kind.__bases__[0].__name__
+            assert re.search(rf"\| `{name}` \| .*`{base}`.* {codes}", text), f"{name}: {codes}"
+
+
+def test_every_field_of_a_language_is_in_languages_md() -> None:
+    assert {field.name for field in dataclasses.fields(Language)} <= named(read("docs/languages.md"))
+
+
+def test_the_frames_of_both_implementations_are_those_in_protocol_md() -> None:
+    header = (INIT / "init.h").read_text(encoding="utf-8")
+    to_init, to_host = header.split("/* Init to host. */")
+    letters = re.compile(r"F_[A-Z]+ = '(.)'")
+    text = read("docs/protocol.md")
+    assert cells(text, "## Host to init") == set(letters.findall(to_init))
+    told = {cell for cell in cells(text, "## Init to host") if len(cell) == 1}
+    assert told == set(letters.findall(to_host))
+    assert told == {chr(letter) for allowed in wire._ALLOWED.values() for letter in allowed}
+    sizes = {"LIMITS": wire._LIMITS.size, "EXIT": wire._EXIT.size}
+    for name, size in sizes.items():
+        assert re.search(rf"\| {name} \| .*: {size} bytes \|", text)
+
+
+def posture_faults() -> list[str]:
+    """Every fault there is: the kernel told nothing."""
+    nothing = Language(name="x", image="x", file="x", command=(), smoke="")
+    return policy.posture_faults({}, nothing, Limits())
+
+
+def test_the_posture_keys_are_those_in_protocol_md() -> None:
+    checked = set()
+    for fault in posture_faults():
+        subject = fault.split()[0]
+        checked |= {"swap_max", "memsw_max"} if subject == "swap" else {subject}
+        checked |= {f"{subject}_bytes"} if "capped" in fault else set()
+    told = cells(read("docs/protocol.md"), "## Posture keys")
+    assert checked <= told
+    source = (INIT / "posture.c").read_text(encoding="utf-8")
+    said = set(re.findall(r'(?:"|\\n)([a-z_]+)(?:"|=)', source))  # in a table or call, or in a format
+    mounts = {key.removesuffix(unit) for unit in ("_bytes", "_inodes") for key in told if key.endswith(unit)}
+    assert told == {key for key in told if key in said or key.rpartition("_")[0] in mounts & said}
+
+
+def test_troubleshooting_has_posture_faults_in_their_own_words() -> None:
+    told = re.findall(r"^\| `(swap is [^`]*)`", read("docs/troubleshooting.md"), re.MULTILINE)
+    assert told
+    assert set(told) <= set(posture_faults())
+
+
+def test_readme_says_what_the_limits_are() -> None:
+    defaults, text = Limits(), read("README.md")
+    assert f"{defaults.memory_bytes >> 20} MiB, no swap" in text
+    assert f"a quota of {defaults.cpu_quota_us} us in each 100000 us" in text
+    assert f"{defaults.timeout_s:g} s of wall clock" in text
+    assert f"{defaults.output_bytes >> 20} MiB of stdout" in text
+    assert f"{defaults.files_bytes >> 20} MiB and {wire.MAX_FILES_OUT} files" in text
