@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 from codeforge.errors import ExecutorClosed
 from codeforge.executor import DEFAULTS, CodeExecutor, OnText
-from codeforge.images import OnStep
+from codeforge.images.store import OnStep
 from codeforge.languages import LANGUAGES, Language
 from codeforge.pool import MAX_SANDBOXES
 from codeforge.request import ExecutionRequest

@@ -17,7 +17,7 @@ from typing import Any, Self, TypedDict, TypeVar, Unpack
 from codeforge import progress, testing
 from codeforge.engines.docker import DockerEngine, EngineInfo
 from codeforge.errors import EngineUnavailable, ExecutorClosed, InvalidRequest, SandboxLost
-from codeforge.images import ImageStore, OnStep
+from codeforge.images.store import ImageStore, OnStep
 from codeforge.languages import LANGUAGES, Language, LanguageTable
 from codeforge.limits import Limits, parse_memory, require_int
 from codeforge.pool import MAX_SANDBOXES, Pool

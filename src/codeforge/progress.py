@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from codeforge.images import OnStep, Step
+from codeforge.images.store import OnStep, Step
 
 SIGN_OF_LIFE_S = 10.0
 

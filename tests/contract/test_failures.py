@@ -21,7 +21,7 @@ from codeforge.errors import (
     PostureMismatch,
     SandboxLost,
 )
-from codeforge.images import ImageStore, Step
+from codeforge.images.store import ImageStore, Step
 from contract.support import docker, sandboxes
 
 NOT_AVAILABLE = "Docker is not available. Install Docker to use sandboxed execution."
@@ -115,7 +115,7 @@ def silent_registry() -> Iterator[str]:
 
 @pytest.mark.docker
 def test_timeout_pulling_an_image(silent_registry: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("codeforge.images.PULL_STALL_S", 1.0)
+    monkeypatch.setattr("codeforge.images.store.PULL_STALL_S", 1.0)
     reference = f"{silent_registry}/python:latest"
     steps: list[Step] = []
     with DockerCodeExecutor(images={"python": reference}) as executor:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from codeforge import DockerCodeExecutor
-from codeforge.images import Step
+from codeforge.images.store import Step
 from contract.support import docker, eventually
 
 pytestmark = pytest.mark.docker

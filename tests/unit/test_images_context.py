@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from codeforge import image_context, images
 from codeforge.engines.docker import DockerEngine
 from codeforge.errors import EngineError, ImageBuildFailed, ImageNotFound, ImagePullTimeout, InvalidRequest
-from codeforge.image_context import base_image
-from codeforge.images import ImageStore
+from codeforge.images import context as build_context
+from codeforge.images import store
+from codeforge.images.store import ImageStore
 from codeforge.languages import JAVASCRIPT, LANGUAGES, PYTHON, TYPESCRIPT, Language
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 def context() -> bytes:
     into = io.BytesIO()
-    image_context.write(into)
+    build_context.write(into)
     return into.getvalue()
 
 
@@ -43,7 +43,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(ROOT / "docker", tmp_path / "docker")
     package = tmp_path / "src/codeforge"
     shutil.copytree(ROOT / "src/codeforge/guest", package / "guest")
-    monkeypatch.setattr(image_context, "_PACKAGE_DIR", package)
+    monkeypatch.setattr(build_context, "_PACKAGE_DIR", package)
     return tmp_path
 
 
@@ -155,7 +155,7 @@ def test_a_dockerfile_names_its_base_image_and_the_argument_that_replaces_it(
 ) -> None:
     assert language.dockerfile is not None
     assert base_image(language.dockerfile) == (argument, base)
-    assert base in images.OFFLINE_BASES
+    assert base in store.OFFLINE_BASES
 
 
 def test_a_dockerfile_without_a_base_argument_is_told_so(checkout: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_dockerfile_without_a_base_argument_is_told_so(checkout: Path) -> None
 def test_a_tag_is_of_the_languages_image_unless_it_is_a_whole_reference(
     tag: str | None, reference: str
 ) -> None:
-    assert images._full_reference(PYTHON, tag) == reference
+    assert store._full_reference(PYTHON, tag) == reference
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_a_tag_is_of_the_languages_image_unless_it_is_a_whole_reference(
      "localhost:5000/py:x")],
 )  # fmt: skip
 def test_a_registrys_port_is_no_tag(image: str, reference: str) -> None:
-    assert images._full_reference(dataclasses.replace(PYTHON, image=image), "x") == reference
+    assert store._full_reference(dataclasses.replace(PYTHON, image=image), "x") == reference
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_a_registrys_port_is_no_tag(image: str, reference: str) -> None:
 )  # fmt: skip
 def test_a_tag_that_is_none_is_refused(tag: str) -> None:
     with pytest.raises(InvalidRequest, match="is not an image tag"):
-        images._full_reference(PYTHON, tag)
+        store._full_reference(PYTHON, tag)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_a_tag_that_is_none_is_refused(tag: str) -> None:
      ("localhost:5000/x", True), ("reg:5000/x:y", True), ("x.y", False)],
 )  # fmt: skip
 def test_a_registry_is_named_by_a_host_before_the_first_slash(reference: str, named: bool) -> None:
-    assert images._names_a_registry(reference) is named
+    assert store._names_a_registry(reference) is named
 
 
 # --- What is refused before an engine is asked --------------------------------------------------------
@@ -241,7 +241,7 @@ def test_a_package_that_is_more_than_a_name_is_refused(package: str) -> None:
      "@scope/x", "A_b.c", "x@1.*"],
 )  # fmt: skip
 def test_names_and_versions_as_pip_and_npm_take_them_are_names(package: str) -> None:
-    assert images._EXTRA_PACKAGE.fullmatch(package)
+    assert store._EXTRA_PACKAGE.fullmatch(package)
 
 
 @pytest.mark.parametrize("packages", ["tabulate", b"tabulate"])
@@ -281,7 +281,7 @@ def test_an_image_that_is_not_ours_is_not_built() -> None:
     ],
 )
 def test_a_pull_that_failed_is_told_by_its_reason(message: str, error: type[Exception]) -> None:
-    failure = images._pull_failure("x:1", message)
+    failure = store._pull_failure("x:1", message)
     assert type(failure) is error
     assert "x:1" in str(failure)
     assert error is not ImagePullTimeout or str(failure).startswith("timeout pulling image\n")

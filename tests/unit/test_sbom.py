@@ -19,11 +19,11 @@ from cyclonedx.validation.json import JsonStrictValidator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codeforge import image_archive
 from codeforge.errors import HostFailure
-from codeforge.image_archive import read_packages
-from codeforge.image_tar import UnreadableImage
-from codeforge.sbom import Package, to_cyclonedx
+from codeforge.images import archive as image_archive
+from codeforge.images.archive import read_packages
+from codeforge.images.sbom import Package, to_cyclonedx
+from codeforge.images.tar import UnreadableImage
 
 Entry = tuple[str, bytes | tarfile.TarInfo]
 

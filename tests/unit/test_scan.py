@@ -15,11 +15,11 @@ from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codeforge import osv as osv_client
-from codeforge import scanners
-from codeforge.sbom import Package
-from codeforge.scan import scan
-from codeforge.scan_report import Finding, ScanReport, Severity, exit_code, render
+from codeforge.images import osv as osv_client
+from codeforge.images import scanners
+from codeforge.images.sbom import Package
+from codeforge.images.scan import scan
+from codeforge.images.scan_report import Finding, ScanReport, Severity, exit_code, render
 
 LIBC = Package("deb", "libc6", "2.36-9", "amd64", "glibc", "2.36-9", "debian-12")
 LIBC_BIN = Package("deb", "libc-bin", "2.36-9", "amd64", "glibc", "2.36-9", "debian-12")

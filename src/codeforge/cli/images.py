@@ -17,12 +17,12 @@ from codeforge import progress
 from codeforge.cli.terminal import harmless, print_json
 from codeforge.errors import ImageNotFound, InvalidRequest
 from codeforge.executor import CodeExecutor
-from codeforge.image_archive import read_packages
+from codeforge.images.archive import read_packages
+from codeforge.images.osv import URL as OSV_URL
+from codeforge.images.sbom import Package, to_cyclonedx
+from codeforge.images.scan import scan
+from codeforge.images.scan_report import Severity, exit_code, render
 from codeforge.languages import Language
-from codeforge.osv import URL as OSV_URL
-from codeforge.sbom import Package, to_cyclonedx
-from codeforge.scan import scan
-from codeforge.scan_report import Severity, exit_code, render
 
 app = typer.Typer(no_args_is_help=True, help="Build, pull, list, update and examine the images.")
 

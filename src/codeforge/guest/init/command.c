@@ -89,7 +89,7 @@ int command_exec(struct command *c)
                 count++;
         }
     if (c->cwd[0] && chdir(c->cwd))
-        return errno;
+        return -errno;
     environ = merged; /* execvp looks PATH up here */
     execvp(c->argv[0], c->argv);
     return errno;

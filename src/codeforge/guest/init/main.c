@@ -41,6 +41,7 @@ enum {
     EXIT_FAILED = 70,              /* as sysexits.h: internal software error */
     CONTROL_FD = 3,                /* where a worker finds its control pipe */
     STDIN_WINDOW = 64 * 1024,      /* bytes the host may send beyond what was ACKed */
+    ACK_BYTES = 4,
     DROPPED_STEP = 1024 * 1024,    /* dropped output is told in steps of this */
     SMALL_READ = 4096,             /* output in pieces smaller than this is ... */
     COALESCE_NS = 1000000,         /* ... gathered for a millisecond */
@@ -115,10 +116,18 @@ static int timeout_ms(uint64_t now, uint64_t wake_ns)
     return until == UINT64_MAX ? -1 : (int)((until - now) / 1000000 + 1);
 }
 
+/* poll() has no room for its descriptors when the run took init's RLIMIT_NOFILE away, as its own
+ * user id may: the sandbox is of no use any more. */
+static void wait_for(struct pollfd *fds, nfds_t count, int ms)
+{
+    if (poll(fds, count, ms) < 0 && errno != EINTR)
+        _exit(EXIT_FAILED);
+}
+
 static void channel_wait(void)
 {
     struct pollfd fds[] = {{channel_out, POLLOUT, 0}, {channel_in, POLLIN, 0}};
-    poll(fds, 2, timeout_ms(now_ns(), UINT64_MAX));
+    wait_for(fds, 2, timeout_ms(now_ns(), UINT64_MAX));
     if (fds[1].revents && read(channel_in, scratch, sizeof scratch) == 0)
         _exit(0); /* the host is gone; what it still sends a run that is over does not matter */
     if (!outbox_flush(&outbox, channel_out))
@@ -154,7 +163,7 @@ __attribute__((format(printf, 1, 2))) static _Noreturn void fail(const char *for
 
 static void reaped(pid_t pid, int status)
 {
-    if (pid == run.pid) {
+    if (pid == run.pid && !run.ended) {
         run.status = status;
         run.ended = true;
     }
@@ -238,7 +247,10 @@ static void spawn(bool waiting)
     close(broken[1]);
     close_end(&control[0]);
     int e;
-    if (read(broken[0], &e, sizeof e) == sizeof e)
+    bool started = read(broken[0], &e, sizeof e) != sizeof e;
+    if (!started && e < 0)
+        fail("cannot start in %s: %s", command.cwd, strerror(-e));
+    if (!started)
         fail("cannot run %s: %s", command.argv[0], strerror(e));
     close(broken[0]);
     run.pid = pid;
@@ -268,8 +280,11 @@ static void drop_worker(void)
 
 static void go(bool fresh)
 {
+    uint64_t started_ns = now_ns();
     if (run.waiting && (fresh || run.ended))
         drop_worker();
+    if (command.argc == 0)
+        fail("protocol: nothing to run");
     if (run.waiting) {
         message.end = command_message(&command, message.bytes, sizeof message.bytes);
         if (message.end == 0)
@@ -277,7 +292,7 @@ static void go(bool fresh)
         run.waiting = false;
     } else
         spawn(false);
-    run.started_ns = now_ns();
+    run.started_ns = started_ns;
 }
 
 /* --- Bytes between the host and the run --------------------------------------------------------------- */
@@ -318,6 +333,7 @@ static void tell_dropped(int stream, uint64_t step)
     run.told[stream] = run.dropped[stream];
 }
 
+/* Only with room for the ACK: waiting for it would mean not to listen to the host. */
 static void feed_run(void)
 {
     size_t had = feed.end - feed.start;
@@ -334,9 +350,8 @@ static void feed_run(void)
         if (feed.eof)
             close_end(&run.in);
     }
-    uint8_t ack[4];
+    uint8_t ack[ACK_BYTES];
     put_u32(ack, (uint32_t)n);
-    channel_wait_room(sizeof ack);
     outbox_put(&outbox, F_ACK, ack, sizeof ack);
 }
 
@@ -531,6 +546,8 @@ static void take_over_channel(void)
             _exit(EXIT_FAILED);
     fcntl(CONTROL_FD, F_SETFD, FD_CLOEXEC); /* a place holder, so that pipes come above it */
     syscall(SYS_close_range, 4, channel_in - 1, 0);
+    if (channel_in + 1 < channel_out)
+        syscall(SYS_close_range, channel_in + 1, channel_out - 1, 0);
     syscall(SYS_close_range, channel_out + 1, ~0U, 0);
     fcntl(channel_in, F_SETFL, O_NONBLOCK);
     fcntl(channel_out, F_SETFL, O_NONBLOCK);
@@ -564,12 +581,12 @@ static _Noreturn void serve(void)
             [IN] = {channel_in, POLLIN, 0},
             [OUT] = {outbox.end ? channel_out : -1, POLLOUT, 0},
             [SIGNALS] = {signals, POLLIN, 0},
-            [FEED] = {feed.end ? run.in : -1, POLLOUT, 0},
+            [FEED] = {feed.end && outbox_room(&outbox) >= ACK_BYTES ? run.in : -1, POLLOUT, 0},
             [CONTROL] = {message.start < message.end ? run.control : -1, POLLOUT, 0},
             [STDOUT] = {listen ? run.out[0] : -1, POLLIN, 0},
             [STDERR] = {listen ? run.out[1] : -1, POLLIN, 0},
         };
-        poll(fds, COUNT, timeout_ms(now, quiet ? run.quiet_until_ns : UINT64_MAX));
+        wait_for(fds, COUNT, timeout_ms(now, quiet ? run.quiet_until_ns : UINT64_MAX));
         if (fds[SIGNALS].revents)
             reap();
         if (running && run.ended)
@@ -578,7 +595,7 @@ static _Noreturn void serve(void)
             listen_to_host();
         if (fds[CONTROL].revents)
             instruct_worker();
-        if (fds[FEED].revents || (feed.end && run.in < 0))
+        if (fds[FEED].revents || (feed.end && run.in < 0 && outbox_room(&outbox) >= ACK_BYTES))
             feed_run();
         for (int stream = 0; stream < 2; stream++) {
             if (fds[STDOUT + stream].revents)

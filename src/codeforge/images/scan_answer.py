@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from packageurl import PackageURL
 
-from codeforge.scan_report import Finding
+from codeforge.images.scan_report import Finding
 
 MAX_ANSWER_BYTES = 64 << 20
 """Longest answer that is read; a scanner is a program or a service that others wrote."""

@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 import aiohttp
 
-from codeforge.sbom import Package
-from codeforge.scan_answer import (
+from codeforge.images.sbom import Package
+from codeforge.images.scan_answer import (
     MALFORMED,
     MAX_ANSWER_BYTES,
     Answer,
@@ -21,7 +21,7 @@ from codeforge.scan_answer import (
     ScannerError,
     key_of,
 )
-from codeforge.scan_report import Finding, Severity
+from codeforge.images.scan_report import Finding, Severity
 
 URL = "https://api.osv.dev"
 SECONDS = 120.0

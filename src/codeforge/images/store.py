@@ -17,7 +17,6 @@ from typing import Any
 
 from aiodocker.exceptions import DockerError
 
-from codeforge import image_context
 from codeforge._version import __version__
 from codeforge.engines.docker import DockerEngine, docker_errors
 from codeforge.errors import (
@@ -29,6 +28,7 @@ from codeforge.errors import (
     ImagePullTimeout,
     InvalidRequest,
 )
+from codeforge.images import context as build_context
 from codeforge.languages import Language
 
 PULL_STALL_S = 60.0
@@ -182,14 +182,14 @@ class ImageStore:
             if not isinstance(package, str) or not _EXTRA_PACKAGE.fullmatch(package):
                 raise InvalidRequest(f"{package!r} is not a package's name")
         tag = _full_reference(language, tag)
-        base_argument, default_base = image_context.base_image(language.dockerfile)
+        base_argument, default_base = build_context.base_image(language.dockerfile)
         await self._provide_base(base or default_base, on_step, update=update)
         arguments = {"VERSION": __version__, base_argument: base or default_base}
         if packages:
             arguments["EXTRA_PACKAGES"] = " ".join(packages)
         client = await self._engine.client()
         with tempfile.TemporaryFile() as context:
-            image_context.write(context)
+            build_context.write(context)
             context.seek(0)
             lines = client.images.build(
                 fileobj=context,
@@ -299,7 +299,7 @@ async def _follow_build(lines: AsyncIterator[dict[str, Any]], tag: str, on_step:
 
 
 async def _make_offline_base(base: str, on_step: OnStep, *, force: bool) -> None:
-    script = image_context.path_of("docker/offline/make-base-images.sh")
+    script = build_context.path_of("docker/offline/make-base-images.sh")
     which = base.partition(":")[0]
     process = await asyncio.create_subprocess_exec(
         "env", f"FORCE={'1' if force else ''}", "bash", str(script), which,

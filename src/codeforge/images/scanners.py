@@ -12,9 +12,16 @@ import tempfile
 from collections.abc import Callable, Collection
 from typing import Any
 
-from codeforge.sbom import Package
-from codeforge.scan_answer import MALFORMED, MAX_ANSWER_BYTES, Answer, ScannerAbsent, ScannerError, key_of
-from codeforge.scan_report import Finding, Severity
+from codeforge.images.sbom import Package
+from codeforge.images.scan_answer import (
+    MALFORMED,
+    MAX_ANSWER_BYTES,
+    Answer,
+    ScannerAbsent,
+    ScannerError,
+    key_of,
+)
+from codeforge.images.scan_report import Finding, Severity
 
 SECONDS = 300.0
 """How long a scanner may run; its first run fetches its database."""

@@ -85,7 +85,7 @@ def to_cyclonedx(packages: Sequence[Package], image: str, image_id: str, created
     """A software bill of materials: CycloneDX 1.5 in JSON, the same for the same arguments.
 
     Args:
-        packages: what ``image_archive.read_packages`` found.
+        packages: what ``archive.read_packages`` found.
         image: the image's reference, such as ``ai-codeforge-python:latest``.
         image_id: its digest, ``sha256:...``.
         created: when the list was made, with a time zone.

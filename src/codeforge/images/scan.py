@@ -10,10 +10,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Awaitable, Callable, Collection, Iterable
 
-from codeforge import osv, scanners
-from codeforge.sbom import Package
-from codeforge.scan_answer import Answer, ScannerAbsent, ScannerError, key_of
-from codeforge.scan_report import Finding, ScanReport, Severity
+from codeforge.images import osv, scanners
+from codeforge.images.sbom import Package
+from codeforge.images.scan_answer import Answer, ScannerAbsent, ScannerError, key_of
+from codeforge.images.scan_report import Finding, ScanReport, Severity
 
 
 async def scan(

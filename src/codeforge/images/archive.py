@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
-from codeforge.image_tar import Body, Stream, UnreadableImage, bounded, members
-from codeforge.sbom import Package
+from codeforge.images.sbom import Package
+from codeforge.images.tar import Body, Stream, UnreadableImage, bounded, members
 
 MAX_STATUS_BYTES = 8 << 20
 """Longest package database of dpkg that is read."""

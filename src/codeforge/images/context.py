@@ -11,7 +11,7 @@ from typing import IO
 
 from codeforge.errors import ImageBuildFailed
 
-_PACKAGE_DIR = Path(__file__).parent
+_PACKAGE_DIR = Path(__file__).parents[1]
 
 
 def base_image(dockerfile: str) -> tuple[str, str]:

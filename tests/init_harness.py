@@ -1,0 +1,444 @@
+"""Starts init without a container engine, and talks to it.
+
+init wants to be PID 1 and wants a /code. Both are made with namespaces: a *world*, once per session,
+is a mount namespace whose root is a tmpfs with the host's directories bound into it and an empty
+/code beside them; each ``Init`` is a PID namespace in that world, with a fresh tmpfs on /code. As
+root init runs under a uid of its own; otherwise a user namespace gives the privileges that mounting
+needs, and init is started in another one, where it has none.
+
+Nothing is read from init but while a test waits for something: to be a host that does not read, do
+nothing. Every wait has a deadline, and a missed one says what had come until then.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import os
+import selectors
+import shutil
+import struct
+import subprocess
+import tempfile
+import termios
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from codeforge import wire
+
+INIT_DIR = Path(__file__).parents[1] / "src" / "codeforge" / "guest" / "init"
+RUN_UID = 10001
+DEADLINE_S = 20.0
+"""For anything that takes milliseconds on an idle machine."""
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+SANITIZER_VARIABLE = "ASAN_OPTIONS"
+"""Every run inherits it: init's environment is the run's."""
+
+SANITIZER_STATUS = 1
+"""Also UBSan's, which beside ASan heeds no options. init never ends so; unshare does, with a word on
+stderr, when init was killed."""
+
+_E = TypeVar("_E")
+
+_BUILD_WORLD = r"""
+set -e
+root=$1
+mount -t tmpfs -o mode=755 tmpfs "$root"
+for entry in /*; do
+    name=${entry#/}
+    if [ "$name" = code ]; then
+        continue
+    elif [ -L "$entry" ]; then
+        ln -s "$(readlink "$entry")" "$root/$name"
+    elif [ -d "$entry" ]; then
+        mkdir "$root/$name"
+        mount --rbind "$entry" "$root/$name"
+    fi
+done
+mkdir "$root/code" "$root/host"
+cd "$root"
+pivot_root . host  # not chroot: a process in one may not make user namespaces
+umount -l /host 2>/dev/null || :  # another user's mounts may not be taken away
+echo ready
+exec cat
+"""
+
+_START_INIT = r"""
+set -e
+cd /
+options=$1 uid=$2 processes=$3 is_root=$4
+shift 4
+mount -t tmpfs -o "$options" code /code
+if [ "$processes" != 0 ]; then prlimit --pid $$ --nproc="$processes"; fi
+if [ "$is_root" = True ]; then
+    exec setpriv --reuid "$uid" --regid "$uid" --clear-groups --no-new-privs \
+        --inh-caps=-all --bounding-set=-all -- "$@"
+fi
+exec unshare --user --map-user="$uid" --map-group="$uid" -- setpriv --no-new-privs -- "$@"
+"""
+
+
+class CannotIsolate(Exception):
+    """This machine gives neither root nor user namespaces."""
+
+
+class SanitizerFinding(AssertionError):
+    """init ran into undefined behaviour."""
+
+
+class World:
+    """The mount namespace in which init is started."""
+
+    def __init__(self) -> None:
+        self.is_root = os.geteuid() == 0
+        self.dir = Path(tempfile.mkdtemp(prefix="codeforge-init-"))
+        self.dir.chmod(0o755)
+        (self.dir / "root").mkdir()
+        user = [] if self.is_root else ["--user", "--map-root-user"]
+        self._holder = subprocess.Popen(
+            ["unshare", "--mount", *user, "sh", "-c", _BUILD_WORLD, "sh", str(self.dir / "root")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={"PATH": PATH},
+        )
+        assert self._holder.stdout is not None
+        assert self._holder.stderr is not None
+        if self._holder.stdout.readline() != b"ready\n":
+            said = self._holder.stderr.read().decode(errors="replace").strip()
+            self.close()
+            raise CannotIsolate(f"needs root, or user namespaces that may mount: {said}")
+
+    def close(self) -> None:
+        """Give the namespace back; nothing of it was on the host's disk but the directory."""
+        self._holder.kill()
+        self._holder.communicate()
+        shutil.rmtree(self.dir)
+
+    def command(self, binary: Path | str, *, code: str, uid: int, processes: int) -> list[str]:
+        """The command line that becomes PID 1 of a new namespace in this world."""
+        user = [] if self.is_root else ["--user", "--preserve-credentials"]
+        return [
+            *("nsenter", "--target", str(self._holder.pid), *user, "--mount", "--wd"),
+            *("unshare", "--fork", "--pid", "--mount", "--mount-proc", "--kill-child"),
+            *("sh", "-c", _START_INIT, "sh"),
+            f"{code},uid={uid if self.is_root else 0}",
+            *(str(uid), str(processes), str(self.is_root)),
+            *("env", "-i"),
+        ]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Everything that came of one run."""
+
+    stdout: bytes = b""
+    stderr: bytes = b""
+    frames: int = 0
+    dropped: dict[str, int] = field(default_factory=lambda: {"stdout": 0, "stderr": 0})
+    acknowledged: int = 0
+    exited: wire.Exited | None = None
+    failed: str | None = None
+    files: dict[bytes, wire.FileOut] = field(default_factory=dict)
+    skipped: dict[bytes, wire.SkipReason] = field(default_factory=dict)
+    done: bool = False
+    status: int | None = None
+
+    @property
+    def exit(self) -> wire.Exited:
+        """How the run ended; it must have."""
+        assert self.exited is not None, self
+        return self.exited
+
+    def add(self, event: wire.Event) -> None:
+        """Account for one event."""
+        match event:
+            case wire.Wrote(stream, data):
+                self.frames += 1
+                if stream == "stdout":
+                    self.stdout += data
+                else:
+                    self.stderr += data
+            case wire.Dropped(stream, size):
+                self.dropped[stream] += size
+            case wire.Acknowledged(size):
+                self.acknowledged += size
+            case wire.Exited():
+                self.exited = event
+            case wire.FileOut(path):
+                assert path not in self.files
+                self.files[path] = event
+            case wire.Skipped(path, reason):
+                assert path not in self.skipped
+                self.skipped[path] = reason
+            case wire.Failed(message):
+                self.failed = message
+            case wire.Done():
+                self.done = True
+            case wire.Ready():
+                pass
+
+
+class Init:
+    """One init, as the host sees it: bytes in, events out. A context manager, which leaves nothing."""
+
+    def __init__(
+        self,
+        world: World,
+        binary: Path,
+        *,
+        env: Mapping[str, str] | None = None,
+        code: str = "size=32m,mode=755",
+        uid: int = RUN_UID,
+        processes: int = 0,
+        wrapper: Sequence[str] = (),
+        pass_fds: Sequence[int] = (),
+    ) -> None:
+        self.outcome = Outcome()
+        self._log_dir = Path(tempfile.mkdtemp(prefix="sanitizer-", dir=world.dir))
+        self._log_dir.chmod(0o777)
+        # Runs inherit this; log_path is the only way out, since init's own stderr is /dev/null.
+        variables = {
+            "PATH": PATH,
+            SANITIZER_VARIABLE: f"log_path={self._log_dir}/log:exitcode=1",
+            **(env or {}),
+        }
+        self._process = subprocess.Popen(
+            [
+                *world.command(binary, code=code, uid=uid, processes=processes),
+                *(f"{key}={value}" for key, value in variables.items()),
+                *wrapper,
+                str(binary),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=pass_fds,
+            env={"PATH": PATH},
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        self._in = self._process.stdin.fileno()
+        self._out = self._process.stdout.fileno()
+        os.set_blocking(self._in, False)
+        os.set_blocking(self._out, False)
+        self._decoder = wire.Decoder(files_bytes=1 << 40)
+        self._pending: list[wire.Event] = []
+        self._window = wire.STDIN_WINDOW
+        self._at_eof = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+        if self._process.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(2)
+        self._process.kill()  # and --kill-child ends init
+        self._process.wait()
+        assert self._process.stderr is not None
+        said = self._process.stderr.read().decode(errors="replace")
+        self._process.stderr.close()
+        if error is not None and said:
+            error.add_note(f"stderr: {said}")
+        reports = "\n".join(log.read_text(errors="replace") for log in sorted(self._log_dir.iterdir()))
+        if reports or (self._process.returncode == SANITIZER_STATUS and not said):
+            raise SanitizerFinding(
+                reports or "init ended as UBSan ends it, which writes its report to stderr"
+            )
+
+    # --- Host to init
+
+    def send(self, *frames: bytes) -> None:
+        """Write frames, within the deadline, without reading anything."""
+        data = memoryview(b"".join(frames))
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._in, selectors.EVENT_WRITE)
+            until = time.monotonic() + DEADLINE_S
+            while data:
+                if not selector.select(until - time.monotonic()):
+                    raise AssertionError(f"init does not take {len(data)} more bytes; got {self.outcome}")
+                data = data[os.write(self._in, data[:65536]) :]
+
+    def close(self) -> None:
+        """Close both directions, as the end of the host process does."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+
+    def wait_until_stuck(self) -> None:
+        """Until init has filled the channel that nobody reads.
+
+        How many bytes that are depends on how they were written; so: until they get no more.
+        """
+        unread, since = 0, time.monotonic()
+
+        def stuck() -> bool:
+            nonlocal unread, since
+            before, unread = unread, _bytes_in_pipe(self._out)
+            if unread != before:
+                since = time.monotonic()
+            return unread > 0 and time.monotonic() - since > 0.1
+
+        wait_until(stuck, "the channel is full")
+
+    def untaken(self) -> int:
+        """Bytes that were sent and init has not read yet."""
+        return _bytes_in_pipe(self._in)
+
+    def close_input(self) -> None:
+        """Close only the direction to init."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
+    # --- Init to host
+
+    def read_event(self, deadline_s: float = DEADLINE_S) -> wire.Event | None:
+        """The next event; ``None`` when init closed the channel."""
+        until = time.monotonic() + deadline_s
+        while not self._pending and not self._at_eof:
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._out, selectors.EVENT_READ)
+                if not selector.select(max(0.0, until - time.monotonic())):
+                    raise AssertionError(f"nothing more from init within {deadline_s} s; got {self.outcome}")
+            data = os.read(self._out, 65536)
+            self._at_eof = not data
+            self._pending += self._decoder.feed(data)
+        if not self._pending:
+            return None
+        event = self._pending.pop(0)
+        self.outcome.add(event)
+        return event
+
+    def wait_for(self, kind: type[_E], deadline_s: float = DEADLINE_S) -> _E:
+        """The next event of a kind; others before it are accounted for."""
+        until = time.monotonic() + deadline_s
+        while (event := self.read_event(until - time.monotonic())) is not None:
+            if isinstance(event, kind):
+                return event
+        raise AssertionError(f"init ended ({self.wait()}) without {kind.__name__}; got {self.outcome}")
+
+    def wait_for_output(self, text: bytes, deadline_s: float = DEADLINE_S) -> None:
+        """Until the run's stdout contains ``text``."""
+        until = time.monotonic() + deadline_s
+        while text not in self.outcome.stdout:
+            assert self.read_event(until - time.monotonic()) is not None, self.outcome
+
+    def finish(self, deadline_s: float = DEADLINE_S) -> Outcome:
+        """Read to the end, and wait for init's exit."""
+        until = time.monotonic() + deadline_s
+        while self.read_event(until - time.monotonic()) is not None:
+            pass
+        self.wait(max(0.1, until - time.monotonic()))
+        return self.outcome
+
+    def feed(self, data: bytes) -> None:
+        """Send stdin within the window, and its end, reading events whenever the window is full."""
+        rest = memoryview(data)
+        while rest:
+            taken = self.outcome.acknowledged
+            while self._window == 0:
+                self.wait_for(wire.Acknowledged)
+                self._window += self.outcome.acknowledged - taken
+                taken = self.outcome.acknowledged
+            piece, rest = rest[: self._window], rest[self._window :]
+            self._window -= len(piece)
+            self.send(wire.stdin(bytes(piece)))
+        self.send(wire.stdin(b""))
+
+    # --- The process
+
+    def wait(self, deadline_s: float = DEADLINE_S) -> int:
+        """init's exit code. When it is there, the whole PID namespace is gone."""
+        try:
+            self.outcome.status = self._process.wait(deadline_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"init did not end within {deadline_s} s; got {self.outcome}") from None
+        return self.outcome.status
+
+    @property
+    def pid(self) -> int:
+        """init's PID on the host."""
+        wrapper = self._process.pid
+        (child,) = Path(f"/proc/{wrapper}/task/{wrapper}/children").read_text().split()
+        return int(child)
+
+    def processes(self) -> list[int]:
+        """PIDs, on the host, of everything in the sandbox."""
+        namespace = Path(f"/proc/{self.pid}/ns/pid").readlink()
+        return [pid for pid in _all_pids() if _namespace_of(pid) == namespace]
+
+
+def _bytes_in_pipe(fd: int) -> int:
+    size = array.array("i", [0])
+    fcntl.ioctl(fd, termios.FIONREAD, size)
+    return size[0]
+
+
+def _all_pids() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def _namespace_of(pid: int) -> Path | None:
+    try:
+        return Path(f"/proc/{pid}/ns/pid").readlink()
+    except OSError:
+        return None
+
+
+def wait_until(holds: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S) -> None:
+    """Look until something holds that nobody announces."""
+    until = time.monotonic() + deadline_s
+    while not holds():
+        if time.monotonic() > until:
+            raise AssertionError(f"not within {deadline_s} s: {what}")
+        time.sleep(0.005)
+
+
+def frame(kind: bytes, payload: bytes = b"") -> bytes:
+    """A frame of any kind, also of those that the host never sends."""
+    return struct.pack("<IB", len(payload), kind[0]) + payload
+
+
+def start_frames(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    files: Mapping[str, bytes] | None = None,
+    cwd: str = "/code",
+    output_bytes: int = 1 << 20,
+    files_bytes: int = 1 << 24,
+    max_age_s: float = 60.0,
+    fresh: bool = False,
+) -> bytes:
+    """Everything that starts a run, GO included."""
+    return b"".join(
+        [
+            wire.limits(output_bytes=output_bytes, files_bytes=files_bytes, max_age_s=max_age_s),
+            wire.command(argv, env or {}, cwd),
+            *(wire.file(path, data) for path, data in (files or {}).items()),
+            wire.go(fresh=fresh),
+        ]
+    )
+
+
+@contextlib.contextmanager
+def open_world() -> Iterator[World]:
+    """A world for as long as the context lasts."""
+    world = World()
+    try:
+        yield world
+    finally:
+        world.close()
