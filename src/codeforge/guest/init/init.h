@@ -2,6 +2,7 @@
 #ifndef CODEFORGE_INIT_H
 #define CODEFORGE_INIT_H
 
+#include <poll.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -115,9 +116,71 @@ void file_close(int fd, const uint8_t *path, size_t size);
 /* Sends every file below the working directory that the run wrote. Nothing else may be alive. */
 void files_collect(uint64_t max_bytes, uint32_t max_files);
 
-/* --- main.c -------------------------------------------------------------------------------------- */
+/* --- channel.c: the channel to the host, the clock, the ways to end ----------------------------- */
 
+enum { EXIT_FAILED = 70 /* as sysexits.h: internal software error */ };
+
+extern int channel_in, channel_out;
 extern struct outbox outbox;
-void channel_wait_room(size_t payload); /* until the host has taken enough; ends init if it is gone */
+
+void take_over_channel(void);             /* from descriptors 0 and 1, which the run gets pipes for */
+void channel_wait(void);                  /* until the host takes or says something; what it says is lost */
+void channel_wait_room(size_t payload);   /* until a frame of that size fits */
+_Noreturn void finish(int code);          /* when the host has taken everything */
+__attribute__((format(printf, 1, 2))) _Noreturn void fail(const char *format, ...);
+
+
+void wait_for(struct pollfd *fds, nfds_t count, int ms); /* poll(), or the end */
+uint64_t now_ns(void);
+int timeout_ms(uint64_t now, uint64_t wake_ns); /* for poll(): wake_ns, or when to give up */
+
+/* --- run.c: the run's processes ----------------------------------------------------------------- */
+
+enum { CONTROL_FD = 3 /* where a worker finds its control pipe */ };
+
+struct run {
+    pid_t pid;    /* of its first process; 0: there is none */
+    bool waiting; /* it is a worker that was not told to go yet */
+    bool ended;
+    int status;              /* of its first process, as wait() gives it */
+    int in, control, out[2]; /* our ends of its pipes; -1: closed */
+    uint64_t sent[2], dropped[2], told[2];
+    uint64_t started_ns, quiet_until_ns;
+};
+
+extern struct run run;
+extern struct command command; /* what the next process will be */
+extern int signals;            /* where the kernel tells of ended children */
+
+void spawn(bool waiting);
+void go(bool fresh);
+void reap(void);
+void kill_everything(void);
+bool worker_needs_telling(void);
+void instruct_worker(void);
+void close_end(int *fd);
+
+/* --- streams.c: bytes between the host and the run ------------------------------------------------ */
+
+enum {
+    STDIN_WINDOW = 64 * 1024, /* bytes the host may send beyond what was ACKed */
+    ACK_BYTES = 4,
+    ROOM_TO_LISTEN = 4096, /* with less room for output, the run has to wait */
+};
+
+bool pump(int stream); /* one piece of output; false when there is nothing now, or no more ever */
+void tell_dropped(int stream, uint64_t step);
+void take_stdin(const struct frame *f);
+bool feed_pending(void); /* there is something to feed, or to acknowledge */
+void feed_run(void);
+
+/* --- main.c ---------------------------------------------------------------------------------------- */
+
+struct limits {
+    uint64_t output_bytes, files_bytes;
+    uint32_t files, max_age_ms;
+};
+
+extern struct limits limits;
 
 #endif

@@ -24,60 +24,19 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-enum {
-    EXIT_FAILED = 70,              /* as sysexits.h: internal software error */
-    CONTROL_FD = 3,                /* where a worker finds its control pipe */
-    STDIN_WINDOW = 64 * 1024,      /* bytes the host may send beyond what was ACKed */
-    ACK_BYTES = 4,
-    DROPPED_STEP = 1024 * 1024,    /* dropped output is told in steps of this */
-    SMALL_READ = 4096,             /* output in pieces smaller than this is ... */
-    COALESCE_NS = 1000000,         /* ... gathered for a millisecond */
-};
+enum { DROPPED_STEP = 1024 * 1024 /* dropped output is told in steps of this */ };
 
-struct outbox outbox;
+struct limits limits = {1024 * 1024, 16 * 1024 * 1024, 1000, 0};
 static struct inbox inbox;
-static int channel_in, channel_out, signals;
-
-static struct {
-    uint64_t output_bytes, files_bytes;
-    uint32_t files, max_age_ms;
-} limits = {1024 * 1024, 16 * 1024 * 1024, 1000, 0};
-
-static struct command command;
-
-static struct {
-    pid_t pid;    /* of its first process; 0: there is none */
-    bool waiting; /* it is a worker that was not told to go yet */
-    bool ended;
-    int status;                 /* of its first process, as wait() gives it */
-    int in, control, out[2];    /* our ends of its pipes; -1: closed */
-    uint64_t sent[2], dropped[2], told[2];
-    uint64_t started_ns, quiet_until_ns;
-} run = {.in = -1, .control = -1, .out = {-1, -1}};
-
-static struct { /* stdin on its way from the host to the run */
-    size_t start, end;
-    bool eof;
-    uint8_t bytes[STDIN_WINDOW];
-} feed;
-
-static struct { /* argv and environment on their way to a worker */
-    size_t start, end;
-    char bytes[COMMAND_BYTES + 16];
-} message;
 
 static struct { /* the file that DATA frames go to */
     int fd;
@@ -85,301 +44,7 @@ static struct { /* the file that DATA frames go to */
     uint8_t path[PAYLOAD_MAX];
 } input = {.fd = -1};
 
-static uint8_t scratch[PAYLOAD_MAX];
-
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-static void close_end(int *fd)
-{
-    if (*fd >= 0)
-        close(*fd);
-    *fd = -1;
-}
-
-/* --- The channel when there is nothing else to do but wait for the host -------------------------- */
-
-/* Until when the host must have taken everything: then nobody is there, and init gives up. */
-static int timeout_ms(uint64_t now, uint64_t wake_ns)
-{
-    uint64_t until = UINT64_MAX;
-    if (run.started_ns && limits.max_age_ms)
-        until = run.started_ns + limits.max_age_ms * (uint64_t)1000000;
-    if (until <= now)
-        _exit(EXIT_FAILED);
-    if (wake_ns < until)
-        until = wake_ns;
-    return until == UINT64_MAX ? -1 : (int)((until - now) / 1000000 + 1);
-}
-
-/* poll() has no room for its descriptors when the run took init's RLIMIT_NOFILE away, as its own
- * user id may: the sandbox is of no use any more. */
-static void wait_for(struct pollfd *fds, nfds_t count, int ms)
-{
-    if (poll(fds, count, ms) < 0 && errno != EINTR)
-        _exit(EXIT_FAILED);
-}
-
-static void channel_wait(void)
-{
-    struct pollfd fds[] = {{channel_out, POLLOUT, 0}, {channel_in, POLLIN, 0}};
-    wait_for(fds, 2, timeout_ms(now_ns(), UINT64_MAX));
-    if (fds[1].revents && read(channel_in, scratch, sizeof scratch) == 0)
-        _exit(0); /* the host is gone; what it still sends a run that is over does not matter */
-    if (!outbox_flush(&outbox, channel_out))
-        _exit(0);
-}
-
-void channel_wait_room(size_t payload)
-{
-    while (outbox_room(&outbox) < payload)
-        channel_wait();
-}
-
-static _Noreturn void finish(int code)
-{
-    while (outbox.end)
-        channel_wait();
-    _exit(code);
-}
-
-__attribute__((format(printf, 1, 2))) static _Noreturn void fail(const char *format, ...)
-{
-    char text[512];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    channel_wait_room(sizeof text);
-    outbox_put(&outbox, F_FAIL, text, strlen(text));
-    finish(EXIT_FAILED);
-}
-
-/* --- Processes --------------------------------------------------------------------------------------- */
-
-static void reaped(pid_t pid, int status)
-{
-    if (pid == run.pid && !run.ended) {
-        run.status = status;
-        run.ended = true;
-    }
-}
-
-static void reap(void)
-{
-    struct signalfd_siginfo ignored[8];
-    while (read(signals, ignored, sizeof ignored) > 0)
-        ;
-    int status;
-    for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
-        reaped(pid, status);
-}
-
-/* kill(-1) from PID 1 reaches all of the namespace at once, and a process with SIGKILL pending
- * cannot fork: when there is no child left there is nothing left. */
-static void kill_everything(void)
-{
-    for (;;) {
-        int status;
-        kill(-1, SIGKILL);
-        pid_t pid = waitpid(-1, &status, 0);
-        if (pid > 0)
-            reaped(pid, status);
-        else if (errno == ECHILD)
-            return;
-    }
-}
-
-static void make_pipe(int ends[2])
-{
-    if (pipe2(ends, O_CLOEXEC))
-        fail("pipe: %s", strerror(errno));
-}
-
-static _Noreturn void become_run(int in, int out, int err, int control, int broken)
-{
-    sigset_t none;
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-    signal(SIGPIPE, SIG_DFL);
-    setsid();
-    /* All ends are above CONTROL_FD: init's own 0, 1 and 2 are /dev/null, 3 is kept free. */
-    int e = 0;
-    if (dup2(in, 0) < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0 || (control >= 0 && dup2(control, CONTROL_FD) < 0))
-        e = errno;
-    if (control < 0)
-        close(CONTROL_FD);
-    if (!e)
-        e = command_exec(&command);
-    if (write(broken, &e, sizeof e) < 0)
-        _exit(126);
-    _exit(127);
-}
-
-static void spawn(bool waiting)
-{
-    int in[2], out[2], err[2], control[2] = {-1, -1}, broken[2];
-    if (command.argc == 0)
-        fail("protocol: nothing to run");
-    make_pipe(in);
-    make_pipe(out);
-    make_pipe(err);
-    make_pipe(broken);
-    if (waiting) {
-        char variable[] = "CODEFORGE_CONTROL_FD=3";
-        make_pipe(control);
-        const char *wrong = command_env(&command, (uint8_t *)variable, sizeof variable - 1);
-        if (wrong)
-            fail("protocol: %s", wrong);
-    }
-    pid_t pid = fork();
-    if (pid < 0)
-        fail("fork: %s", strerror(errno));
-    if (pid == 0)
-        become_run(in[0], out[1], err[1], control[0], broken[1]);
-    close(in[0]);
-    close(out[1]);
-    close(err[1]);
-    close(broken[1]);
-    close_end(&control[0]);
-    int e;
-    bool started = read(broken[0], &e, sizeof e) != sizeof e;
-    if (!started && e < 0)
-        fail("cannot start in %s: %s", command.cwd, strerror(-e));
-    if (!started)
-        fail("cannot run %s: %s", command.argv[0], strerror(e));
-    close(broken[0]);
-    run.pid = pid;
-    run.waiting = waiting;
-    run.in = in[1];
-    run.out[0] = out[0];
-    run.out[1] = err[0];
-    run.control = control[1];
-    fcntl(run.in, F_SETFL, O_NONBLOCK);
-    fcntl(run.out[0], F_SETFL, O_NONBLOCK);
-    fcntl(run.out[1], F_SETFL, O_NONBLOCK);
-    if (waiting)
-        fcntl(run.control, F_SETFL, O_NONBLOCK);
-    command_clear(&command);
-}
-
-static void drop_worker(void)
-{
-    kill_everything();
-    run.pid = 0;
-    run.waiting = run.ended = false;
-    close_end(&run.in);
-    close_end(&run.control);
-    close_end(&run.out[0]);
-    close_end(&run.out[1]);
-}
-
-static void go(bool fresh)
-{
-    uint64_t started_ns = now_ns();
-    if (run.waiting && (fresh || run.ended))
-        drop_worker();
-    if (command.argc == 0)
-        fail("protocol: nothing to run");
-    if (run.waiting) {
-        message.end = command_message(&command, message.bytes, sizeof message.bytes);
-        if (message.end == 0)
-            fail("protocol: too many arguments or variables");
-        run.waiting = false;
-    } else
-        spawn(false);
-    run.started_ns = started_ns;
-}
-
-/* --- Bytes between the host and the run --------------------------------------------------------------- */
-
-/* Moves one piece of the run's output; false when there is nothing now or no more ever. */
-static bool pump(int stream)
-{
-    uint64_t keep = limits.output_bytes - run.sent[stream];
-    size_t room = outbox_room(&outbox);
-    if (keep && room == 0)
-        return false;
-    uint8_t *into = keep ? outbox_payload(&outbox) : scratch;
-    size_t want = keep == 0 ? sizeof scratch : keep < room ? (size_t)keep : room;
-    ssize_t n = read(run.out[stream], into, want);
-    if (n == 0)
-        close_end(&run.out[stream]);
-    if (n <= 0)
-        return false;
-    if (keep) {
-        outbox_commit(&outbox, stream ? F_STDERR : F_STDOUT, (size_t)n);
-        run.sent[stream] += (uint64_t)n;
-    } else
-        run.dropped[stream] += (uint64_t)n;
-    if (n < SMALL_READ)
-        run.quiet_until_ns = now_ns() + COALESCE_NS;
-    return true;
-}
-
-static void tell_dropped(int stream, uint64_t step)
-{
-    uint64_t more = run.dropped[stream] - run.told[stream];
-    if (more < step || outbox_room(&outbox) < 9)
-        return;
-    uint8_t *p = outbox_payload(&outbox);
-    *p = (uint8_t)(stream + 1);
-    put_u64(p + 1, more);
-    outbox_commit(&outbox, F_DROPPED, 9);
-    run.told[stream] = run.dropped[stream];
-}
-
-/* Only with room for the ACK: waiting for it would mean not to listen to the host. */
-static void feed_run(void)
-{
-    size_t had = feed.end - feed.start;
-    ssize_t n = run.in < 0 ? (ssize_t)had : write(run.in, feed.bytes + feed.start, had);
-    if (n < 0 && errno == EAGAIN)
-        return;
-    if (n < 0) { /* it closed its stdin: swallow the rest, the host need not know */
-        close_end(&run.in);
-        n = (ssize_t)had;
-    }
-    feed.start += (size_t)n;
-    if (feed.start == feed.end) {
-        feed.start = feed.end = 0;
-        if (feed.eof)
-            close_end(&run.in);
-    }
-    uint8_t ack[ACK_BYTES];
-    put_u32(ack, (uint32_t)n);
-    outbox_put(&outbox, F_ACK, ack, sizeof ack);
-}
-
-static void take_stdin(const struct frame *f)
-{
-    if (feed.eof || f->size > STDIN_WINDOW - (feed.end - feed.start))
-        fail("protocol: stdin beyond its window");
-    memmove(feed.bytes, feed.bytes + feed.start, feed.end - feed.start);
-    feed.end -= feed.start;
-    feed.start = 0;
-    memcpy(feed.bytes + feed.end, f->payload, f->size);
-    feed.end += f->size;
-    feed.eof = f->size == 0;
-    if (feed.eof && feed.end == 0)
-        close_end(&run.in);
-}
-
-static void instruct_worker(void)
-{
-    ssize_t n = write(run.control, message.bytes + message.start, message.end - message.start);
-    if (n < 0 && errno == EAGAIN)
-        return;
-    message.start = n < 0 ? message.end : message.start + (size_t)n; /* it died: its exit tells */
-    if (message.start == message.end)
-        close_end(&run.control);
-}
-
-/* --- The end ---------------------------------------------------------------------------------------------- */
+/* --- The end -------------------------------------------------------------------------------------- */
 
 static uint64_t microseconds(struct timeval t)
 {
@@ -415,12 +80,12 @@ static _Noreturn void end_run(void)
     }
     report_exit(ended_ns);
     files_collect(limits.files_bytes, limits.files);
-    channel_wait_room(0);
+    channel_wait_room(1);
     outbox_put(&outbox, F_DONE, "", 0);
     finish(0);
 }
 
-/* --- Frames from the host ------------------------------------------------------------------------------------ */
+/* --- Frames from the host ------------------------------------------------------------------------- */
 
 static void close_input(void)
 {
@@ -531,27 +196,7 @@ static void listen_to_host(void)
         fail("protocol: frame of %u bytes", f.size);
 }
 
-/* --- Start, and the loop ------------------------------------------------------------------------------------------ */
-
-static void take_over_channel(void)
-{
-    /* High numbers, so that none is in the way of the run's 0 to 3. */
-    channel_in = fcntl(0, F_DUPFD_CLOEXEC, 10);
-    channel_out = fcntl(1, F_DUPFD_CLOEXEC, 10);
-    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    if (channel_in < 0 || channel_out < 0 || null < 0)
-        _exit(EXIT_FAILED);
-    for (int fd = 0; fd <= CONTROL_FD; fd++)
-        if (fd != null && dup2(null, fd) < 0)
-            _exit(EXIT_FAILED);
-    fcntl(CONTROL_FD, F_SETFD, FD_CLOEXEC); /* a place holder, so that pipes come above it */
-    syscall(SYS_close_range, 4, channel_in - 1, 0);
-    if (channel_in + 1 < channel_out)
-        syscall(SYS_close_range, channel_in + 1, channel_out - 1, 0);
-    syscall(SYS_close_range, channel_out + 1, ~0U, 0);
-    fcntl(channel_in, F_SETFL, O_NONBLOCK);
-    fcntl(channel_out, F_SETFL, O_NONBLOCK);
-}
+/* --- Start, and the loop -------------------------------------------------------------------------- */
 
 static void become_unreachable(void)
 {
@@ -576,13 +221,13 @@ static _Noreturn void serve(void)
         uint64_t now = now_ns();
         bool running = run.started_ns != 0;
         bool quiet = running && run.quiet_until_ns > now;
-        bool listen = running && !quiet && outbox_room(&outbox) >= SMALL_READ;
+        bool listen = running && !quiet && outbox_room(&outbox) >= ROOM_TO_LISTEN;
         struct pollfd fds[COUNT] = {
             [IN] = {channel_in, POLLIN, 0},
             [OUT] = {outbox.end ? channel_out : -1, POLLOUT, 0},
             [SIGNALS] = {signals, POLLIN, 0},
-            [FEED] = {feed.end && outbox_room(&outbox) >= ACK_BYTES ? run.in : -1, POLLOUT, 0},
-            [CONTROL] = {message.start < message.end ? run.control : -1, POLLOUT, 0},
+            [FEED] = {feed_pending() ? run.in : -1, POLLOUT, 0},
+            [CONTROL] = {worker_needs_telling() ? run.control : -1, POLLOUT, 0},
             [STDOUT] = {listen ? run.out[0] : -1, POLLIN, 0},
             [STDERR] = {listen ? run.out[1] : -1, POLLIN, 0},
         };
@@ -595,7 +240,7 @@ static _Noreturn void serve(void)
             listen_to_host();
         if (fds[CONTROL].revents)
             instruct_worker();
-        if (fds[FEED].revents || (feed.end && run.in < 0 && outbox_room(&outbox) >= ACK_BYTES))
+        if (fds[FEED].revents || (feed_pending() && run.in < 0))
             feed_run();
         for (int stream = 0; stream < 2; stream++) {
             if (fds[STDOUT + stream].revents)
