@@ -29,7 +29,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static struct inbox inbox, echo;
 static struct outbox out;
-static struct command command;
+struct command command;
 static int pipe_ends[2] = {-1, -1};
 
 static uint32_t next_random(uint32_t *state)

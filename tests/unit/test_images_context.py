@@ -137,7 +137,7 @@ def test_an_installed_copy_is_found_before_the_checkout(checkout: Path) -> None:
     installed = checkout / "src/codeforge/_image_context/docker"
     installed.mkdir(parents=True)
     (installed / "python.Dockerfile").write_text("ARG PYTHON_IMAGE=installed:1\n")
-    assert base_image("docker/python.Dockerfile") == ("PYTHON_IMAGE", "installed:1")
+    assert build_context.base_image("docker/python.Dockerfile") == ("PYTHON_IMAGE", "installed:1")
     assert [name for name in members(context()) if name.startswith("docker/")] == ["docker/python.Dockerfile"]
 
 
@@ -154,14 +154,14 @@ def test_a_dockerfile_names_its_base_image_and_the_argument_that_replaces_it(
     language: Language, argument: str, base: str
 ) -> None:
     assert language.dockerfile is not None
-    assert base_image(language.dockerfile) == (argument, base)
+    assert build_context.base_image(language.dockerfile) == (argument, base)
     assert base in store.OFFLINE_BASES
 
 
 def test_a_dockerfile_without_a_base_argument_is_told_so(checkout: Path) -> None:
     (checkout / "docker/python.Dockerfile").write_text("FROM python:3.11-slim\n")
     with pytest.raises(ImageBuildFailed, match=r"docker/python\.Dockerfile names no base image"):
-        base_image("docker/python.Dockerfile")
+        build_context.base_image("docker/python.Dockerfile")
 
 
 # --- References ---------------------------------------------------------------------------------------
