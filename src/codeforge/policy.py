@@ -134,6 +134,7 @@ def posture_faults(posture: Mapping[str, str], language: Language, limits: Limit
         "no_new_privs": "1",
         "seccomp": "2",
         "cpu_quota_us": str(limits.cpu_quota_us),
+        "cpu_period_us": str(CPU_PERIOD_US),
         "pids_max": str(language.pids),
         # The kernel counts pages.
         "memory_max": str(limits.memory_bytes // 4096 * 4096),

@@ -240,6 +240,7 @@ COMMON = {
     "memory_max": str(PAGES),
     "pids_max": "64",
     "cpu_quota_us": "50000",
+    "cpu_period_us": "100000",
 }
 GOOD = {"v1": {**COMMON, "memsw_max": str(PAGES)}, "v2": {**COMMON, "swap_max": "0"}}
 VERSIONS = pytest.mark.parametrize("version", ["v1", "v2"])
@@ -294,6 +295,7 @@ WEAKER = {
     "memory_max": ["max", str(PAGES + 4096), "9223372036854771712", "0"],
     "pids_max": ["max", "65", "4194304", "0"],
     "cpu_quota_us": ["max", "-1", "100000", "50001", "0"],
+    "cpu_period_us": ["50000", "100001", "0", "max"],
 }
 GARBAGE = ["", " ", "?", "-1", "nan", "True", "\u0661", "1 1", "\0", "ro rw", "noexec"]
 NAMED = {"code_bytes": "code is not capped", "tmp_bytes": "tmp is not capped"}

@@ -22,7 +22,7 @@ from codeforge.images.osv import URL as OSV_URL
 from codeforge.images.sbom import Package, to_cyclonedx
 from codeforge.images.scan import scan
 from codeforge.images.scan_report import Severity, exit_code, render
-from codeforge.languages import Language
+from codeforge.languages import LANGUAGES, Language
 
 app = typer.Typer(no_args_is_help=True, help="Build, pull, list, update and examine the images.")
 
@@ -137,8 +137,10 @@ def sbom(
 
 
 @app.command("scan", epilog="Example:  codeforge images scan python --severity high")
-def scan_image(
-    image: Image,
+def scan_images(
+    images: Annotated[
+        list[str] | None, typer.Argument(metavar="[LANG|IMAGE]...", help="Default: every language's image.")
+    ] = None,
     severity: Annotated[
         str, typer.Option(help="Fail from this severity on: low, medium, high or critical.")
     ] = "high",
@@ -155,13 +157,19 @@ def scan_image(
     if severity.lower() not in known:
         raise InvalidRequest(f"--severity must be one of {', '.join(known)}, not {severity!r}")
     threshold = Severity[severity.upper()]
-    packages, document = asyncio.run(_examine(image))
-    report = asyncio.run(scan(document, packages, severity=threshold, osv_url=osv_url))
+    reports = {}
+    for image in images or [row.name for row in LANGUAGES]:
+        packages, document = asyncio.run(_examine(image))
+        reports[image] = asyncio.run(scan(document, packages, severity=threshold, osv_url=osv_url))
     if as_json:
-        print_json(report.to_dict())
+        print_json({image: report.to_dict() for image, report in reports.items()})
     else:
-        Console(highlight=False, soft_wrap=True).print(escape(harmless(render(report))))
-    raise typer.Exit(exit_code(report, threshold))
+        console = Console(highlight=False, soft_wrap=True)
+        for image, report in reports.items():
+            console.print(escape(harmless(f"{image}:\n{render(report)}")))
+    codes = {exit_code(report, threshold) for report in reports.values()}
+    # What was found counts more than what was not looked at; both fail.
+    raise typer.Exit(1 if 1 in codes else max(codes))
 
 
 async def _examine(name: str) -> tuple[list[Package], str]:

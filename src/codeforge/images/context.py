@@ -32,7 +32,7 @@ def write(into: IO[bytes]) -> None:
                 info = tar.gettarinfo(path, f"{name}/{path.relative_to(root)}")
                 # The same bytes give the same layers, whoever checked them out and when.
                 info.mtime, info.uid, info.gid, info.uname, info.gname = 0, 0, 0, "", ""
-                info.mode = 0o755 if info.mode & 0o100 else 0o644
+                info.mode = 0o755 if path.suffix == ".sh" else 0o644
                 tar.addfile(info, io.BytesIO(path.read_bytes()))
 
 

@@ -121,10 +121,14 @@ size_t posture(char *into, size_t size)
     say_cgroup(&r, "swap_max", "/sys/fs/cgroup/memory.swap.max", NULL);
     say_cgroup(&r, "memsw_max", NULL, "/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes");
     say_cgroup(&r, "pids_max", "/sys/fs/cgroup/pids.max", "/sys/fs/cgroup/pids/pids.max");
-    if (slurp("/sys/fs/cgroup/cpu.max"))
-        say(&r, "cpu_quota_us=%.*s\n", (int)strcspn(text, " \n"), text);
-    else if (slurp("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"))
-        say(&r, "cpu_quota_us=%.*s\n", (int)strcspn(text, "\n"), text);
+    if (slurp("/sys/fs/cgroup/cpu.max")) { /* both in one line */
+        int quota = (int)strcspn(text, " \n");
+        say(&r, "cpu_quota_us=%.*s\n", quota, text);
+        say(&r, "cpu_period_us=%.*s\n", (int)strcspn(text + quota, "\n"), text + quota + (text[quota] == ' '));
+    } else {
+        say_cgroup(&r, "cpu_quota_us", NULL, "/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
+        say_cgroup(&r, "cpu_period_us", NULL, "/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+    }
     return (size_t)(r.p - into);
 }
 
