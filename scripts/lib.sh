@@ -23,7 +23,9 @@ install() {
   apt-get install -y -qq --no-install-recommends "$@" > /dev/null
 }
 
-# need COMMAND PACKAGE: have the command, by installing the package if need be.
+# need COMMAND PACKAGE...: have the command, by installing the packages if need be.
 need() {
-  have "$1" || install "$2" || die "$1 is missing; install it: apt-get install $2 (as root)"
+  local command=$1
+  shift
+  have "$command" || install "$@" || die "$command is missing; install it: apt-get install $* (as root)"
 }

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
-need cc gcc
+need cc gcc libc6-dev
 need make make
 scripts/check.sh
 

@@ -206,9 +206,12 @@ class ImageStore:
     async def _provide_base(self, base: str, on_step: OnStep, *, update: bool) -> None:
         here = await self.find(base)
         if here is not None and not update:
+            made = " (made from Debian packages)" if STAND_IN_LABEL in here.labels else ""
+            on_step(Step(base, f"base image, here already{made}"))
             return
         try:
             await self.pull(base, on_step)
+            on_step(Step(base, "base image, pulled from its registry"))
         except HostFailure as error:
             if base not in OFFLINE_BASES:
                 raise
