@@ -10,7 +10,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -184,7 +184,7 @@ class DockerCodeExecutor:
 
     def execute_many(
         self, requests: Iterable[ExecutionRequest | Mapping[str, Any]], *, concurrency: int | None = None
-    ) -> Iterator[ExecutionResult]:
+    ) -> Generator[ExecutionResult, None, None]:
         """See ``CodeExecutor.execute_many``."""
         results = self._executor.execute_many(requests, concurrency=concurrency)
         try:

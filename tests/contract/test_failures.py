@@ -9,6 +9,7 @@ import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -161,8 +162,8 @@ def test_a_weaker_sandbox_runs_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
     import codeforge.sandbox
     from codeforge.policy import container_spec
 
-    def weakened(*args: object, **options: object) -> dict[str, object]:
-        spec = container_spec(*args, **options)  # type: ignore[arg-type]
+    def weakened(*args: Any, **options: Any) -> dict[str, Any]:
+        spec = container_spec(*args, **options)
         spec["HostConfig"]["SecurityOpt"] = []
         return spec
 
@@ -209,13 +210,13 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("mistake", "message"), MISTAKES)
 def test_mistakes_are_told_before_anything_starts(
-    mistake: dict[str, object], message: str, tmp_path: Path
+    mistake: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    arguments: dict[str, object] = {"code": "print(1)", **mistake}
+    arguments: dict[str, Any] = {"code": "print(1)", **mistake}
     # No engine behind it: a request that got as far as one would fail otherwise.
     with DockerCodeExecutor(docker_host=f"unix://{tmp_path}/none") as executor:
         with pytest.raises(InvalidRequest) as caught:
-            executor.execute(**arguments)  # type: ignore[arg-type]
+            executor.execute(**arguments)
         assert message in str(caught.value)
         assert caught.value.exit_code == 2
         assert executor.get_stats()["runs"] == 0

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -41,8 +42,10 @@ def _leaves_nothing_behind() -> Iterator[None]:
     assert eventually(lambda: sandboxes() <= before, GONE_WITHIN_S), docker("ps", "--all")
 
 
-def run_script(script: str, **options: object) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload, no-any-return]
+def run_script(script: str, **options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", script]
+    process: subprocess.Popen[str] = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options)
+    return process
 
 
 HOST_PROCESS = f"""
@@ -172,7 +175,7 @@ def test_execute_many_keeps_the_order_and_takes_requests_as_it_goes(executor: Do
 
     results = executor.execute_many(endless(), concurrency=3)
     first = [next(results).stdout for _ in range(5)]
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     assert first == ["0\n", "1\n", "2\n", "3\n", "4\n"]
     assert len(taken) <= 5 + 3
 

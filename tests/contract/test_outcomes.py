@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import textwrap
 import time
+from typing import Any
 
 import pytest
 
@@ -34,8 +35,8 @@ EAT_MEMORY = """
 """
 
 
-def python(executor: DockerCodeExecutor, code: str, **options: object) -> ExecutionResult:
-    return executor.execute(textwrap.dedent(code), **options)  # type: ignore[arg-type]
+def python(executor: DockerCodeExecutor, code: str, **options: Any) -> ExecutionResult:
+    return executor.execute(textwrap.dedent(code), **options)
 
 
 @pytest.fixture(params=[row.name for row in LANGUAGES])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from codeforge import DockerCodeExecutor, InvalidRequest, Status
+from codeforge import DockerCodeExecutor, ExecutionResult, InvalidRequest, Status
 
 pytestmark = pytest.mark.docker
 
 
-def outcomes(result: object) -> dict[str, str]:
-    return {test.name: test.outcome for test in result.tests}  # type: ignore[attr-defined]
+def outcomes(result: ExecutionResult) -> dict[str, str]:
+    return {test.name: test.outcome for test in result.tests}
 
 
 def test_python_outcomes(executor: DockerCodeExecutor) -> None:

@@ -197,6 +197,7 @@ class ImageStore:
                 path_dockerfile=language.dockerfile,
                 tag=tag,
                 nocache=update,
+                forcerm=True,
                 buildargs=arguments,
                 stream=True,
             )
@@ -292,9 +293,9 @@ async def _follow_build(lines: AsyncIterator[dict[str, Any]], tag: str, on_step:
             if not text:
                 continue
             log = [*log[-LOG_TAIL_LINES:], text]
-            match = re.match(r"Step (\d+)/(\d+) : ", text)
+            match = re.match(r"Step (\d+)/(\d+) : (.*)", text)
             step = (int(match[1]), int(match[2])) if match else step
-            on_step(Step(tag, text.splitlines()[-1], *step))
+            on_step(Step(tag, match[3] if match else text.splitlines()[-1], *step))
     except DockerError as error:
         raise ImageBuildFailed("\n".join([f"building {tag} failed: {error.message}", *log])) from error
     except _StalledError as error:
