@@ -15,7 +15,8 @@ from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar, Unpack
 
 from codeforge import progress, testing
-from codeforge.engines.docker import DockerEngine, EngineInfo
+from codeforge.engines.connection import EngineInfo
+from codeforge.engines.docker import DockerEngine
 from codeforge.errors import EngineUnavailable, ExecutorClosed, InvalidRequest, SandboxLost
 from codeforge.images.store import ImageStore, OnStep
 from codeforge.languages import LANGUAGES, Language, LanguageTable

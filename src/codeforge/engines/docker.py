@@ -1,14 +1,12 @@
-"""The only file that talks to Docker (and, through its compatible socket, to whatever speaks its API)."""
+"""Sandboxes as containers of Docker, or of whatever speaks its API on a compatible socket."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aiodocker
@@ -17,17 +15,15 @@ from aiodocker.containers import DockerContainer
 from aiodocker.exceptions import DockerError
 from aiodocker.stream import Message, Stream
 
-from codeforge.errors import (
-    EngineError,
-    EnginePermissionDenied,
-    EngineUnavailable,
-    HostFailure,
-    ImageNotFound,
+from codeforge.engines.connection import (
+    API_TIMEOUT_S,
+    EngineInfo,
+    connect_unbounded,
+    disconnect,
+    docker_errors,
 )
+from codeforge.errors import EngineError, HostFailure
 from codeforge.policy import LABEL
-
-API_TIMEOUT_S = 60.0
-"""For one call; the slowest, start, takes a fraction of a second on an idle daemon."""
 
 REMOVAL_GRACE_S = 5.0
 """How long the daemon may take to remove a sandbox that has ended before it is removed by force."""
@@ -37,90 +33,6 @@ WATCH_RETRY_S = 0.5
 
 STALE_CREATED_S = 120.0
 """A sandbox that was created and not started for this long lost its host process in between."""
-
-_NOT_AVAILABLE = "Docker is not available. Install Docker to use sandboxed execution."
-_PERMISSION_DENIED = (
-    "permission denied while trying to connect to the Docker daemon socket\n"
-    "Add your user to the docker group, then log out and back in: sudo usermod -aG docker $USER"
-)
-_CONNECTION_FAILED = 900  # aiodocker's own status for "no connection"
-
-
-@contextlib.contextmanager
-def docker_errors() -> Iterator[None]:
-    """Turn what aiodocker raises into this package's exceptions."""
-    try:
-        yield
-    except DockerError as error:
-        raise _translate(error) from error
-    except TimeoutError as error:
-        raise EngineError(f"Docker did not answer within {API_TIMEOUT_S:g} s") from error
-    except (aiohttp.ClientError, OSError) as error:
-        raise _connection_failure(error) from error
-
-
-def _translate(error: DockerError) -> HostFailure:
-    if error.status == _CONNECTION_FAILED:
-        return _connection_failure(error.__context__)
-    if error.status == 404 and "no such image" in error.message.lower():
-        return ImageNotFound(f"{error.message}\nHave the images ready first: codeforge images pull")
-    return EngineError(f"Docker: {error.message}")
-
-
-def _connection_failure(error: BaseException | None) -> HostFailure:
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
-            return EnginePermissionDenied(_PERMISSION_DENIED)
-        error = error.__cause__ or error.__context__
-    return EngineUnavailable(_NOT_AVAILABLE)
-
-
-def connect(docker_host: str | None) -> aiodocker.Docker:
-    """A client for ``docker_host``, or for what DOCKER_HOST, the docker context or the default socket say.
-
-    Raises:
-        EngineUnavailable: none of them names an engine.
-    """
-    try:
-        client = aiodocker.Docker(docker_host)
-    except (AssertionError, ValueError) as error:  # it asserts where it finds no socket at all
-        raise EngineUnavailable(_NOT_AVAILABLE) from error
-    return client
-
-
-async def connect_unbounded(docker_host: str | None) -> aiodocker.Docker:
-    """The same, without aiohttp's bound of 100 connections where the engine is on this machine.
-
-    A sandbox holds one connection for as long as it lives; how many there are is the pool's business.
-    """
-    client = connect(docker_host)
-    if not isinstance(client.connector, aiohttp.UnixConnector):
-        return client
-    path = client.connector.path
-    await client.close()
-    session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(path, limit=0))
-    # With a connector given, the address only has to be a URL.
-    return aiodocker.Docker("unix://localhost", connector=session.connector, session=session)
-
-
-@dataclass(frozen=True, slots=True)
-class EngineInfo:
-    """An engine's versions and abilities, as it tells them."""
-
-    version: str
-    api: str
-    kernel: str
-    driver: str
-    cgroup_version: str
-    cpus: int
-    memory_bytes: int
-    swap_limit: bool
-    security_options: tuple[str, ...]
-
-
-async def _disconnect(client: aiodocker.Docker) -> None:
-    await client.close()
-    await client.session.close()
 
 
 class DockerEngine:
@@ -149,7 +61,7 @@ class DockerEngine:
                         async with asyncio.timeout(API_TIMEOUT_S):
                             await client.version()
                 except BaseException:
-                    await _disconnect(client)
+                    await disconnect(client)
                     raise
                 self._client = client
                 self.in_background(self._watch(client))
@@ -222,7 +134,7 @@ class DockerEngine:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._client is not None:
-            await _disconnect(self._client)
+            await disconnect(self._client)
 
     async def _watch(self, client: aiodocker.Docker) -> None:
         """Pass the daemon's events on to the channels, for as long as there is a daemon."""

@@ -18,7 +18,8 @@ from typing import Any
 from aiodocker.exceptions import DockerError
 
 from codeforge._version import __version__
-from codeforge.engines.docker import DockerEngine, docker_errors
+from codeforge.engines.connection import docker_errors
+from codeforge.engines.docker import DockerEngine
 from codeforge.errors import (
     EngineError,
     EngineUnavailable,

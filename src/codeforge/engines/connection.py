@@ -1,0 +1,108 @@
+"""A connection to Docker: where it is, how to get one, and what its failures mean to callers."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import aiodocker
+import aiohttp
+from aiodocker.exceptions import DockerError
+
+from codeforge.errors import (
+    EngineError,
+    EnginePermissionDenied,
+    EngineUnavailable,
+    HostFailure,
+    ImageNotFound,
+)
+
+API_TIMEOUT_S = 60.0
+"""For one call; the slowest, start, takes a fraction of a second on an idle daemon."""
+
+_NOT_AVAILABLE = "Docker is not available. Install Docker to use sandboxed execution."
+_PERMISSION_DENIED = (
+    "permission denied while trying to connect to the Docker daemon socket\n"
+    "Add your user to the docker group, then log out and back in: sudo usermod -aG docker $USER"
+)
+_CONNECTION_FAILED = 900  # aiodocker's own status for "no connection"
+
+
+@contextlib.contextmanager
+def docker_errors() -> Iterator[None]:
+    """Turn what aiodocker raises into this package's exceptions."""
+    try:
+        yield
+    except DockerError as error:
+        raise _translate(error) from error
+    except TimeoutError as error:
+        raise EngineError(f"Docker did not answer within {API_TIMEOUT_S:g} s") from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise _connection_failure(error) from error
+
+
+def _translate(error: DockerError) -> HostFailure:
+    if error.status == _CONNECTION_FAILED:
+        return _connection_failure(error.__context__)
+    if error.status == 404 and "no such image" in error.message.lower():
+        return ImageNotFound(f"{error.message}\nHave the images ready first: codeforge images pull")
+    return EngineError(f"Docker: {error.message}")
+
+
+def _connection_failure(error: BaseException | None) -> HostFailure:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
+            return EnginePermissionDenied(_PERMISSION_DENIED)
+        error = error.__cause__ or error.__context__
+    return EngineUnavailable(_NOT_AVAILABLE)
+
+
+def connect(docker_host: str | None) -> aiodocker.Docker:
+    """A client for ``docker_host``, or for what DOCKER_HOST, the docker context or the default socket say.
+
+    Raises:
+        EngineUnavailable: none of them names an engine.
+    """
+    try:
+        client = aiodocker.Docker(docker_host)
+    except (AssertionError, ValueError) as error:  # it asserts where it finds no socket at all
+        raise EngineUnavailable(_NOT_AVAILABLE) from error
+    return client
+
+
+async def connect_unbounded(docker_host: str | None) -> aiodocker.Docker:
+    """The same, without aiohttp's bound of 100 connections where the engine is on this machine.
+
+    A sandbox holds one connection for as long as it lives; how many there are is the pool's business.
+    """
+    client = connect(docker_host)
+    if not isinstance(client.connector, aiohttp.UnixConnector):
+        return client
+    path = client.connector.path
+    await client.close()
+    session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(path, limit=0))
+    # With a connector given, the address only has to be a URL.
+    return aiodocker.Docker("unix://localhost", connector=session.connector, session=session)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """An engine's versions and abilities, as it tells them."""
+
+    version: str
+    api: str
+    kernel: str
+    driver: str
+    cgroup_version: str
+    cpus: int
+    memory_bytes: int
+    swap_limit: bool
+    security_options: tuple[str, ...]
+
+
+async def disconnect(client: aiodocker.Docker) -> None:
+    """Close it, and the session that ``connect_unbounded`` may have given it."""
+    await client.close()
+    await client.session.close()
