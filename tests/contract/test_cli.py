@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -158,3 +159,27 @@ def test_lists() -> None:
     assert [row["name"] for row in languages] == ["python", "javascript", "typescript"]
     images = json.loads(codeforge("images", "list", "--json").stdout)
     assert all(row["present"] and row["size"] < 200e6 for row in images)
+
+
+@pytest.mark.docker
+def test_a_conversation_on_a_terminal(tmp_path: Path) -> None:
+    """Each line that a person types reaches the program at once, and the answer comes back at once."""
+    (tmp_path / "talk.py").write_text("while True: print('got', input('> '), flush=True)")
+    ours, theirs = pty.openpty()
+    command = [*CODEFORGE, "run", str(tmp_path / "talk.py")]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as talk:
+        os.close(theirs)
+        shown = b""
+        for line in (b"one", b"two", b"three"):
+            while not shown.endswith(b"> "):
+                shown += os.read(ours, 1000)
+            os.write(ours, line + b"\n")
+            while b"got " + line not in shown:
+                assert select.select([ours], [], [], 10)[0], shown
+                shown += os.read(ours, 1000)
+        os.write(ours, b"\x04")  # Ctrl-D
+        while select.select([ours], [], [], 10)[0] and b"EOFError" not in shown:
+            shown += os.read(ours, 1000)
+        assert b"EOFError" in shown
+        os.close(ours)
+        assert talk.wait(10) == 1

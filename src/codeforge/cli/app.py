@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Annotated
 
 import typer
@@ -82,7 +83,8 @@ def run(
     """Run a program in a fresh sandbox: its output live, its stdin passed on, its exit code."""
     name = run_command.language_of(program, language)
     code = run_command.read_program(program)
-    descriptor = stdin.fileno() if stdin is not None else None if program == "-" else 0
+    source = stdin or (sys.stdin if program != "-" else None)  # sys.stdin is None where it is closed
+    descriptor = None if source is None else source.fileno()
     request = ExecutionRequest(
         code=code,
         language=name,

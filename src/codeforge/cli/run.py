@@ -110,23 +110,27 @@ def read_variables(specs: list[str]) -> dict[str, str]:
 async def stdin_pieces(fd: int) -> AsyncIterator[bytes]:
     """What comes in on a descriptor, as it comes, without a thread that would have to be waited for."""
     loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    try:
-        loop.add_reader(fd, ready.set)
-    except PermissionError:  # a regular file: always ready, and epoll does not take it
-        while piece := os.read(fd, 1 << 16):
-            yield piece
-        return
-    try:
-        while True:
-            await ready.wait()
-            ready.clear()
-            piece = os.read(fd, 1 << 16)
-            if not piece:
-                return
-            yield piece
-    finally:
-        loop.remove_reader(fd)
+    while True:
+        ready = loop.create_future()
+        try:
+            # Listened to once a piece: a second call for the same bytes would find nothing to read,
+            # and wait for it with the whole loop.
+            loop.add_reader(fd, _once, loop, fd, ready)
+        except PermissionError:  # a regular file: always ready, and epoll does not take it
+            ready.set_result(None)
+        try:
+            await ready
+        finally:
+            loop.remove_reader(fd)
+        piece = os.read(fd, 1 << 16)
+        if not piece:
+            return
+        yield piece
+
+
+def _once(loop: asyncio.AbstractEventLoop, fd: int, ready: asyncio.Future[None]) -> None:
+    loop.remove_reader(fd)
+    ready.set_result(None)
 
 
 async def perform(request: ExecutionRequest, *, as_json: bool, max_output: int) -> int:
