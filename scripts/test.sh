@@ -20,5 +20,5 @@ else
 fi
 .venv/bin/python -m pytest "$@"
 if [ -n "$why" ]; then
-  say "SKIPPED: every test that needs a Docker engine: $why"
+  say "SKIPPED (listed above): every test that needs a Docker engine, or namespaces that are refused here: $why"
 fi
