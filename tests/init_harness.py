@@ -6,6 +6,9 @@ is a mount namespace whose root is a tmpfs with the host's directories bound int
 root init runs under a uid of its own; otherwise a user namespace gives the privileges that mounting
 needs, and init is started in another one, where it has none.
 
+What init empties between two runs is each ``Init``'s own: /code, /tmp, /dev/shm, /dev/mqueue, System V
+IPC; so is the network. Nothing that a test shares with its sandboxes can therefore be in /tmp.
+
 Nothing is read from init but while a test waits for something: to be a host that does not read, do
 nothing. Every wait has a deadline, and a missed one says what had come until then.
 """
@@ -27,7 +30,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from codeforge import wire
 
@@ -55,6 +58,13 @@ for entry in /*; do
     name=${entry#/}
     if [ "$name" = code ]; then
         continue
+    elif [ "$name" = dev ]; then
+        mkdir "$root/dev" "$root/dev/shm" "$root/dev/mqueue" "$root/dev/pts"
+        for node in null zero full random urandom tty ptmx; do
+            : > "$root/dev/$node"
+            mount --bind "/dev/$node" "$root/dev/$node"
+        done
+        ln -s /proc/self/fd "$root/dev/fd"
     elif [ -L "$entry" ]; then
         ln -s "$(readlink "$entry")" "$root/$name"
     elif [ -d "$entry" ]; then
@@ -73,9 +83,21 @@ exec cat
 _START_INIT = r"""
 set -e
 cd /
-options=$1 uid=$2 processes=$3 is_root=$4
-shift 4
+options=$1 uid=$2 processes=$3 is_root=$4 cgroup=$5
+shift 5
 mount -t tmpfs -o "$options" code /code
+mount -t tmpfs -o size=32m,nr_inodes=20k,mode=1777 tmp /tmp
+mount -t tmpfs -o size=32m,nr_inodes=20k,mode=1777 shm /dev/shm
+mount -t mqueue mqueue /dev/mqueue
+mount -t devpts -o newinstance,ptmxmode=666 pts /dev/pts
+mount --bind /dev/pts/ptmx /dev/ptmx
+ip link set lo up
+if [ -e "$cgroup/cgroup.procs" ]; then
+    echo $$ > "$cgroup/cgroup.procs"
+    mount --bind "$cgroup" /sys/fs/cgroup/pids
+elif [ -n "$cgroup" ]; then
+    mount --bind "$cgroup" /sys/fs/cgroup  # made up
+fi
 if [ "$processes" != 0 ]; then prlimit --pid $$ --nproc="$processes"; fi
 if [ "$is_root" = True ]; then
     exec setpriv --reuid "$uid" --regid "$uid" --clear-groups --no-new-privs \
@@ -98,7 +120,7 @@ class World:
 
     def __init__(self) -> None:
         self.is_root = os.geteuid() == 0
-        self.dir = Path(tempfile.mkdtemp(prefix="codeforge-init-"))
+        self.dir = Path(tempfile.mkdtemp(prefix="codeforge-init-", dir="/var/tmp"))
         self.dir.chmod(0o755)
         (self.dir / "root").mkdir()
         user = [] if self.is_root else ["--user", "--map-root-user"]
@@ -122,15 +144,15 @@ class World:
         self._holder.communicate()
         shutil.rmtree(self.dir)
 
-    def command(self, binary: Path | str, *, code: str, uid: int, processes: int) -> list[str]:
+    def command(self, *, code: str, uid: int, processes: int, cgroup: Path | None) -> list[str]:
         """The command line that becomes PID 1 of a new namespace in this world."""
         user = [] if self.is_root else ["--user", "--preserve-credentials"]
         return [
             *("nsenter", "--target", str(self._holder.pid), *user, "--mount", "--wd"),
-            *("unshare", "--fork", "--pid", "--mount", "--mount-proc", "--kill-child"),
+            *("unshare", "--fork", "--pid", "--ipc", "--net", "--mount", "--mount-proc", "--kill-child"),
             *("sh", "-c", _START_INIT, "sh"),
             f"{code},uid={uid if self.is_root else 0}",
-            *(str(uid), str(processes), str(self.is_root)),
+            *(str(uid), str(processes), str(self.is_root), str(cgroup or "")),
             *("env", "-i"),
         ]
 
@@ -148,6 +170,8 @@ class Outcome:
     failed: str | None = None
     files: dict[bytes, wire.FileOut] = field(default_factory=dict)
     skipped: dict[bytes, wire.SkipReason] = field(default_factory=dict)
+    preloaded: int = 0
+    clean: bool = False
     done: bool = False
     status: int | None = None
 
@@ -180,6 +204,10 @@ class Outcome:
                 self.skipped[path] = reason
             case wire.Failed(message):
                 self.failed = message
+            case wire.Preloaded():
+                self.preloaded += 1
+            case wire.Clean():
+                self.clean = True
             case wire.Done():
                 self.done = True
             case wire.Ready():
@@ -195,9 +223,10 @@ class Init:
         binary: Path,
         *,
         env: Mapping[str, str] | None = None,
-        code: str = "size=32m,mode=755",
+        code: str = "size=32m,nr_inodes=20k,mode=755",
         uid: int = RUN_UID,
         processes: int = 0,
+        cgroup: Path | None = None,
         wrapper: Sequence[str] = (),
         pass_fds: Sequence[int] = (),
     ) -> None:
@@ -212,7 +241,7 @@ class Init:
         }
         self._process = subprocess.Popen(
             [
-                *world.command(binary, code=code, uid=uid, processes=processes),
+                *world.command(code=code, uid=uid, processes=processes, cgroup=cgroup),
                 *(f"{key}={value}" for key, value in variables.items()),
                 *wrapper,
                 str(binary),
@@ -230,7 +259,8 @@ class Init:
         self._out = self._process.stdout.fileno()
         os.set_blocking(self._in, False)
         os.set_blocking(self._out, False)
-        self._decoder = wire.Decoder(files_bytes=1 << 40)
+        self._decoder = wire.Decoder()
+        self._is_idle = self._is_running = False
         self._pending: list[wire.Event] = []
         self._window = wire.STDIN_WINDOW
         self._at_eof = False
@@ -262,7 +292,10 @@ class Init:
 
     def send(self, *frames: bytes) -> None:
         """Write frames, within the deadline, without reading anything."""
-        data = memoryview(b"".join(frames))
+        whole = b"".join(frames)
+        if b"g" in _kinds(whole):
+            self._expect_run()
+        data = memoryview(whole)
         with selectors.DefaultSelector() as selector:
             selector.register(self._in, selectors.EVENT_WRITE)
             until = time.monotonic() + DEADLINE_S
@@ -270,6 +303,15 @@ class Init:
                 if not selector.select(until - time.monotonic()):
                     raise AssertionError(f"init does not take {len(data)} more bytes; got {self.outcome}")
                 data = data[os.write(self._in, data[:65536]) :]
+
+    def _expect_run(self) -> None:
+        until = time.monotonic() + DEADLINE_S
+        while not (self._is_idle or self._at_eof or self._is_running):
+            self._receive(until)
+        if self._is_idle:
+            self._decoder.expect_run(files_bytes=1 << 40)
+            self._window = wire.STDIN_WINDOW
+            self._is_idle, self._is_running = False, True
 
     def close(self) -> None:
         """Close both directions, as the end of the host process does."""
@@ -309,18 +351,24 @@ class Init:
         """The next event; ``None`` when init closed the channel."""
         until = time.monotonic() + deadline_s
         while not self._pending and not self._at_eof:
-            with selectors.DefaultSelector() as selector:
-                selector.register(self._out, selectors.EVENT_READ)
-                if not selector.select(max(0.0, until - time.monotonic())):
-                    raise AssertionError(f"nothing more from init within {deadline_s} s; got {self.outcome}")
-            data = os.read(self._out, 65536)
-            self._at_eof = not data
-            self._pending += self._decoder.feed(data)
+            self._receive(until)
         if not self._pending:
             return None
         event = self._pending.pop(0)
         self.outcome.add(event)
         return event
+
+    def _receive(self, until: float) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._out, selectors.EVENT_READ)
+            if not selector.select(max(0.0, until - time.monotonic())):
+                raise AssertionError(f"nothing more from init in time; got {self.outcome}")
+        data = os.read(self._out, 65536)
+        self._at_eof = not data
+        events = self._decoder.feed(data)
+        if any(isinstance(event, wire.Ready | wire.Clean) for event in events):
+            self._is_idle, self._is_running = True, False
+        self._pending += events
 
     def wait_for(self, kind: type[_E], deadline_s: float = DEADLINE_S) -> _E:
         """The next event of a kind; others before it are accounted for."""
@@ -343,6 +391,20 @@ class Init:
             pass
         self.wait(max(0.1, until - time.monotonic()))
         return self.outcome
+
+    def finish_run(self, deadline_s: float = DEADLINE_S) -> Outcome:
+        """Read to the end of a run, after which there may be another; what came of it."""
+        until = time.monotonic() + deadline_s
+        while not (self.outcome.clean or self.outcome.done):
+            assert self.read_event(until - time.monotonic()) is not None, self.outcome
+        outcome, self.outcome = self.outcome, Outcome()
+        return outcome
+
+    def run(self, argv: Sequence[str], stdin: bytes = b"", **options: Any) -> Outcome:
+        """A run after which there may be another, from its first frame to its last."""
+        self.send(start_frames(argv, keep=True, **options))
+        self.feed(stdin)
+        return self.finish_run()
 
     def feed(self, data: bytes) -> None:
         """Send stdin within the window, and its end, reading events whenever the window is full."""
@@ -379,6 +441,16 @@ class Init:
         """PIDs, on the host, of everything in the sandbox."""
         namespace = Path(f"/proc/{self.pid}/ns/pid").readlink()
         return [pid for pid in _all_pids() if _namespace_of(pid) == namespace]
+
+
+def _kinds(frames: bytes) -> set[bytes]:
+    """The types of all frames, as far as they are frames."""
+    kinds, at = set(), 0
+    while at + 5 <= len(frames):
+        size, kind = struct.unpack_from("<Ic", frames, at)
+        kinds.add(kind)
+        at += 5 + size
+    return kinds
 
 
 def _bytes_in_pipe(fd: int) -> int:
@@ -422,6 +494,7 @@ def start_frames(
     files_bytes: int = 1 << 24,
     max_age_s: float = 60.0,
     fresh: bool = False,
+    keep: bool = False,
 ) -> bytes:
     """Everything that starts a run, GO included."""
     return b"".join(
@@ -429,7 +502,7 @@ def start_frames(
             wire.limits(output_bytes=output_bytes, files_bytes=files_bytes, max_age_s=max_age_s),
             wire.command(argv, env or {}, cwd),
             *(wire.file(path, data) for path, data in (files or {}).items()),
-            wire.go(fresh=fresh),
+            wire.go(fresh=fresh, keep=keep),
         ]
     )
 
@@ -442,3 +515,53 @@ def open_world() -> Iterator[World]:
         yield world
     finally:
         world.close()
+
+
+def make(out: Path, *arguments: str) -> None:
+    built = subprocess.run(
+        ["make", "-s", "-C", str(INIT_DIR), f"OUT={out}", *arguments], capture_output=True, text=True
+    )
+    assert built.returncode == 0, built.stderr
+
+
+@dataclass(frozen=True)
+class Starter:
+    """Starts one of the binaries."""
+
+    world: World
+    binary: Path
+
+    def __call__(self, **options: Any) -> Init:
+        return Init(self.world, self.binary, **options)
+
+    def run(self, argv: Sequence[str], stdin: bytes | None = None, **options: Any) -> Outcome:
+        """A run to its end, which must be an orderly one."""
+        init_options = {key: options.pop(key) for key in ("code", "wrapper") if key in options}
+        inherited = options.pop("inherited", None)
+        with self(env=inherited, **init_options) as init:
+            init.send(start_frames(argv, **options))
+            if stdin is not None:
+                init.feed(stdin)
+            outcome = init.finish()
+        assert outcome.done, outcome
+        assert outcome.status == 0, outcome
+        return outcome
+
+
+@dataclass(frozen=True)
+class PythonProgram:
+    python: str
+
+    def __call__(self, source: str, *arguments: str) -> list[str]:
+        return [self.python, "-IS", "-c", source, *arguments]
+
+
+def sh(script: str, *arguments: str) -> list[str]:
+    return ["sh", "-c", script, "sh", *arguments]
+
+
+def state_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "gone"

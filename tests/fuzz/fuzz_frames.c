@@ -27,7 +27,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static struct inbox inbox, echo;
+struct inbox inbox;
+static struct inbox echo;
 static struct outbox out;
 struct command command;
 static int pipe_ends[2] = {-1, -1};

@@ -5,7 +5,6 @@ Every case runs with the binary that goes into the images and with one that has 
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import random
@@ -15,10 +14,9 @@ import signal
 import struct
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -28,16 +26,17 @@ from codeforge import wire
 from codeforge.wire import SkipReason
 from init_harness import (
     INIT_DIR,
-    PATH,
     SANITIZER_VARIABLE,
-    CannotIsolate,
     Init,
-    Outcome,
+    PythonProgram,
     SanitizerFinding,
+    Starter,
     World,
     frame,
-    open_world,
+    make,
+    sh,
     start_frames,
+    state_of,
     wait_until,
 )
 
@@ -46,100 +45,6 @@ CORPUS = Path(__file__).parents[1] / "fuzz" / "corpus"
 FAILED = 70
 GONE_S = 2.0
 """From the end of the channel to the end of everything in the sandbox."""
-
-
-# --- What the tests run with
-
-
-@pytest.fixture(scope="session")
-def world() -> Iterator[World]:
-    try:
-        with open_world() as opened:
-            yield opened
-    except CannotIsolate as reason:
-        if os.environ.get("CODEFORGE_TEST_ENGINE") == "none":
-            pytest.skip(str(reason))
-        pytest.fail(f"{reason}; CODEFORGE_TEST_ENGINE=none leaves these tests out")
-
-
-def make(out: Path, *arguments: str) -> None:
-    built = subprocess.run(
-        ["make", "-s", "-C", str(INIT_DIR), f"OUT={out}", *arguments], capture_output=True, text=True
-    )
-    assert built.returncode == 0, built.stderr
-
-
-@dataclasses.dataclass(frozen=True)
-class Starter:
-    """Starts one of the binaries."""
-
-    world: World
-    binary: Path
-
-    def __call__(self, **options: Any) -> Init:
-        return Init(self.world, self.binary, **options)
-
-    def run(self, argv: Sequence[str], stdin: bytes | None = None, **options: Any) -> Outcome:
-        """A run to its end, which must be an orderly one."""
-        init_options = {key: options.pop(key) for key in ("code", "wrapper") if key in options}
-        inherited = options.pop("inherited", None)
-        with self(env=inherited, **init_options) as init:
-            init.send(start_frames(argv, **options))
-            if stdin is not None:
-                init.feed(stdin)
-            outcome = init.finish()
-        assert outcome.done, outcome
-        assert outcome.status == 0, outcome
-        return outcome
-
-
-@pytest.fixture(scope="session")
-def binaries(world: World) -> Mapping[str, Path]:
-    with ThreadPoolExecutor(2) as builders:
-        list(builders.map(lambda goals: make(world.dir, *goals), ([], ["check"])))
-    return {"static": world.dir / "init", "sanitized": world.dir / "init-asan"}
-
-
-@pytest.fixture(params=["static", "sanitized"])
-def start(request: pytest.FixtureRequest, world: World, binaries: Mapping[str, Path]) -> Starter:
-    return Starter(world, binaries[request.param])
-
-
-@pytest.fixture
-def start_static(world: World, binaries: Mapping[str, Path]) -> Starter:
-    return Starter(world, binaries["static"])
-
-
-@pytest.fixture(scope="session")
-def python() -> str:
-    """A Python that another user may start, too: one under /root would not do."""
-    found = shutil.which("python3", path=PATH)
-    assert found, "needs a python3 in the system's PATH"
-    return found
-
-
-def sh(script: str, *arguments: str) -> list[str]:
-    return ["sh", "-c", script, "sh", *arguments]
-
-
-@pytest.fixture(scope="session")
-def py(python: str) -> PythonProgram:
-    return PythonProgram(python)
-
-
-@dataclasses.dataclass(frozen=True)
-class PythonProgram:
-    python: str
-
-    def __call__(self, source: str, *arguments: str) -> list[str]:
-        return [self.python, "-IS", "-c", source, *arguments]
-
-
-def state_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
-    except (FileNotFoundError, ProcessLookupError):
-        return "gone"
 
 
 # --- Start
@@ -605,6 +510,25 @@ def test_orphans_are_reaped_while_the_run_goes_on(start: Starter) -> None:
         init.finish()
 
 
+def test_a_thousand_orphans_at_once_are_reaped(start: Starter, py: PythonProgram) -> None:
+    program = """
+import os, time
+if os.fork() == 0:
+    for _ in range(1000):
+        if os.fork() == 0: os._exit(0)
+    os._exit(0)
+os.wait()
+print('made', flush=True)
+time.sleep(1000)
+"""
+    with start() as init:
+        init.send(start_frames(py(program)))
+        init.wait_for_output(b"made")
+        wait_until(lambda: len(init.processes()) == 2, "only init and the run are left")
+        init.send(wire.kill())
+        init.finish()
+
+
 def test_the_first_process_decides_how_the_run_ended(start: Starter) -> None:
     assert start.run(sh("(exit 9) & (kill -9 $$) & sleep 1000")).exit.signal == signal.SIGKILL
     assert (
@@ -669,9 +593,15 @@ def test_init_gives_up_at_its_maximal_age_while_nobody_reads(start: Starter) -> 
 WORKER = """
 import json, os
 waiting = len(os.listdir('/proc/self/fd')), os.environ['CODEFORGE_CONTROL_FD']
-message = b''
-while piece := os.read(3, 65536):
-    message += piece
+def read(size):
+    piece = os.read(3, size)
+    assert piece
+    return piece + read(size - len(piece)) if len(piece) < size else piece
+header = read(5)
+assert header[4:] == b'g'
+message = read(int.from_bytes(header[:4], 'little'))
+assert os.read(3, 1) == b''
+os.close(3)
 print(json.dumps([os.getpid(), waiting, message.decode()]), flush=True)
 print(os.read(0, 100).decode(), end='')
 """
@@ -1082,39 +1012,24 @@ def test_a_run_cannot_signal_trace_or_read_init(start: Starter, py: PythonProgra
     assert {name: got for name, got in result.items() if got not in ("EACCES", "EPERM")} == {}
 
 
-@pytest.mark.parametrize("end", ["kill", "close"])
-@pytest.mark.parametrize(
-    "limit", sorted(name for name in dir(resource) if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE")
-)
-def test_a_run_that_takes_inits_limits_away_only_ends_its_own_sandbox(
-    start: Starter, py: PythonProgram, limit: str, end: str
-) -> None:
-    program = f"""
-import resource, time
-resource.prlimit(1, {getattr(resource, limit)}, (0, 0))
-print('taken', flush=True)
-time.sleep(1000)
+def test_a_run_cannot_touch_inits_limits(start: Starter, py: PythonProgram) -> None:
+    program = """
+import resource
+for name in sorted(name for name in dir(resource) if name.startswith('RLIMIT_')):
+    try:
+        resource.prlimit(1, getattr(resource, name), (0, 0))
+    except PermissionError:
+        print(name)
 """
-    with start() as init:
-        init.send(start_frames(py(program)))
-        while b"taken" not in init.outcome.stdout and init.read_event() is not None:
-            pass
-        if end == "kill":
-            # init may be gone already, by a signal of the kernel, which the host sees as such.
-            try:
-                init.send(wire.kill())
-                outcome = init.finish(5)
-            except BrokenPipeError:
-                outcome = init.outcome
-            assert outcome.exited is None or outcome.exited.signal == signal.SIGKILL
-        else:
-            init.close()
-        init.wait(GONE_S)
+    limits = sorted(name for name in dir(resource) if name.startswith("RLIMIT_"))
+    assert start.run(py(program)).stdout.decode().split() == limits
 
 
 # --- Frames that no host sends
 
 RUNNING = start_frames(["sleep", "1000"])
+SLEEPER = wire.command(["sleep", "9"], {}, "/code") + wire.worker()
+SLEEPER_TEMPLATE = wire.command(["sleep", "9"], {}, "/code") + wire.worker(template=True)
 VIOLATIONS: Mapping[str, tuple[bytes, str]] = {
     "unknown": (frame(b"?"), "unknown frame 63"),
     "one of its own": (frame(b"R"), "unknown frame 82"),
@@ -1126,14 +1041,18 @@ VIOLATIONS: Mapping[str, tuple[bytes, str]] = {
     "worker after go": (RUNNING + wire.worker(), "after GO"),
     "unknown after go": (RUNNING + frame(b"?"), "after GO"),
     "stdin before go": (wire.stdin(b"x"), "before GO"),
+    "preload without a worker": (wire.preload("x"), "nothing to preload"),
+    "preload after go": (RUNNING + wire.preload("x"), "after GO"),
+    "too many steps": (SLEEPER + wire.preload("x" * 5000), "too many steps"),
     "kill before go": (wire.kill(), "before GO"),
     "stdin beyond the window": (RUNNING + wire.stdin(b"x" * 65536) * 3, "stdin beyond its window"),
     "stdin after its end": (RUNNING + wire.stdin(b"") + wire.stdin(b"x"), "stdin beyond its window"),
-    "second worker": ((wire.command(["sleep", "9"], {}, "/code") + wire.worker()) * 2, "a second worker"),
+    "second worker": (SLEEPER * 2, "a second worker"),
+    "second template": (SLEEPER + SLEEPER_TEMPLATE, "a second worker"),
     "nothing to run": (wire.go(), "nothing to run"),
     "no worker to run": (wire.worker(), "nothing to run"),
     "nothing for the worker": (
-        wire.command(["sleep", "9"], {}, "/code") + wire.worker() + wire.go(),
+        SLEEPER + wire.go(),
         "nothing to run",
     ),
     "short limits": (frame(b"l", bytes(23)), "limits of the wrong size"),
@@ -1224,7 +1143,7 @@ def test_the_fuzz_harness_notices_a_planted_fault(replay: Path) -> None:
     assert b"AddressSanitizer" in done.stderr
 
 
-KINDS = st.sampled_from([bytes([kind]) for kind in b"laecwfdgik?\0"])
+KINDS = st.sampled_from([bytes([kind]) for kind in b"laecwpfdgik?\0"])
 FRAMES = st.builds(frame, KINDS, st.one_of(st.binary(max_size=40), st.sampled_from([b"K=V", b"x" * 65536])))
 INPUTS = st.one_of(
     st.binary(max_size=300), st.lists(st.one_of(FRAMES, st.binary(max_size=8)), max_size=20).map(b"".join)
@@ -1240,7 +1159,7 @@ def test_random_frames_are_parsed_soundly(replay: Path, inputs: list[bytes]) -> 
 def test_random_bytes_end_init_in_order(start: Starter) -> None:
     # Whatever comes in, init says what is wrong or waits for more; it never crashes.
     rng = random.Random(int(os.environ.get("CODEFORGE_TEST_SEED", "7")))
-    kinds = b"laecwfd?"
+    kinds = b"laecwpfd?"
     for _ in range(30):
         frames = [
             frame(bytes([rng.choice(kinds)]), rng.randbytes(rng.choice([0, 1, 5, 24, 300]))) for _ in range(8)

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 int channel_in, channel_out;
+struct inbox inbox;
 struct outbox outbox;
 
 uint64_t now_ns(void)
@@ -41,13 +42,26 @@ void wait_for(struct pollfd *fds, nfds_t count, int ms)
         _exit(EXIT_FAILED);
 }
 
+bool channel_read(void)
+{
+    size_t room;
+    uint8_t *into = inbox_room(&inbox, &room);
+    ssize_t n = read(channel_in, into, room);
+    if (n == 0)
+        _exit(0); /* the host is gone */
+    if (n > 0)
+        inbox.end += (size_t)n;
+    return n > 0;
+}
+
 void channel_wait(void)
 {
-    static uint8_t unheeded[PAYLOAD_MAX];
-    struct pollfd fds[] = {{channel_out, POLLOUT, 0}, {channel_in, POLLIN, 0}};
+    struct pollfd fds[] = {{channel_out, outbox.end ? POLLOUT : 0, 0}, {channel_in, POLLIN, 0}};
     wait_for(fds, 2, timeout_ms(now_ns(), UINT64_MAX));
-    if (fds[1].revents && read(channel_in, unheeded, sizeof unheeded) == 0)
-        _exit(0); /* the host is gone; what it still sends a run that is over does not matter */
+    struct frame dropped; /* said to a run that is over */
+    if (fds[1].revents && channel_read())
+        while (inbox_next(&inbox, &dropped) == INBOX_FRAME)
+            ;
     if (!outbox_flush(&outbox, channel_out))
         _exit(0);
 }
@@ -82,7 +96,7 @@ void take_over_channel(void)
     /* High numbers, so that none is in the way of the run's 0 to 3. */
     channel_in = fcntl(0, F_DUPFD_CLOEXEC, 10);
     channel_out = fcntl(1, F_DUPFD_CLOEXEC, 10);
-    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    int null = open("/dev/null", O_RDWR);
     if (channel_in < 0 || channel_out < 0 || null < 0)
         _exit(EXIT_FAILED);
     for (int fd = 0; fd <= CONTROL_FD; fd++)

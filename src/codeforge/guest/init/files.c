@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 enum { DEPTH_MAX = 32, PATH_BYTES = 4096, INPUTS_MAX = 4096 };
@@ -87,6 +86,11 @@ void file_close(int fd, const uint8_t *path, size_t size)
     close(fd);
 }
 
+void files_forget(void)
+{
+    input_count = 0;
+}
+
 static bool is_untouched_input(int fd, const struct stat *st, const char *path)
 {
     uint64_t name = hash(path, strlen(path));
@@ -161,47 +165,35 @@ static void visit_file(int dir, const char *name)
         close(fd);
 }
 
-struct entry { /* struct linux_dirent64 */
-    uint64_t inode, offset;
-    uint16_t size;
-    uint8_t type;
-    char name[];
-};
-
 static void visit(int dir, int depth)
 {
-    _Alignas(struct entry) char buffer[2048];
+    struct names names = {.dir = dir};
     size_t base = strlen(walk.path);
-    for (long n; !walk.all && (n = syscall(SYS_getdents64, dir, buffer, sizeof buffer)) > 0;)
-        for (long at = 0; at < n && !walk.all;) {
-            const struct entry *e = (const struct entry *)(buffer + at);
-            at += e->size;
-            if (strcmp(e->name, ".") == 0 || strcmp(e->name, "..") == 0)
-                continue;
-            int length = snprintf(walk.path + base, sizeof walk.path - base, "%s%s", base ? "/" : "", e->name);
-            struct stat st;
-            if (length < 0 || (size_t)length >= sizeof walk.path - base) {
-                walk.path[base] = 0;
-                skip(SKIP_TOO_DEEP);
-            } else if (fstatat(dir, e->name, &st, AT_SYMLINK_NOFOLLOW))
-                skip(SKIP_UNREADABLE);
-            else if (S_ISREG(st.st_mode))
-                visit_file(dir, e->name);
-            else if (!S_ISDIR(st.st_mode) || st.st_dev != walk.device)
-                skip(SKIP_NOT_REGULAR);
-            else if (depth == DEPTH_MAX)
-                skip(SKIP_TOO_DEEP);
-            else {
-                int next = openat(dir, e->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-                if (next < 0)
-                    skip(SKIP_UNREADABLE);
-                else {
-                    visit(next, depth + 1);
-                    close(next);
-                }
-            }
+    for (const char *name; !walk.all && (name = next_name(&names));) {
+        int length = snprintf(walk.path + base, sizeof walk.path - base, "%s%s", base ? "/" : "", name);
+        struct stat st;
+        if (length < 0 || (size_t)length >= sizeof walk.path - base) {
             walk.path[base] = 0;
+            skip(SKIP_TOO_DEEP);
+        } else if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW))
+            skip(SKIP_UNREADABLE);
+        else if (S_ISREG(st.st_mode))
+            visit_file(dir, name);
+        else if (!S_ISDIR(st.st_mode) || st.st_dev != walk.device)
+            skip(SKIP_NOT_REGULAR);
+        else if (depth == DEPTH_MAX)
+            skip(SKIP_TOO_DEEP);
+        else {
+            int next = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+            if (next < 0)
+                skip(SKIP_UNREADABLE);
+            else {
+                visit(next, depth + 1);
+                close(next);
+            }
         }
+        walk.path[base] = 0;
+    }
 }
 
 void files_collect(uint64_t max_bytes, uint32_t max_files)

@@ -18,10 +18,11 @@ enum {
     F_ARG = 'a',    /* one entry of argv */
     F_ENV = 'e',    /* KEY=VALUE, on top of init's own environment */
     F_CWD = 'c',    /* the directory to start in, if not /code */
-    F_WORKER = 'w', /* start argv now; it waits for GO */
+    F_WORKER = 'w', /* u8 enum worker_kind: start argv now; it waits */
+    F_PRELOAD = 'p', /* a step of what the worker can do beforehand; its own language */
     F_FILE = 'f',   /* u32 mode, path below /code: the file that DATA goes to */
     F_DATA = 'd',
-    F_GO = 'g',     /* u8: 1 = do not use the waiting worker */
+    F_GO = 'g',     /* u8: enum go_flag */
     F_STDIN = 'i',  /* bytes for the run; none = end of file */
     F_KILL = 'k',
 };
@@ -29,6 +30,7 @@ enum {
 /* Init to host. */
 enum {
     F_READY = 'R',   /* posture, KEY=VALUE lines */
+    F_PRELOADED = 'P', /* the worker did a step */
     F_STDOUT = 'O',
     F_STDERR = 'E',
     F_DROPPED = 'X', /* u8 stream (1, 2), u64 bytes that were read and not sent */
@@ -37,6 +39,7 @@ enum {
     F_OUTFILE = 'F', /* u32 mode, path: a file that the run wrote; OUTDATA follows */
     F_OUTDATA = 'D',
     F_SKIPPED = 'S', /* u8 reason, path: a thing the run left that is not sent */
+    F_CLEAN = 'C', /* everything of the run is gone: the sandbox takes another one */
     F_DONE = 'Z',
     F_FAIL = '!',    /* text: init could not do what was asked */
 };
@@ -103,7 +106,20 @@ int command_exec(struct command *c);
 size_t posture(char *into, size_t size);
 /* From this sandbox's cgroup, v1 or v2; 0 where the kernel does not tell. */
 uint64_t memory_peak_bytes(void);
+uint64_t task_count(void); /* processes and threads, init's own too */
+/* Of this sandbox's network; and the ports that stay taken for a minute after a connection. */
+uint64_t socket_count(uint64_t *ports);
 uint32_t oom_kill_count(void);
+
+/* --- names.c: what is in a directory ------------------------------------------------------------ */
+
+struct names {
+    int dir; /* an open directory, read from where it stands */
+    long at, have;
+    _Alignas(8) char buffer[2048];
+};
+
+const char *next_name(struct names *n); /* NULL: no more */
 
 /* --- files.c: files in, files out -------------------------------------------------------------- */
 
@@ -113,6 +129,7 @@ enum skip_reason { SKIP_NOT_REGULAR = 1, SKIP_LINKED, SKIP_TOO_LARGE, SKIP_TOO_M
 int file_create(const uint8_t *path, size_t size, uint32_t mode);
 /* Remembers what file_create() made, so that only what the run wrote is sent back. */
 void file_close(int fd, const uint8_t *path, size_t size);
+void files_forget(void); /* the inputs of a run that is over */
 /* Sends every file below the working directory that the run wrote. Nothing else may be alive. */
 void files_collect(uint64_t max_bytes, uint32_t max_files);
 
@@ -121,10 +138,12 @@ void files_collect(uint64_t max_bytes, uint32_t max_files);
 enum { EXIT_FAILED = 70 /* as sysexits.h: internal software error */ };
 
 extern int channel_in, channel_out;
+extern struct inbox inbox;
 extern struct outbox outbox;
 
 void take_over_channel(void);             /* from descriptors 0 and 1, which the run gets pipes for */
-void channel_wait(void);                  /* until the host takes or says something; what it says is lost */
+bool channel_read(void);                  /* what the host says, into inbox; false: nothing now */
+void channel_wait(void);                  /* until the host takes or says something; frames are dropped */
 void channel_wait_room(size_t payload);   /* until a frame of that size fits */
 _Noreturn void finish(int code);          /* when the host has taken everything */
 __attribute__((format(printf, 1, 2))) _Noreturn void fail(const char *format, ...);
@@ -136,29 +155,67 @@ int timeout_ms(uint64_t now, uint64_t wake_ns); /* for poll(): wake_ns, or when 
 
 /* --- run.c: the run's processes ----------------------------------------------------------------- */
 
-enum { CONTROL_FD = 3 /* where a worker finds its control pipe */ };
+enum go_flag { GO_FRESH = 1 /* in a new process, even if a worker waits */, GO_KEEP = 2 /* for another run */ };
 
 struct run {
-    pid_t pid;    /* of its first process; 0: there is none */
-    bool waiting; /* it is a worker that was not told to go yet */
-    bool ended;
-    int status;              /* of its first process, as wait() gives it */
-    int in, control, out[2]; /* our ends of its pipes; -1: closed */
+    pid_t pid;    /* of its first process; 0: not known yet */
+    bool ended, keep;
+    int status;      /* of its first process, as wait() gives it */
+    int in, out[2]; /* our ends of its pipes; -1: closed */
     uint64_t sent[2], dropped[2], told[2];
     uint64_t started_ns, quiet_until_ns;
+    uint32_t oom_kills; /* before it */
 };
 
 extern struct run run;
 extern struct command command; /* what the next process will be */
 extern int signals;            /* where the kernel tells of ended children */
 
-void spawn(bool waiting);
-void go(bool fresh);
+pid_t start_command(int in, int out, int err, int control, bool template);
+void open_pipes(int theirs[3]); /* of the run; ours go into run */
+void close_end(int *fd);
+void close_run(void); /* our ends, and what is known of the run */
+void go(uint8_t flags);
 void reap(void);
 void kill_everything(void);
-bool worker_needs_telling(void);
-void instruct_worker(void);
-void close_end(int *fd);
+bool kill_run(void); /* everything but the template; false: it cannot be done */
+uint64_t run_cpu_us(void); /* since GO, of everything that is dead */
+
+/* --- worker.c: the interpreter that waits, and the control socket to it ---------------------------- */
+
+enum { CONTROL_FD = 3 /* where a worker finds its socket */ };
+
+enum worker_kind { ONE_RUN /* becomes the run */, TEMPLATE /* forks the runs */ };
+
+struct worker {
+    pid_t pid; /* 0: there is none */
+    enum worker_kind kind;
+    bool ended;
+    int control; /* -1: closed */
+    unsigned steps; /* that it was told, and did not say it did */
+    uint64_t reported_us; /* CPU of the runs that a template forked, and that it reaped */
+};
+
+extern struct worker worker;
+
+void worker_start(enum worker_kind kind);
+void worker_drop(void); /* with everything else that runs */
+void worker_preload(const struct frame *f);
+void worker_become_run(void);
+void worker_fork_run(int theirs[3]); /* closes them once they are sent */
+struct pollfd worker_poll(void);     /* for its socket */
+void worker_tell(void);
+void worker_hear(void);
+
+/* --- filter.c: system calls that reach beyond the run ---------------------------------------------- */
+
+/* For this process and all that come of it; false and errno. Its own pid is the template's, if it is one. */
+bool filter_install(bool template);
+
+/* --- clean.c: between two runs in one sandbox ------------------------------------------------------- */
+
+void clean_remember(void); /* how the sandbox was before the first run */
+const char *clean(void);   /* NULL, or what is not as it was */
 
 /* --- streams.c: bytes between the host and the run ------------------------------------------------ */
 
@@ -173,6 +230,7 @@ void tell_dropped(int stream, uint64_t step);
 void take_stdin(const struct frame *f);
 bool feed_pending(void); /* there is something to feed, or to acknowledge */
 void feed_run(void);
+void feed_forget(void); /* the stdin of a run that is over */
 
 /* --- main.c ---------------------------------------------------------------------------------------- */
 

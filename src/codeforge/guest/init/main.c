@@ -4,13 +4,17 @@
  *
  *   host --frames--> [channel in ]  init  --pipes--> the run (argv, stdin)
  *   host <--frames-- [channel out]        <--pipes-- the run (stdout, stderr)
+ *                                     |
+ *                                  control socket --> the worker, which becomes the run or forks it
  *
- * One sandbox, one run. init says READY with the sandbox's posture; the host may have a WORKER
- * started, an interpreter that waits on a control pipe; then come files, argv and environment, and
- * GO. From there init carries bytes both ways until the run's first process ends or the host says
- * KILL. Then, in this order: kill everything else, reap it, drain the pipes, report how it ended,
- * send the files the run wrote, DONE, exit. When the channel closes, init exits at any point, and
- * the kernel kills the PID namespace with it.
+ * init says READY with the sandbox's posture; the host may have a WORKER started, an interpreter that
+ * waits; then come files, argv and environment, and GO. From there init carries bytes both ways until
+ * the run's first process ends or the host says KILL. Then, in this order: kill everything else, reap
+ * it, drain the pipes, report how it ended, send the files the run wrote, DONE, exit. When the channel
+ * closes, init exits at any point, and the kernel kills the PID namespace with it.
+ *
+ * One sandbox, one run; unless GO said to keep the sandbox. Then what the run left is removed, and when
+ * everything is verified to be as it was, init says CLEAN and not DONE, and listens for another run.
  *
  * The run is hostile and has init's user id. It cannot reach init because init is PID 1 with every
  * signal at its default (the kernel then drops what the namespace sends), is not dumpable (no
@@ -37,7 +41,7 @@
 enum { DROPPED_STEP = 1024 * 1024 /* dropped output is told in steps of this */ };
 
 struct limits limits = {1024 * 1024, 16 * 1024 * 1024, 1000, 0};
-static struct inbox inbox;
+static bool over; /* there was a run, and it is over */
 
 static struct { /* the file that DATA frames go to */
     int fd;
@@ -47,43 +51,60 @@ static struct { /* the file that DATA frames go to */
 
 /* --- The end -------------------------------------------------------------------------------------- */
 
-static uint64_t microseconds(struct timeval t)
+static void report_exit(uint64_t ended_ns, uint32_t oom_kills)
 {
-    return (uint64_t)t.tv_sec * 1000000u + (uint64_t)t.tv_usec;
-}
-
-static void report_exit(uint64_t ended_ns)
-{
-    struct rusage usage;
-    getrusage(RUSAGE_CHILDREN, &usage);
     channel_wait_room(64);
     uint8_t *start = outbox_payload(&outbox), *p = start;
     *p++ = WIFSIGNALED(run.status);
     *p++ = (uint8_t)(WIFSIGNALED(run.status) ? WTERMSIG(run.status) : WEXITSTATUS(run.status));
     p = put_u64(p, (ended_ns - run.started_ns) / 1000);
-    p = put_u64(p, microseconds(usage.ru_utime));
-    p = put_u64(p, microseconds(usage.ru_stime));
+    p = put_u64(p, run_cpu_us());
     p = put_u64(p, memory_peak_bytes());
-    p = put_u32(p, oom_kill_count());
+    p = put_u32(p, oom_kills);
     outbox_commit(&outbox, F_EXIT, (size_t)(p - start));
 }
 
-static _Noreturn void end_run(void)
+/* Every writer is dead, so what is in the pipe now is all. Its end may not come for a while: the kernel
+ * frees descriptors that were on their way through a socket when it finds the time. */
+static void drain(int stream)
+{
+    do
+        channel_wait_room(16);
+    while (run.out[stream] >= 0 && pump(stream));
+    channel_wait_room(16);
+    tell_dropped(stream, 1);
+}
+
+static void forget_run(void)
+{
+    close_run();
+    feed_forget();
+    files_forget();
+    over = true;
+}
+
+/* Returns only if the sandbox is as if there had been no run. */
+static void end_run(bool keep)
 {
     uint64_t ended_ns = now_ns();
-    kill_everything();
-    for (int stream = 0; stream < 2; stream++) {
-        while (run.out[stream] >= 0)
-            if (!pump(stream) && run.out[stream] >= 0)
-                channel_wait(); /* every writer is dead: what is missing is room, not bytes */
-        channel_wait_room(16);
-        tell_dropped(stream, 1);
-    }
-    report_exit(ended_ns);
+    bool template = worker.pid && worker.kind == TEMPLATE, lost = template && worker.ended;
+    keep = keep && run.keep && (!template || kill_run());
+    if (!keep || !template)
+        worker_drop();
+    uint32_t oom_kills = oom_kill_count() - run.oom_kills;
+    if (lost && !oom_kills)
+        fail("the template ended");
+    drain(0);
+    drain(1);
+    report_exit(ended_ns, oom_kills);
     files_collect(limits.files_bytes, limits.files);
     channel_wait_room(1);
-    outbox_put(&outbox, F_DONE, "", 0);
-    finish(0);
+    if (!keep || oom_kills || clean()) {
+        outbox_put(&outbox, F_DONE, "", 0);
+        finish(0);
+    }
+    forget_run();
+    outbox_put(&outbox, F_CLEAN, "", 0);
 }
 
 /* --- Frames from the host ------------------------------------------------------------------------- */
@@ -137,8 +158,10 @@ static void require(const char *wrong)
 
 static void obey(const struct frame *f)
 {
-    bool running = run.started_ns != 0;
-    if (running != (f->type == F_STDIN || f->type == F_KILL))
+    bool running = run.started_ns != 0, for_run = f->type == F_STDIN || f->type == F_KILL;
+    if (over && !running && for_run)
+        return; /* the host could not know yet that it is over */
+    if (running != for_run)
         fail("protocol: frame %u %s GO", f->type, running ? "after" : "before");
     if (f->type != F_DATA)
         close_input();
@@ -156,9 +179,10 @@ static void obey(const struct frame *f)
         require(command_cwd(&command, f->payload, f->size));
         break;
     case F_WORKER:
-        if (run.pid)
-            fail("protocol: a second worker");
-        spawn(true);
+        worker_start(f->size == 1 && f->payload[0] ? TEMPLATE : ONE_RUN);
+        break;
+    case F_PRELOAD:
+        worker_preload(f);
         break;
     case F_FILE:
         open_input(f);
@@ -167,13 +191,14 @@ static void obey(const struct frame *f)
         write_input(f);
         break;
     case F_GO:
-        go(f->size == 1 && f->payload[0]);
+        go(f->size == 1 ? f->payload[0] : 0);
         break;
     case F_STDIN:
         take_stdin(f);
         break;
     case F_KILL:
-        end_run();
+        end_run(false);
+        break;
     default:
         fail("protocol: unknown frame %u", f->type);
     }
@@ -181,14 +206,8 @@ static void obey(const struct frame *f)
 
 static void listen_to_host(void)
 {
-    size_t room;
-    uint8_t *into = inbox_room(&inbox, &room);
-    ssize_t n = read(channel_in, into, room);
-    if (n == 0)
-        _exit(0);
-    if (n < 0)
+    if (!channel_read())
         return;
-    inbox.end += (size_t)n;
     struct frame f;
     enum inbox_state state;
     while ((state = inbox_next(&inbox, &f)) == INBOX_FRAME)
@@ -230,19 +249,23 @@ static _Noreturn void serve(void)
             [OUT] = {outbox.end ? channel_out : -1, POLLOUT, 0},
             [SIGNALS] = {signals, POLLIN, 0},
             [FEED] = {feed_pending() ? run.in : -1, POLLOUT, 0},
-            [CONTROL] = {worker_needs_telling() ? run.control : -1, POLLOUT, 0},
+            [CONTROL] = worker_poll(),
             [STDOUT] = {listen ? run.out[0] : -1, POLLIN, 0},
             [STDERR] = {listen ? run.out[1] : -1, POLLIN, 0},
         };
         wait_for(fds, COUNT, timeout_ms(now, quiet ? run.quiet_until_ns : UINT64_MAX));
         if (fds[SIGNALS].revents)
             reap();
-        if (running && run.ended)
-            end_run();
+        if (fds[CONTROL].revents & (POLLIN | POLLHUP | POLLERR))
+            worker_hear();
+        if (fds[CONTROL].revents & POLLOUT && worker.control >= 0)
+            worker_tell();
+        if (running && run.ended) {
+            end_run(true);
+            continue;
+        }
         if (fds[IN].revents)
             listen_to_host();
-        if (fds[CONTROL].revents)
-            instruct_worker();
         if (fds[FEED].revents || (feed_pending() && run.in < 0))
             feed_run();
         for (int stream = 0; stream < 2; stream++) {
@@ -267,6 +290,7 @@ int main(void)
     if (chdir("/code"))
         fail("no /code: %s", strerror(errno));
     become_unreachable();
+    clean_remember();
     outbox_commit(&outbox, F_READY, posture((char *)outbox_payload(&outbox), PAYLOAD_MAX));
     serve();
 }

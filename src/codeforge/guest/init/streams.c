@@ -21,6 +21,12 @@ bool feed_pending(void)
     return feed.end && outbox_room(&outbox) >= ACK_BYTES;
 }
 
+void feed_forget(void)
+{
+    feed.start = feed.end = 0;
+    feed.eof = false;
+}
+
 /* Moves one piece of the run's output; false when there is nothing now or no more ever. */
 bool pump(int stream)
 {
