@@ -20,10 +20,10 @@ RUN apt-get update \
 COPY src/codeforge/guest/init /src/init
 RUN make -C /src/init \
  && install -D -m 0755 /src/init/init /guest/opt/codeforge/init
-COPY src/codeforge/guest/python_worker.py src/codeforge/guest/codeforge_worker.pth /src/
+COPY src/codeforge/guest/*.py src/codeforge/guest/codeforge_worker.pth /src/
 # The official base and a distribution's Python keep packages in different folders.
 RUN site="$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
- && install -m 0644 /src/python_worker.py /guest/opt/codeforge/ \
+ && install -m 0644 -t /guest/opt/codeforge /src/*.py \
  && install -D -m 0644 -t "/guest${site}" /src/codeforge_worker.pth
 
 

@@ -20,8 +20,8 @@ RUN apt-get update \
 COPY src/codeforge/guest/init /src/init
 RUN make -C /src/init \
  && install -D -m 0755 /src/init/init /guest/opt/codeforge/init
-COPY src/codeforge/guest/node_worker.cjs src/codeforge/guest/jest_runner.cjs /src/
-RUN install -m 0644 -t /guest/opt/codeforge /src/node_worker.cjs /src/jest_runner.cjs
+COPY src/codeforge/guest/*.cjs src/codeforge/guest/typescript_sample.ts /src/
+RUN install -m 0644 -t /guest/opt/codeforge /src/*.cjs /src/*.ts
 
 
 # The root file system. Packages go to /node_modules: from there require(), import

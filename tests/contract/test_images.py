@@ -25,6 +25,11 @@ pytestmark = pytest.mark.docker
 REPO = Path(__file__).resolve().parents[2]
 SAMPLES = REPO / "tests" / "samples"
 GUEST = REPO / "src" / "codeforge" / "guest"
+GUEST_FILES = {
+    "python": sorted(path.name for path in GUEST.glob("*.py")),
+    "javascript": ["jest_runner.cjs", "node_preload.cjs", "node_worker.cjs"],
+    "typescript": sorted(path.name for path in (*GUEST.glob("*.cjs"), *GUEST.glob("*.ts"))),
+}
 
 IMAGES = {row.name: row.image for row in LANGUAGES}
 NAMES = sorted(IMAGES)
@@ -178,12 +183,11 @@ def test_image_has_no_package_cache_and_nothing_of_the_building_host(
 def test_guest_files_belong_to_root_and_runner_cannot_write_them(
     name: str, inventories: dict[str, Inventory]
 ) -> None:
-    files = ["python_worker.py"] if name == "python" else ["jest_runner.cjs", "node_worker.cjs"]
     assert inventories[name].guest == [
         "root:root 755 /opt",
         f"root:root 755 {GUEST_DIR}",
         f"root:root 755 {GUEST_DIR}/init",
-        *(f"root:root 644 {GUEST_DIR}/{file}" for file in files),
+        *(f"root:root 644 {GUEST_DIR}/{file}" for file in GUEST_FILES[name]),
     ]
 
 
@@ -196,8 +200,7 @@ def test_runner_can_write_only_where_everyone_can(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_guest_files_are_those_of_this_tree(name: str) -> None:
-    files = ["python_worker.py"] if name == "python" else ["jest_runner.cjs", "node_worker.cjs"]
-    for file in files:
+    for file in GUEST_FILES[name]:
         assert output(name, "cat", f"{GUEST_DIR}/{file}") == (GUEST / file).read_text()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import fnmatch
 import io
 import os
 import re
@@ -80,6 +81,7 @@ def test_it_holds_the_dockerfiles_and_the_guests_sources() -> None:
         "python_worker.py",
         "codeforge_worker.pth",
         "node_worker.cjs",
+        "typescript_sample.ts",
     ]
     assert {f"src/codeforge/guest/{name}" for name in guest} <= names
     assert {"docker/prune-rootfs.sh", "docker/python-requirements.lock"} <= names
@@ -92,9 +94,8 @@ def test_everything_that_a_dockerfile_copies_is_in_it() -> None:
         text = (ROOT / row.dockerfile).read_text().replace("\\\n", " ")
         for copied in re.findall(r"^COPY (?!--from)(.+)$", text, re.MULTILINE):
             for source in copied.split()[:-1]:
-                assert source in names or any(name.startswith(f"{source.rstrip('/')}/") for name in names), (
-                    source
-                )
+                folder = f"{source.rstrip('/')}/*"
+                assert fnmatch.filter(names, source) or fnmatch.filter(names, folder), source
 
 
 def test_names_are_relative_and_plain_files_only() -> None:

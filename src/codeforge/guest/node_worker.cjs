@@ -1,8 +1,9 @@
 'use strict'
 // Preloaded (node --require) before every JavaScript and TypeScript program. Two jobs:
 //
-// 1. Wait, if init started this process as a worker: read argv and environment from the control
-//    pipe, then return; node goes on to load the main program by itself, as if just started.
+// 1. Wait, if init started this process as a worker: do the preload steps that init asks for, take
+//    argv and environment, then return; node goes on to load the main program by itself, as if just
+//    started. Reads are synchronous, so that nothing of an event loop has happened by then.
 // 2. If the main program is a .js file written as an ES module, have node load it as one. Node 18
 //    decides by the nearest package.json alone, so one that says "module" is put beside the program,
 //    unless the program brought its own. Newer versions of node detect ES modules themselves.
@@ -14,11 +15,52 @@ const fs = require('fs')
 const path = require('path')
 const vm = require('vm')
 
+const HEAD_BYTES = 5
+const TYPE_AT = 4
+const PRELOAD = 'p'.charCodeAt(0)
+const PRELOADED = Buffer.from([0, 0, 0, 0, 'P'.charCodeAt(0)])
+
+// Step -> the file that exports a function of that name. Files that are not in this image, and steps
+// that fail, only make the program start later.
+const PRELOADS = {
+  console: './node_preload.cjs',
+  typescript: './typescript_preload.cjs',
+  libraries: './typescript_preload.cjs',
+  types: './typescript_preload.cjs',
+  check: './typescript_preload.cjs',
+}
+
 function waitForGo(control) {
   delete process.env.CODEFORGE_CONTROL_FD
-  const message = fs.readFileSync(control).toString()
-  fs.closeSync(control)
-  if (message === '') process.exit(0) // init is gone
+  for (;;) {
+    const head = readExactly(control, HEAD_BYTES)
+    const payload = readExactly(control, head.readUInt32LE(0)).toString()
+    if (head[TYPE_AT] !== PRELOAD) {
+      fs.closeSync(control)
+      return takeOver(payload)
+    }
+    preload(payload)
+    fs.writeSync(control, PRELOADED)
+  }
+}
+
+function readExactly(control, size) {
+  const bytes = Buffer.allocUnsafeSlow(size)
+  for (let have = 0; have < size; ) {
+    const count = fs.readSync(control, bytes, have, size - have)
+    if (count === 0) process.exit(0) // init is gone
+    have += count
+  }
+  return bytes
+}
+
+function preload(step) {
+  try {
+    require(PRELOADS[step])[step]()
+  } catch {}
+}
+
+function takeOver(message) {
   const strings = message.split('\0')
   const count = Number(strings[0])
   const argv = strings.slice(1, 1 + count)
@@ -28,6 +70,10 @@ function waitForGo(control) {
   for (const variable of strings.slice(1 + count, -1)) {
     const at = variable.indexOf('=')
     process.env[variable.slice(0, at)] = variable.slice(at + 1)
+  }
+  for (const { id, exports } of module.children) {
+    delete require.cache[id]
+    exports.go?.()
   }
 }
 
