@@ -17,8 +17,7 @@ from typing import Any, Self, TypeVar, Unpack
 from codeforge.errors import ExecutorClosed
 from codeforge.executor import DEFAULTS, CodeExecutor, OnText
 from codeforge.images.store import OnStep
-from codeforge.languages import LANGUAGES, Language
-from codeforge.pool import MAX_SANDBOXES
+from codeforge.options import ExecutorOptions
 from codeforge.request import ExecutionRequest
 from codeforge.result import ExecutionResult, Finished
 from codeforge.testing import RunnerOptions
@@ -73,25 +72,9 @@ class DockerCodeExecutor:
         default_timeout: float = DEFAULTS.timeout_s,
         default_memory_limit: str | int = "512m",
         default_cpu_quota: int = DEFAULTS.cpu_quota_us,
-        *,
-        images: Mapping[str, str] | None = None,
-        languages: Iterable[Language] = LANGUAGES,
-        docker_host: str | None = None,
-        max_output_bytes: int = DEFAULTS.output_bytes,
-        max_files_bytes: int = DEFAULTS.files_bytes,
-        max_sandboxes: int = MAX_SANDBOXES,
+        **options: Unpack[ExecutorOptions],
     ) -> None:
-        self._executor = CodeExecutor(
-            default_timeout,
-            default_memory_limit,
-            default_cpu_quota,
-            images=images,
-            languages=languages,
-            docker_host=docker_host,
-            max_output_bytes=max_output_bytes,
-            max_files_bytes=max_files_bytes,
-            max_sandboxes=max_sandboxes,
-        )
+        self._executor = CodeExecutor(default_timeout, default_memory_limit, default_cpu_quota, **options)
         self._lock = threading.Lock()
         self._thread: _LoopThread | None = None
         self._closed = False
@@ -183,15 +166,43 @@ class DockerCodeExecutor:
         )
 
     def execute_many(
-        self, requests: Iterable[ExecutionRequest | Mapping[str, Any]], *, concurrency: int | None = None
+        self,
+        requests: Iterable[ExecutionRequest | Mapping[str, Any]],
+        *,
+        concurrency: int | None = None,
+        max_runs_per_sandbox: int = 1,
     ) -> Generator[ExecutionResult, None, None]:
         """See ``CodeExecutor.execute_many``."""
-        results = self._executor.execute_many(requests, concurrency=concurrency)
+        return self._iterate(
+            self._executor.execute_many(
+                requests, concurrency=concurrency, max_runs_per_sandbox=max_runs_per_sandbox
+            )
+        )
+
+    def as_finished(
+        self,
+        requests: Iterable[ExecutionRequest | Mapping[str, Any]],
+        *,
+        concurrency: int | None = None,
+        max_runs_per_sandbox: int = 1,
+    ) -> Generator[tuple[int, ExecutionResult], None, None]:
+        """See ``CodeExecutor.as_finished``."""
+        return self._iterate(
+            self._executor.as_finished(
+                requests, concurrency=concurrency, max_runs_per_sandbox=max_runs_per_sandbox
+            )
+        )
+
+    def _iterate(self, items: AsyncGenerator[T, None]) -> Generator[T, None, None]:
         try:
-            while (result := self._wait_for(_next_or_none(results))) is not None:
-                yield result
+            while (item := self._wait_for(_next_or_none(items))) is not None:
+                yield item
         finally:
-            self._wait_for(_close(results))
+            self._wait_for(_close(items))
+
+    def warm(self, languages: Iterable[str] | None = None, *, count: int = 2, timeout: float = 60.0) -> None:
+        """See ``CodeExecutor.warm``."""
+        self._wait_for(self._executor.warm(languages, count=count, timeout=timeout))
 
     def pull_images(
         self, languages: Iterable[str] | None = None, *, on_step: OnStep | None = None

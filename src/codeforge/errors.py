@@ -90,5 +90,12 @@ class ProtocolViolation(HostFailure):
     """Bytes came out of a sandbox that its init cannot have sent."""
 
 
+class Busy(HostFailure):
+    """As many requests are waiting for a sandbox as may; nothing was started. Try again later."""
+
+    exit_code = 75
+    http_status = 429
+
+
 class ExecutorClosed(HostFailure):
     """The executor was closed before or while this request ran."""

@@ -6,44 +6,32 @@ import asyncio
 import codecs
 import collections
 import contextlib
-import dataclasses
 import itertools
 import os
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypedDict, TypeVar, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 from codeforge import progress, testing
 from codeforge.engines.connection import EngineInfo
 from codeforge.engines.docker import DockerEngine
 from codeforge.errors import EngineUnavailable, ExecutorClosed, InvalidRequest, SandboxLost
+from codeforge.fanout import fan_out
 from codeforge.images.store import ImageStore, OnStep
 from codeforge.languages import LANGUAGES, Language, LanguageTable
 from codeforge.limits import Limits, parse_memory, require_int
-from codeforge.pool import MAX_SANDBOXES, Pool
-from codeforge.request import ExecutionRequest, Run, resolve
+from codeforge.options import RequestOptions
+from codeforge.pool import MAX_SANDBOXES, MAX_WAITING, MAX_WARM, WARM_MEMORY_BYTES, Pool
+from codeforge.request import ExecutionRequest, Run, as_request, resolve
 from codeforge.result import Event, ExecutionResult, Finished, Output, StreamName
+from codeforge.sandbox import SandboxKind, named_steps
 
 DEFAULTS = Limits()
 
 T = TypeVar("T")
 
 OnText = Callable[[str], object]
-
-
-class RequestOptions(TypedDict, total=False):
-    """The fields of ``ExecutionRequest`` after ``code`` and ``language``."""
-
-    timeout: float | None
-    memory_limit: str | int | None
-    network_enabled: bool
-    env_vars: Mapping[str, str] | None
-    stdin: str | bytes | AsyncIterable[bytes] | None
-    args: Sequence[str]
-    files: Mapping[str, str | bytes] | None
-    cpu_quota: int | None
-    type_check: bool
 
 
 class CodeExecutor:
@@ -61,7 +49,10 @@ class CodeExecutor:
         docker_host: address of the engine (``unix:///...``); default: as the docker command finds it.
         max_output_bytes: how much of stdout, and of stderr, is kept.
         max_files_bytes: how much of what a run wrote under /code is brought out.
-        max_sandboxes: how many may run at once; more callers wait their turn.
+        max_sandboxes: how many may be there at once; more callers wait their turn.
+        max_warm: how many of those are at most kept ready for runs to come; 0: none.
+        warm_memory: what the ready ones may hold of the machine's memory, in Docker's notation.
+        max_waiting: how many callers may wait their turn; one more is refused with ``Busy``.
 
     Raises:
         InvalidRequest: one of these is not usable.
@@ -79,6 +70,9 @@ class CodeExecutor:
         max_output_bytes: int = DEFAULTS.output_bytes,
         max_files_bytes: int = DEFAULTS.files_bytes,
         max_sandboxes: int = MAX_SANDBOXES,
+        max_warm: int = MAX_WARM,
+        warm_memory: str | int = WARM_MEMORY_BYTES,
+        max_waiting: int = MAX_WAITING,
     ) -> None:
         self._defaults = Limits(
             timeout_s=default_timeout,
@@ -89,10 +83,22 @@ class CodeExecutor:
         )
         if docker_host is not None and not isinstance(docker_host, str):
             raise InvalidRequest(f"docker_host must be an address, not {type(docker_host).__name__}")
-        self.languages = _with_images(LanguageTable(languages), images or {})
+        self.languages = LanguageTable(languages).with_images(images or {})
         owner = uuid.uuid4().hex
         self._engine = DockerEngine(docker_host, owner)
-        self._pool = Pool(self._engine, owner=owner, max_sandboxes=max_sandboxes)
+        require_int("max_sandboxes", max_sandboxes, 1, 10_000)
+        require_int("max_warm", max_warm, 0, 10_000)
+        require_int("max_waiting", max_waiting, 0, 10_000_000)
+        self._pool = Pool(
+            self._engine,
+            owner=owner,
+            max_sandboxes=max_sandboxes,
+            max_warm=max_warm,
+            warm_memory_bytes=parse_memory(warm_memory),
+            max_waiting=max_waiting,
+        )
+        self._max_warm = min(max_warm, max_sandboxes)
+        self._batches = itertools.count()
         self._counts: collections.Counter[str] = collections.Counter()
         self._run_s = 0.0
         self._closed = False
@@ -178,17 +184,16 @@ class CodeExecutor:
         """
         return self.events(ExecutionRequest(code=code, language=language, **options))
 
-    async def events(self, request: ExecutionRequest) -> AsyncGenerator[Event, None]:
+    def events(self, request: ExecutionRequest) -> AsyncGenerator[Event, None]:
         """The same as ``stream``, for a request that is a value already."""
         run = resolve(request, self.languages, self._defaults)
-        async with contextlib.aclosing(self._perform(run)) as events:
-            async for event in events:
-                yield event
+        return self._perform(run, SandboxKind.of(run))
 
-    async def _perform(self, run: Run) -> AsyncGenerator[Event, None]:
+    async def _perform(self, run: Run, kind: SandboxKind) -> AsyncGenerator[Event, None]:
         text = {name: codecs.getincrementaldecoder("utf-8")("replace") for name in ("stdout", "stderr")}
+        named = bool(named_steps(run, run.language.preload_named))
         async with (
-            self._pool.lease(run.language, run.limits) as sandbox,
+            self._pool.lease(kind, named=named) as sandbox,
             contextlib.aclosing(sandbox.run(run)) as pieces,
         ):
             async for piece in self._until_closed(pieces):
@@ -229,35 +234,120 @@ class CodeExecutor:
         request = ExecutionRequest(code=code, language=language, timeout=timeout, **options)
         row = self.languages.find(language)
         run = testing.resolve_tests(request, row, self._defaults, test_code=test_code, module=module)
-        async with contextlib.aclosing(self._perform(run)) as events:
+        return testing.with_outcomes(await self._result(run, SandboxKind.of(run)), row)
+
+    async def _result(self, run: Run, kind: SandboxKind) -> ExecutionResult:
+        async with contextlib.aclosing(self._perform(run, kind)) as events:
             async for event in events:
                 if isinstance(event, Finished):
-                    return testing.with_outcomes(event.result, row)
+                    return event.result
         raise ExecutorClosed("the executor was closed during the run")
 
     async def execute_many(
-        self, requests: Iterable[ExecutionRequest | Mapping[str, Any]], *, concurrency: int | None = None
+        self,
+        requests: Iterable[ExecutionRequest | Mapping[str, Any]],
+        *,
+        concurrency: int | None = None,
+        max_runs_per_sandbox: int = 1,
     ) -> AsyncGenerator[ExecutionResult, None]:
         """Run many programs, ``concurrency`` at once; results come in the order of the requests.
 
         Takes requests as it goes, at most ``concurrency`` ahead of the result that is due, so an
-        endless iterable is fine. ``concurrency`` defaults to twice the number of CPUs.
+        endless iterable is fine.
+
+        Args:
+            requests: each an ``ExecutionRequest`` or a mapping with its fields.
+            concurrency: how many at once; default: twice the number of CPUs.
+            max_runs_per_sandbox: above 1, runs of this call share sandboxes, one after another, with
+                everything of a run removed and verified before the next one. Much faster; what it
+                promises, and what it does not, is in docs/security.md.
+
+        Raises:
+            InvalidRequest: when such a request's turn comes.
+            HostFailure: the engine or a sandbox failed.
         """
-        width = _concurrency(concurrency)
-        waiting: collections.deque[asyncio.Task[ExecutionResult]] = collections.deque()
-        source = iter(requests)
+        many = self._many(requests, concurrency, max_runs_per_sandbox, ordered=True)
+        async with contextlib.aclosing(many) as results:
+            async for _, result in results:
+                yield result
+
+    async def as_finished(
+        self,
+        requests: Iterable[ExecutionRequest | Mapping[str, Any]],
+        *,
+        concurrency: int | None = None,
+        max_runs_per_sandbox: int = 1,
+    ) -> AsyncGenerator[tuple[int, ExecutionResult], None]:
+        """The same as ``execute_many``, in the order in which the programs end.
+
+        Yields each result with the index of its request, counted from 0.
+        """
+        many = self._many(requests, concurrency, max_runs_per_sandbox, ordered=False)
+        async with contextlib.aclosing(many) as results:
+            async for numbered in results:
+                yield numbered
+
+    async def _many(
+        self,
+        requests: Iterable[ExecutionRequest | Mapping[str, Any]],
+        concurrency: int | None,
+        max_runs: int,
+        *,
+        ordered: bool,
+    ) -> AsyncGenerator[tuple[int, ExecutionResult], None]:
+        width = 2 * (os.cpu_count() or 1) if concurrency is None else concurrency
+        require_int("concurrency", width, 1, 10_000)
+        require_int("max_runs_per_sandbox", max_runs, 1, 1_000_000)
+        batch = next(self._batches)
+
+        async def run(request: ExecutionRequest | Mapping[str, Any]) -> ExecutionResult:
+            run = resolve(as_request(request), self.languages, self._defaults)
+            return await self._result(run, SandboxKind.of(run, batch=batch, max_runs=max_runs))
+
         try:
-            while True:
-                for request in itertools.islice(source, width - len(waiting)):
-                    waiting.append(asyncio.create_task(self.run(_as_request(request))))
-                if not waiting:
-                    return
-                yield await waiting[0]
-                waiting.popleft()
+            async with contextlib.aclosing(fan_out(run, requests, width, ordered=ordered)) as results:
+                async for numbered in results:
+                    yield numbered
         finally:
-            for task in waiting:
-                task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
+            self._pool.forget_batch(batch)
+
+    async def warm(
+        self, languages: Iterable[str] | None = None, *, count: int = 2, timeout: float = 60.0
+    ) -> None:
+        """Have sandboxes ready for runs to come, with the default limits, and keep it so.
+
+        Without this the first run of a kind starts cold, and the stock grows with use.
+
+        Args:
+            languages: names; default: all.
+            count: how many of each; together at most ``max_warm``.
+            timeout: seconds until they must be there, with all preloaded.
+
+        Raises:
+            InvalidRequest: that many may not be kept.
+            TimeoutError: they were not there in time; they still come.
+            HostFailure: one could not be launched.
+        """
+        rows = self.languages.pick(languages)
+        require_int("count", count, 1, 10_000)
+        if count * len(rows) > self._max_warm:
+            raise InvalidRequest(
+                f"{count * len(rows)} sandboxes cannot be kept warm: max_warm is {self._max_warm}"
+            )
+        kinds = [SandboxKind(language=row, limits=self._defaults.of_sandbox()) for row in rows]
+        for kind in kinds:
+            self._pool.keep(kind, count)
+        async with asyncio.timeout(timeout):
+            for kind in kinds:
+                await self._pool.until_warm(kind, count)
+
+    def validate(self, request: ExecutionRequest) -> None:
+        """Check a request as ``run`` would, and run nothing.
+
+        Raises:
+            InvalidRequest: it cannot be run.
+        """
+        resolve(request, self.languages, self._defaults)
 
     @property
     def images(self) -> ImageStore:
@@ -273,9 +363,7 @@ class CodeExecutor:
             language name to whether its image is there now. Why not is told to ``on_step``, or shown
             on stderr, with a progress bar where that is a terminal.
         """
-        if isinstance(languages, str):
-            raise InvalidRequest(f"languages must be a list of names, such as [{languages!r}]")
-        rows = [self.languages.find(name) for name in languages] if languages is not None else self.languages
+        rows = self.languages.pick(languages)
         with progress.steps(on_step) as report:
             return {row.name: await self.images.provide(row, report) for row in rows}
 
@@ -300,7 +388,7 @@ class CodeExecutor:
         return True
 
     def get_stats(self) -> dict[str, Any]:
-        """Counts since the start: runs, by status and by language, seconds of runs, sandboxes now."""
+        """Counts since the start: runs, by status and by language, seconds of runs; and the pool's."""
         by: dict[str, dict[str, int]] = {"status": {}, "language": {}}
         for key, count in self._counts.items():
             group, _, name = key.partition(":")
@@ -310,7 +398,7 @@ class CodeExecutor:
             "by_status": by["status"],
             "by_language": by["language"],
             "run_seconds": self._run_s,
-            "sandboxes": self._pool.leased,
+            **self._pool.stats(),
         }
 
     def _count(self, run: Run, result: ExecutionResult) -> None:
@@ -320,26 +408,3 @@ class CodeExecutor:
 
 
 _STREAMS: tuple[StreamName, StreamName] = ("stdout", "stderr")
-
-
-def _with_images(table: LanguageTable, images: Mapping[str, str]) -> LanguageTable:
-    named = {table.find(name).name: image for name, image in images.items()}
-    return LanguageTable(dataclasses.replace(row, image=named.get(row.name, row.image)) for row in table)
-
-
-def _concurrency(asked: int | None) -> int:
-    if asked is None:
-        return 2 * (os.cpu_count() or 1)
-    require_int("concurrency", asked, 1, 10_000)
-    return asked
-
-
-def _as_request(request: ExecutionRequest | Mapping[str, Any]) -> ExecutionRequest:
-    if isinstance(request, ExecutionRequest):
-        return request
-    known = {field.name for field in dataclasses.fields(ExecutionRequest)}
-    if not isinstance(request, Mapping) or "code" not in request or not known.issuperset(request):
-        raise InvalidRequest(
-            f"a request is an ExecutionRequest or a mapping with 'code' and any of {', '.join(sorted(known))}"
-        )
-    return ExecutionRequest(**request)

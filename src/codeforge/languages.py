@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from codeforge.errors import InvalidRequest, UnknownLanguage, quoted
+from codeforge.limits import MiB
 
 GUEST_DIR = "/opt/codeforge"
 """Where every image carries init and the workers; see docker/*.Dockerfile."""
@@ -50,6 +52,12 @@ class Language:
         scaffold: files that a worker of ours may lay beside the program; they are not its output.
         worker: whether ``command``'s interpreter can be started before the program is there, and
             waits for it (see docs/protocol.md).
+        forks: whether that interpreter can also fork a process for each run of a reused sandbox.
+        preload: what the worker can do beforehand, one step after another, in its own terms; Python's
+            are names of modules.
+        preload_named: further steps, which make a worker slower for programs that do not need them: done
+            in half of the stock, and meant for programs that name one of their words.
+        idle_bytes: what a sandbox that has done so holds of the machine's memory, about.
         boot_env: prefixes of variables that an interpreter reads when it starts: a request that
             sets one gets an interpreter started for it.
         pids: how many processes and threads a run may have.
@@ -64,10 +72,14 @@ class Language:
     command: tuple[str, ...]
     aliases: tuple[str, ...] = ()
     unchecked_flags: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     start_dir: str = CODE_DIR
-    scaffold: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
+    scaffold: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     worker: bool = False
+    forks: bool = False
+    preload: tuple[str, ...] = ()
+    preload_named: tuple[str, ...] = ()
+    idle_bytes: int = 64 * MiB
     boot_env: tuple[str, ...] = ()
     pids: int = 64
     tmp_inodes: int = 4096
@@ -107,7 +119,20 @@ PYTHON = Language(
     file="main.py",
     command=("python",),
     worker=True,
-    boot_env=("PYTHON", "LD_", "LC_", "LANG", "TZ", "MALLOC_", "GLIBC_"),
+    forks=True,
+    preload=(
+        "json re random datetime collections typing math string dataclasses copy heapq bisect itertools"
+        " functools",
+        "operator statistics decimal fractions pathlib tempfile hashlib csv threading queue uuid logging time"
+        " base64 secrets",
+        "numpy",
+    ),
+    preload_named=("pandas",),
+    boot_env=(
+        *("PYTHON", "LD_", "LC_", "LANG", "TZ", "MALLOC_", "GLIBC_", "OPENSSL_"),
+        # Read when numpy or pandas is imported, which may be before the program.
+        *("OPENBLAS_", "GOTO_", "OMP_", "MKL_", "BLIS_", "NPY_", "NUMPY_", "PANDAS_"),
+    ),
     smoke="print('hello')\n",
     tests=TestRunner(
         test_file="test_{module}.py",
@@ -128,6 +153,8 @@ JAVASCRIPT = Language(
     start_dir=GUEST_DIR,
     scaffold=_MODULE_SCAFFOLD,
     worker=True,
+    preload=("console",),
+    idle_bytes=32 * MiB,
     boot_env=_NODE_BOOT_ENV,
     smoke="console.log('hello')\n",
     tests=_JEST,
@@ -145,6 +172,8 @@ TYPESCRIPT = Language(
     start_dir=GUEST_DIR,
     scaffold=_MODULE_SCAFFOLD,
     worker=True,
+    preload=("console", "typescript", "libraries", "types", "check"),
+    idle_bytes=144 * MiB,
     boot_env=(*_NODE_BOOT_ENV, "TS_NODE_"),
     pids=128,
     tmp_inodes=16384,
@@ -192,3 +221,18 @@ class LanguageTable:
             hint = f" Did you mean {self._names[near[0]].name!r}?" if near else ""
             raise UnknownLanguage(f"unknown language {quoted(name)}; known: {', '.join(self._rows)}.{hint}")
         return row
+
+    def pick(self, names: Iterable[str] | None) -> list[Language]:
+        """The rows of those names; all of them for ``None``.
+
+        Raises:
+            InvalidRequest: one is not known, or it is one name and not a list.
+        """
+        if isinstance(names, str):
+            raise InvalidRequest(f"languages must be a list of names, such as [{names!r}]")
+        return list(self) if names is None else [self.find(name) for name in names]
+
+    def with_images(self, images: Mapping[str, str]) -> LanguageTable:
+        """The same languages, some with another image: name to reference."""
+        named = {self.find(name).name: image for name, image in images.items()}
+        return LanguageTable(dataclasses.replace(row, image=named.get(row.name, row.image)) for row in self)

@@ -99,6 +99,10 @@ class Limits:
         if not isinstance(self.network, bool):
             raise InvalidRequest(f"network_enabled must be True or False, not {quoted(self.network)}")
 
+    def of_sandbox(self) -> Limits:
+        """The same without what each run has of its own."""
+        return Limits(memory_bytes=self.memory_bytes, cpu_quota_us=self.cpu_quota_us, network=self.network)
+
     @property
     def flood_bytes(self) -> int:
         """A run that writes this much to one stream is ended: it is not going to be read."""

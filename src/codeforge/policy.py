@@ -18,6 +18,7 @@ from typing import Any
 from codeforge.languages import CODE_DIR, GUEST_DIR, Language
 from codeforge.limits import CPU_PERIOD_US, KiB, Limits, MiB
 from codeforge.request import tmpfs_bytes
+from codeforge.wire import PROTOCOL
 
 RUNNER_UID = 10001
 """``runner`` in every image; above what distributions give to anybody."""
@@ -126,7 +127,7 @@ def posture_faults(posture: Mapping[str, str], language: Language, limits: Limit
     """
     no_capability = {f"cap_{name}": "0" * 16 for name in ("inh", "prm", "eff", "bnd", "amb")}
     wanted = {
-        "protocol": "1",
+        "protocol": str(PROTOCOL),
         "pid": "1",
         "uid": str(RUNNER_UID),
         "gid": str(RUNNER_UID),

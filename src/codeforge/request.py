@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import AsyncIterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from codeforge.errors import InvalidRequest, quoted
 from codeforge.languages import CODE_DIR, Language, LanguageTable
@@ -89,6 +89,22 @@ def tmpfs_bytes(limits: Limits) -> int:
     return min(MAX_TMPFS_BYTES, limits.memory_bytes // 4)
 
 
+def as_request(value: ExecutionRequest | Mapping[str, Any]) -> ExecutionRequest:
+    """A request, from one or from a mapping with its fields.
+
+    Raises:
+        InvalidRequest: it is neither.
+    """
+    if isinstance(value, ExecutionRequest):
+        return value
+    known = {field.name for field in dataclasses.fields(ExecutionRequest)}
+    if not isinstance(value, Mapping) or "code" not in value or not known.issuperset(value):
+        raise InvalidRequest(
+            f"a request is an ExecutionRequest or a mapping with 'code' and any of {', '.join(sorted(known))}"
+        )
+    return ExecutionRequest(**value)
+
+
 def resolve(request: ExecutionRequest, languages: LanguageTable, defaults: Limits) -> Run:
     """Validate a request and fill in the defaults.
 
@@ -96,6 +112,8 @@ def resolve(request: ExecutionRequest, languages: LanguageTable, defaults: Limit
         InvalidRequest: with the name of the argument, what is wrong, and what would be right.
     """
     language = languages.find(request.language)
+    if not isinstance(request.type_check, bool):
+        raise InvalidRequest(f"type_check must be True or False, not {quoted(request.type_check)}")
     program = f"{CODE_DIR}/{language.file}"
     flags = () if request.type_check else language.unchecked_flags
     argv = (*language.command, *flags, program, *arguments(request.args))

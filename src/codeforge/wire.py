@@ -27,7 +27,10 @@ MAX_FILES_OUT = 1000
 
 _HEADER = struct.Struct("<IB")
 _LIMITS = struct.Struct("<QQII")
-_EXIT = struct.Struct("<BBQQQQI")
+_EXIT = struct.Struct("<BBQQQI")
+
+PROTOCOL = 2
+"""The version; init says its own in the posture."""
 
 
 # --- Host to init ------------------------------------------------------------------------------------
@@ -57,9 +60,14 @@ def command(argv: Sequence[str], env: Mapping[str, str], cwd: str) -> bytes:
     return b"".join([*frames, _frame(b"c", cwd.encode())])
 
 
-def worker() -> bytes:
-    """Start the command now; it waits for ``go``."""
-    return _frame(b"w")
+def worker(*, template: bool = False) -> bytes:
+    """Start the command now; it waits for ``go``. A template stays, and forks a process for each."""
+    return _frame(b"w", bytes([template]))
+
+
+def preload(step: str) -> bytes:
+    """Have the worker do beforehand what the language calls ``step``; it says when it is done."""
+    return _frame(b"p", step.encode())
 
 
 def file(path: str, data: bytes, mode: int = 0o644) -> bytes:
@@ -68,9 +76,14 @@ def file(path: str, data: bytes, mode: int = 0o644) -> bytes:
     return head + b"".join(_frame(b"d", chunk) for chunk in _chunks(data))
 
 
-def go(*, fresh: bool = False) -> bytes:
-    """Run the command; ``fresh``: in a new process even if a worker waits."""
-    return _frame(b"g", bytes([fresh]))
+def go(*, fresh: bool = False, keep: bool = False) -> bytes:
+    """Run the command.
+
+    Args:
+        fresh: in a new process, even if a worker waits.
+        keep: have the sandbox cleaned afterwards, for another run.
+    """
+    return _frame(b"g", bytes([fresh | keep << 1]))
 
 
 def stdin(data: bytes) -> bytes:
@@ -91,6 +104,11 @@ class Ready:
     """The first event: init is there, and this is what the kernel told it of the sandbox."""
 
     posture: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Preloaded:
+    """The worker did a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +136,10 @@ class Acknowledged:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """How the run's first process ended; everything else in the sandbox is dead too."""
+    """How the run's first process ended; everything else of the run is dead too.
+
+    ``cpu_s`` counts from GO, ``memory_peak_bytes`` from the sandbox's start.
+    """
 
     exit_code: int | None
     signal: int | None
@@ -157,8 +178,13 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True)
+class Clean:
+    """The last event of a run after which nothing of it is left: the sandbox takes another one."""
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
-    """The last event of a run."""
+    """The last event of a run, and of its sandbox."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,18 +194,27 @@ class Failed:
     message: str
 
 
-Event: TypeAlias = Ready | Wrote | Dropped | Acknowledged | Exited | FileOut | Skipped | Done | Failed
+Event: TypeAlias = (
+    Ready | Preloaded | Wrote | Dropped | Acknowledged | Exited | FileOut | Skipped | Clean | Done | Failed
+)
 
 
 class _State(enum.Enum):
     START = "before READY"
+    IDLE = "before GO"
     RUN = "before EXIT"
     FILES = "after EXIT"
     OVER = "after DONE"
 
 
 _ALLOWED: Mapping[_State, bytes] = MappingProxyType(
-    {_State.START: b"R!", _State.RUN: b"OEXAW!", _State.FILES: b"AFDSZ!", _State.OVER: b""}
+    {
+        _State.START: b"R!",
+        _State.IDLE: b"P!",
+        _State.RUN: b"OEXAPW!",
+        _State.FILES: b"AFDSCZ!",
+        _State.OVER: b"",
+    }
 )
 _STREAMS: Mapping[int, Literal["stdout", "stderr"]] = MappingProxyType({1: "stdout", 2: "stderr"})
 
@@ -187,15 +222,22 @@ _STREAMS: Mapping[int, Literal["stdout", "stderr"]] = MappingProxyType({1: "stdo
 class Decoder:
     """Turns what init sends into events, whatever way it was cut into pieces.
 
-    Keeps at most one frame and one file: ``files_bytes`` bounds all files together.
+    Keeps at most one frame and one file.
     """
 
-    def __init__(self, *, files_bytes: int) -> None:
+    def __init__(self) -> None:
         self._buffer = bytearray()
         self._state = _State.START
+        self._files_left = self._entries_left = 0
+        self._open_file: tuple[bytes, int, bytearray] | None = None
+
+    def expect_run(self, *, files_bytes: int) -> None:
+        """GO is being sent; ``files_bytes`` bounds all files that the run leaves together."""
+        if self._state is not _State.IDLE:
+            raise ValueError(f"there is no run to expect {self._state.value}")
+        self._state = _State.RUN
         self._files_left = files_bytes
         self._entries_left = 2 * MAX_FILES_OUT + 1
-        self._open_file: tuple[bytes, int, bytearray] | None = None
 
     @property
     def over(self) -> bool:
@@ -238,8 +280,10 @@ class Decoder:
             case b"D":
                 self._append(payload)
             case b"R":
-                self._state = _State.RUN
+                self._state = _State.IDLE
                 yield Ready(_parse_posture(payload))
+            case b"P":
+                yield Preloaded()
             case b"X":
                 number, size = _unpack("<BQ", payload)
                 if number not in _STREAMS:
@@ -255,6 +299,9 @@ class Decoder:
                 self._open(payload)
             case b"S":
                 yield self._skipped(payload)
+            case b"C":
+                self._state = _State.IDLE
+                yield Clean()
             case b"Z":
                 self._state = _State.OVER
                 yield Done()
@@ -299,12 +346,12 @@ def _unpack(layout: str, payload: bytes) -> tuple[int, ...]:
 
 
 def _parse_exit(payload: bytes) -> Exited:
-    by_signal, number, wall_us, user_us, system_us, peak, oom_kills = _unpack(_EXIT.format, payload)
+    by_signal, number, wall_us, cpu_us, peak, oom_kills = _unpack(_EXIT.format, payload)
     return Exited(
         exit_code=None if by_signal else number,
         signal=number if by_signal else None,
         wall_s=wall_us / 1e6,
-        cpu_s=(user_us + system_us) / 1e6,
+        cpu_s=cpu_us / 1e6,
         memory_peak_bytes=peak,
         oom_kills=oom_kills,
     )

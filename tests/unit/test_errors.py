@@ -24,6 +24,7 @@ CODES = {
     "PostureMismatch": (70, 500),
     "SandboxLost": (70, 500),
     "ProtocolViolation": (70, 500),
+    "Busy": (75, 429),
     "ExecutorClosed": (70, 500),
 }
 

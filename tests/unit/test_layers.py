@@ -16,19 +16,24 @@ LAYERS = [  # top to bottom; a module imports only from layers below its own
     {"__main__"},
     {"cli"},
     {"cli.app"},
-    {"cli.doctor", "cli.images", "cli.run"},
-    {"cli.terminal"},
+    {"cli.batch", "cli.bench", "cli.doctor", "cli.images", "cli.run"},
+    {"cli.request_line", "cli.terminal"},
     {"__init__"},
-    {"blocking"},
+    {"bench.report", "blocking"},
+    {"bench.measure"},
     {"executor"},
     {"progress"},
     {"images.store", "pool", "testing"},
-    {"sandbox", "engines.docker"},
+    {"stock"},
+    {"sandbox"},
+    {"conduct", "engines.docker"},
     {"engines.connection", "engines", "policy", "verdict", "images.scan"},
-    {"request", "images.archive", "images.osv", "images.scanners"},
-    {"languages", "limits", "result", "wire"},
+    {"journal", "options", "request", "images.archive", "images.osv", "images.scanners"},
+    {"languages", "result", "wire"},
+    {"limits"},
     {"images.sbom", "images.tar", "images.context", "images.scan_answer"},
-    {"errors", "_version", "images", "images.scan_report"},
+    {"bench.figures", "images.scan_report"},
+    {"errors", "_version", "fanout", "bench", "bench.chart", "images"},
 ]
 RANK = {module: rank for rank, layer in enumerate(reversed(LAYERS)) for module in layer}
 
@@ -85,7 +90,7 @@ def test_only_three_files_talk_to_docker() -> None:
 
 def test_values_and_policy_do_no_io() -> None:
     pure = ["errors", "limits", "languages", "request", "result", "wire", "policy", "verdict"]
-    pure += ["images.sbom", "images.scan_answer", "images.scan_report"]
+    pure += ["bench.chart", "bench.figures", "images.sbom", "images.scan_answer", "images.scan_report"]
     io = {"asyncio", "socket", "subprocess", "os", "pathlib", "aiohttp", "tempfile", "shutil", "io", "time"}
     found = {(module, name) for module in pure for name in imports(MODULES[module])}
     assert {(module, name) for module, name in found if name.partition(".")[0] in io} == set()
@@ -93,7 +98,8 @@ def test_values_and_policy_do_no_io() -> None:
 
 def test_the_guest_knows_nobody_and_nobody_knows_the_guest() -> None:
     for path in (PACKAGE / "guest").rglob("*.py"):
-        assert not [name for name in imports(path) if name.startswith(("codeforge", "execution"))]
+        ours = {name for name in imports(path) if name.startswith(("codeforge", "execution"))}
+        assert not {name for name in ours if not name.startswith("codeforge.guest.")}  # of each other: types
     found = {name for path in MODULES.values() for name in imports(path)}
     assert not [name for name in found if name.startswith("codeforge.guest")]
 

@@ -17,6 +17,7 @@ from codeforge.languages import LANGUAGES, PYTHON, TYPESCRIPT, Language
 from codeforge.limits import GiB, Limits, MiB
 from codeforge.policy import LABEL, container_spec, posture_faults
 from codeforge.request import tmpfs_bytes
+from codeforge.wire import PROTOCOL
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 """Create calls as they were reviewed. They are edited by hand: a change of policy is written down twice."""
@@ -210,7 +211,7 @@ PAGES = 512 * MiB
 """The memory limit as the kernel counts it."""
 
 COMMON = {
-    "protocol": "1",
+    "protocol": str(PROTOCOL),
     "pid": "1",
     "uid": "10001",
     "gid": "10001",
@@ -272,7 +273,7 @@ def test_a_sandbox_that_is_stronger_or_says_more_has_no_fault(version: str, fine
 
 
 WEAKER = {
-    "protocol": ["0", "2", "11"],
+    "protocol": ["0", "1", "22"],
     "pid": ["2", "7"],
     "uid": ["0", "1000", "20001"],
     "gid": ["0", "999"],

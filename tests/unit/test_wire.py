@@ -17,6 +17,7 @@ from codeforge.wire import (
     MAX_FILES_OUT,
     PAYLOAD_MAX,
     Acknowledged,
+    Clean,
     Decoder,
     Done,
     Dropped,
@@ -24,6 +25,7 @@ from codeforge.wire import (
     Exited,
     Failed,
     FileOut,
+    Preloaded,
     Ready,
     Skipped,
     SkipReason,
@@ -88,15 +90,31 @@ def test_a_file_is_its_mode_its_path_and_its_bytes_in_full_frames(size: int) -> 
 @pytest.mark.parametrize(
     ("sent", "frames"),
     [
-        (wire.worker(), [("w", b"")]),
+        (wire.worker(), [("w", b"\0")]),
+        (wire.worker(template=True), [("w", b"\1")]),
+        (wire.preload("numpy é"), [("p", "numpy é".encode())]),
         (wire.kill(), [("k", b"")]),
         (wire.go(), [("g", b"\0")]),
         (wire.go(fresh=True), [("g", b"\1")]),
+        (wire.go(keep=True), [("g", b"\2")]),
+        (wire.go(fresh=True, keep=True), [("g", b"\3")]),
         (wire.stdin(b""), [("i", b"")]),
         (wire.stdin(b"x\0"), [("i", b"x\0")]),
         (wire.stdin(b"x" * PAYLOAD_MAX), [("i", b"x" * PAYLOAD_MAX)]),
     ],
-    ids=["worker", "kill", "go", "go fresh", "end of stdin", "stdin", "full stdin"],
+    ids=[
+        "worker",
+        "template",
+        "preload",
+        "kill",
+        "go",
+        "go fresh",
+        "go keep",
+        "go fresh keep",
+        "end of stdin",
+        "stdin",
+        "full stdin",
+    ],
 )
 def test_every_other_message_is_one_frame(sent: bytes, frames: list[tuple[str, bytes]]) -> None:
     assert parse(sent) == frames
@@ -109,8 +127,9 @@ def test_every_other_message_is_one_frame(sent: bytes, frames: list[tuple[str, b
         lambda: wire.command(["x" * (PAYLOAD_MAX + 1)], {}, "/"),
         lambda: wire.command([], {"K": "x" * PAYLOAD_MAX}, "/"),
         lambda: wire.file("x" * PAYLOAD_MAX, b""),
+        lambda: wire.preload("x" * (PAYLOAD_MAX + 1)),
     ],
-    ids=["stdin", "arg", "variable", "path"],
+    ids=["stdin", "arg", "variable", "path", "step"],
 )
 def test_no_frame_is_sent_that_init_would_refuse(send: Callable[[], bytes]) -> None:
     with pytest.raises(ValueError, match="a frame holds 65536 bytes, not "):
@@ -120,9 +139,11 @@ def test_no_frame_is_sent_that_init_would_refuse(send: Callable[[], bytes]) -> N
 # --- What comes in: in order --------------------------------------------------------------------------
 
 READY = frame("R", b"pid=1\nuid=10001\nroot=ro,nosuid\ncap_eff=0\n")
-EXIT = frame("W", struct.pack("<BBQQQQI", 0, 3, 1_500_000, 200_000, 50_000, 4096, 1))
-KILLED = frame("W", struct.pack("<BBQQQQI", 1, 9, 0, 0, 0, 0, 0))
+EXIT = frame("W", struct.pack("<BBQQQI", 0, 3, 1_500_000, 250_000, 4096, 1))
+KILLED = frame("W", struct.pack("<BBQQQI", 1, 9, 0, 0, 0, 0))
+CLEAN = frame("C")
 DONE = frame("Z")
+PRELOADED = frame("P")
 FAILED = frame("!", b"no /code")
 
 
@@ -135,7 +156,7 @@ def file_out(path: bytes, *pieces: bytes, mode: int = 0o644) -> bytes:
 
 
 STORY = [
-    READY,
+    PRELOADED,
     frame("O", b"out\xc3"),
     frame("E", b"err"),
     frame("A", struct.pack("<I", 7)),
@@ -151,7 +172,7 @@ STORY = [
     DONE,
 ]
 EVENTS: list[Event] = [
-    Ready({"pid": "1", "uid": "10001", "root": "ro,nosuid", "cap_eff": "0"}),
+    Preloaded(),
     Wrote("stdout", b"out\xc3"),
     Wrote("stderr", b"err"),
     Acknowledged(7),
@@ -168,15 +189,55 @@ EVENTS: list[Event] = [
 ]
 
 
+def running(before: bytes = READY, *, files_bytes: int = 1000) -> Decoder:
+    """A decoder of what comes after GO."""
+    decoder = Decoder()
+    decoder.feed(before)
+    decoder.expect_run(files_bytes=files_bytes)
+    return decoder
+
+
 def decode(pieces: Iterable[bytes], *, files_bytes: int = 1000) -> list[Event]:
-    decoder = Decoder(files_bytes=files_bytes)
+    """The events of a run."""
+    decoder = running(files_bytes=files_bytes)
     return [event for piece in pieces for event in decoder.feed(piece)]
 
 
 def test_a_whole_run_is_told_in_its_order() -> None:
-    decoder = Decoder(files_bytes=6)
+    decoder = Decoder()
+    assert decoder.feed(READY) == [Ready({"pid": "1", "uid": "10001", "root": "ro,nosuid", "cap_eff": "0"})]
+    assert decoder.feed(PRELOADED * 2) == [Preloaded(), Preloaded()]
+    decoder.expect_run(files_bytes=6)
     assert decoder.feed(b"".join(STORY)) == EVENTS
     assert decoder.over
+
+
+def test_runs_are_told_one_after_the_other_each_with_its_own_bounds() -> None:
+    decoder = running(files_bytes=6)
+    for _ in range(3):
+        assert decoder.feed(b"".join(STORY[:-1]) + CLEAN) == [*EVENTS[:-1], Clean()]
+        assert not decoder.over
+        assert decoder.feed(PRELOADED) == [Preloaded()]
+        decoder.expect_run(files_bytes=6)
+    with pytest.raises(ProtocolViolation, match="nobody asked for"):
+        decoder.feed(EXIT + file_out(b"a", b"1234567"))
+
+
+def test_a_file_that_a_run_left_last_is_told_before_it_is_clean() -> None:
+    assert decode([EXIT, file_out(b"a", b"x"), CLEAN])[1:] == [FileOut(b"a", 0o644, b"x"), Clean()]
+
+
+@pytest.mark.parametrize(
+    "before", [[], [READY, b""], [READY, b"", EXIT], [READY, b"", EXIT, DONE], [READY, FAILED]]
+)
+def test_a_run_is_expected_only_when_one_can_be_started(before: list[bytes]) -> None:
+    decoder = Decoder()
+    for piece in before:
+        if not piece:
+            decoder.expect_run(files_bytes=0)
+        decoder.feed(piece)
+    with pytest.raises(ValueError, match="no run to expect"):
+        decoder.expect_run(files_bytes=0)
 
 
 def test_a_run_fed_byte_by_byte_is_the_same_run() -> None:
@@ -202,7 +263,7 @@ LEFT = st.builds(
     st.binary(max_size=9),
 )
 STREAMS = st.builds(
-    lambda run, end, left: b"".join([READY, *run, end, *left, DONE]),
+    lambda run, end, left: b"".join([*run, end, *left, DONE]),
     st.lists(OUTPUT | SMALL, max_size=8),
     st.sampled_from([EXIT, KILLED]),
     st.lists(LEFT, max_size=8),
@@ -224,20 +285,30 @@ def test_any_run_is_the_same_however_it_is_cut(stream: bytes, sizes: list[int]) 
 
 @pytest.mark.parametrize("ending", [DONE, FAILED], ids=["done", "failed"])
 def test_a_decoder_is_over_after_the_last_event_and_not_before(ending: bytes) -> None:
-    decoder = Decoder(files_bytes=0)
-    decoder.feed(READY + EXIT + ending[:-1])
+    decoder = running()
+    decoder.feed(EXIT + ending[:-1])
     assert not decoder.over
     decoder.feed(ending[-1:])
     assert decoder.over
 
 
-@pytest.mark.parametrize("before", [[], [READY], [READY, EXIT]], ids=["at once", "in the run", "after exit"])
-def test_init_may_fail_at_any_time(before: list[bytes]) -> None:
-    assert decode([*before, frame("!", b"pipe: \xff\n")])[-1] == Failed("pipe: \ufffd\n")
+def decoders() -> dict[str, Decoder]:
+    """One in each state in which something may come."""
+    idle = Decoder()
+    idle.feed(READY)
+    ended = running()
+    ended.feed(EXIT)
+    return {"before READY": Decoder(), "before GO": idle, "before EXIT": running(), "after EXIT": ended}
+
+
+def test_init_may_fail_at_any_time() -> None:
+    for decoder in decoders().values():
+        assert decoder.feed(frame("!", b"pipe: \xff\n"))[-1] == Failed("pipe: \ufffd\n")
+        assert decoder.over
 
 
 def test_a_file_that_init_failed_in_the_middle_of_is_not_told_as_whole() -> None:
-    events = decode([READY, EXIT, file_out(b"a", b"half"), FAILED])
+    events = decode([EXIT, file_out(b"a", b"half"), FAILED])
     assert not [event for event in events if isinstance(event, FileOut)]
 
 
@@ -248,19 +319,19 @@ def test_a_file_that_init_failed_in_the_middle_of_is_not_told_as_whole() -> None
 def test_an_end_is_an_exit_code_or_a_signal(
     payload: tuple[int, int], code: int | None, signal: int | None
 ) -> None:
-    [_, event] = decode([READY, frame("W", struct.pack("<BBQQQQI", *payload, 0, 0, 0, 0, 0))])
+    [event] = decode([frame("W", struct.pack("<BBQQQI", *payload, 0, 0, 0, 0))])
     assert event == Exited(code, signal, wall_s=0, cpu_s=0, memory_peak_bytes=0, oom_kills=0)
 
 
 @given(st.binary())
 def test_any_posture_at_all_can_be_read(payload: bytes) -> None:
-    [event] = decode([frame("R", payload)])
+    [event] = Decoder().feed(frame("R", payload))
     assert isinstance(event, Ready)
     assert all("=" not in key for key in event.posture)
 
 
 def test_a_posture_cannot_be_changed_once_it_is_read() -> None:
-    [event] = decode([READY])
+    [event] = Decoder().feed(READY)
     assert isinstance(event, Ready)
     assert not hasattr(event.posture, "__setitem__")
 
@@ -269,45 +340,65 @@ def test_a_posture_cannot_be_changed_once_it_is_read() -> None:
 
 SKIP = frame("S", b"\x03big")
 OUT = frame("O", b"x")
+ALL = (READY, PRELOADED, OUT, frame("E"), dropped(1, 1), frame("A", bytes(4)), EXIT, file_out(b"a"), SKIP,
+       frame("D"), CLEAN, DONE, FAILED)  # fmt: skip
+ALLOWED = {
+    "before READY": (READY, FAILED),
+    "before GO": (PRELOADED, FAILED),
+    "before EXIT": (PRELOADED, OUT, frame("E"), dropped(1, 1), frame("A", bytes(4)), EXIT, FAILED),
+    "after EXIT": (frame("A", bytes(4)), file_out(b"a"), SKIP, CLEAN, DONE, FAILED),
+}
+
+
+@pytest.mark.parametrize("state", ALLOWED)
+def test_every_state_takes_its_frames_and_no_others(state: str) -> None:
+    for piece in ALL:
+        decoder = decoders()[state]
+        if piece in ALLOWED[state]:
+            decoder.feed(piece)
+        else:
+            with pytest.raises(ProtocolViolation):
+                decoder.feed(piece)
+
+
+@pytest.mark.parametrize("last", [DONE, FAILED], ids=["done", "failed"])
+def test_nothing_comes_after_the_last_event(last: bytes) -> None:
+    for piece in ALL:
+        decoder = running()
+        decoder.feed(EXIT + last)
+        with pytest.raises(ProtocolViolation):
+            decoder.feed(piece)
 
 
 @pytest.mark.parametrize(
     "stream",
     [
-        [OUT], [EXIT], [DONE], [frame("A", bytes(4))], [frame("D")], [file_out(b"a")], [SKIP],
-        [READY, READY], [READY, DONE], [READY, file_out(b"a")], [READY, SKIP], [READY, frame("D", b"x")],
-        [READY, EXIT, OUT], [READY, EXIT, frame("E")], [READY, EXIT, dropped(1, 1)],
-        [READY, EXIT, EXIT], [READY, EXIT, KILLED], [READY, EXIT, READY],
-        [READY, EXIT, frame("D", b"x")], [READY, EXIT, frame("D")],
-        [READY, EXIT, file_out(b"a", b"x"), SKIP, frame("D", b"y")],
-        [READY, EXIT, file_out(b"a"), frame("A", bytes(4)), frame("D", b"y")],
-        *[[READY, EXIT, DONE, late] for late in (READY, OUT, EXIT, DONE, FAILED, SKIP, file_out(b"a"),
-        frame("D"))],
-        *[[FAILED, late] for late in (READY, OUT, EXIT, DONE, FAILED)],
-        [READY, FAILED, EXIT],
+        [EXIT, file_out(b"a", b"x"), SKIP, frame("D", b"y")],
+        [EXIT, file_out(b"a"), frame("A", bytes(4)), frame("D", b"y")],
+        [EXIT, CLEAN, OUT],
+        [EXIT, CLEAN, CLEAN],
+        [EXIT, CLEAN, DONE],
     ],
-)  # fmt: skip
+)
 def test_what_is_out_of_order_is_a_violation(stream: list[bytes]) -> None:
-    decoder = Decoder(files_bytes=1000)
+    decoder = running()
     for piece in stream[:-1]:
         decoder.feed(piece)
     with pytest.raises(ProtocolViolation):
         decoder.feed(stream[-1])
 
 
-@pytest.mark.parametrize("before", [b"", READY, READY + EXIT], ids=["at once", "in the run", "after exit"])
-def test_an_unknown_frame_is_a_violation(before: bytes) -> None:
-    for kind in set(range(256)) - set(b"ROEXAWFDSZ!"):
-        decoder = Decoder(files_bytes=0)
-        decoder.feed(before)
-        with pytest.raises(ProtocolViolation):
-            decoder.feed(bytes(4) + bytes([kind]))
+def test_an_unknown_frame_is_a_violation() -> None:
+    for kind in set(range(256)) - set(b"RPOEXAWFDSCZ!"):
+        for decoder in decoders().values():
+            with pytest.raises(ProtocolViolation):
+                decoder.feed(bytes(4) + bytes([kind]))
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        *[frame("W", bytes(size)) for size in (0, 37, 39, 100)],
+        *[frame("W", bytes(size)) for size in (0, 29, 31, 38, 100)],
         *[frame("A", bytes(size)) for size in (0, 3, 5)],
         *[frame("X", b"\1" + bytes(size)) for size in (0, 7, 9)],
         frame("X"), dropped(0, 1), dropped(3, 1), dropped(255, 1),
@@ -315,61 +406,65 @@ def test_an_unknown_frame_is_a_violation(before: bytes) -> None:
 )  # fmt: skip
 def test_a_payload_of_the_wrong_size_or_stream_is_a_violation(wrong: bytes) -> None:
     with pytest.raises(ProtocolViolation):
-        decode([READY, wrong])
+        decode([wrong])
 
 
 @pytest.mark.parametrize("payload", [b"", b"\0", b"\0x", b"\x07x", b"\xffx"])
 def test_a_skipped_file_needs_a_known_reason(payload: bytes) -> None:
     with pytest.raises(ProtocolViolation, match="without a known reason"):
-        decode([READY, EXIT, frame("S", payload)])
+        decode([EXIT, frame("S", payload)])
 
 
 @pytest.mark.parametrize("reason", SkipReason)
 def test_every_known_reason_is_told(reason: SkipReason) -> None:
-    assert decode([READY, EXIT, frame("S", bytes([reason]) + b"x")])[-1] == Skipped(b"x", reason)
+    assert decode([EXIT, frame("S", bytes([reason]) + b"x")])[-1] == Skipped(b"x", reason)
 
 
 @pytest.mark.parametrize("payload", [b"", b"\0", b"\xa4\x01\0", b"\xa4\x01\0\0"])
 def test_a_file_needs_a_name(payload: bytes) -> None:
     with pytest.raises(ProtocolViolation, match="a file without a name"):
-        decode([READY, EXIT, frame("F", payload)])
+        decode([EXIT, frame("F", payload)])
 
 
 @pytest.mark.parametrize("last", [SKIP, file_out(b"a")], ids=["skipped", "file"])
 def test_more_files_than_asked_for_are_a_violation(last: bytes) -> None:
-    decoder = Decoder(files_bytes=0)
-    decoder.feed(READY + EXIT + file_out(b"a") * MAX_FILES_OUT + SKIP * (MAX_FILES_OUT + 1))
+    decoder = running()
+    decoder.feed(EXIT + file_out(b"a") * MAX_FILES_OUT + SKIP * (MAX_FILES_OUT + 1))
     with pytest.raises(ProtocolViolation, match="more files than were asked for"):
         decoder.feed(last)
 
 
 def test_more_bytes_of_files_than_asked_for_are_a_violation() -> None:
-    decoder = Decoder(files_bytes=10)
-    decoder.feed(READY + EXIT + file_out(b"a", b"12345") + file_out(b"b", b"12345"))
+    decoder = running(files_bytes=10)
+    decoder.feed(EXIT + file_out(b"a", b"12345") + file_out(b"b", b"12345"))
     decoder.feed(frame("D"))
     with pytest.raises(ProtocolViolation, match="nobody asked for"):
         decoder.feed(frame("D", b"6"))
 
 
 @pytest.mark.parametrize("size", [PAYLOAD_MAX + 1, 2**31, 2**32 - 1])
-@pytest.mark.parametrize("kind", "ROEXAWFDSZ!")
+@pytest.mark.parametrize("kind", "RPOEXAWFDSCZ!")
 def test_a_frame_too_big_is_refused_before_its_payload_comes(kind: str, size: int) -> None:
     with pytest.raises(ProtocolViolation, match=f"a frame of {size} bytes"):
-        decode([struct.pack("<I", size) + kind.encode()])
+        Decoder().feed(struct.pack("<I", size) + kind.encode())
 
 
 def test_a_frame_of_exactly_the_limit_is_taken() -> None:
-    assert decode([READY, frame("O", b"x" * PAYLOAD_MAX)])[-1] == Wrote("stdout", b"x" * PAYLOAD_MAX)
+    assert decode([frame("O", b"x" * PAYLOAD_MAX)])[-1] == Wrote("stdout", b"x" * PAYLOAD_MAX)
 
 
 def test_a_frame_out_of_order_is_refused_before_its_payload_comes() -> None:
     with pytest.raises(ProtocolViolation, match="before READY"):
-        decode([frame("O", b"x" * 100)[:HEADER_BYTES]])
+        Decoder().feed(frame("O", b"x" * 100)[:HEADER_BYTES])
 
 
-@given(st.lists(st.sampled_from([*STORY, KILLED, FAILED, SKIP]) | st.binary(max_size=40), max_size=20))
+@given(
+    st.lists(
+        st.sampled_from([*STORY, READY, KILLED, FAILED, SKIP, CLEAN]) | st.binary(max_size=40), max_size=20
+    )
+)
 def test_any_bytes_are_events_or_a_violation_and_little_is_kept(pieces: list[bytes]) -> None:
-    decoder = Decoder(files_bytes=100)
+    decoder = running(files_bytes=100)
     try:
         for piece in pieces:
             decoder.feed(piece)
@@ -381,8 +476,7 @@ def test_any_bytes_are_events_or_a_violation_and_little_is_kept(pieces: list[byt
 
 @given(st.binary())
 def test_any_bytes_after_ready_are_events_or_a_violation(data: bytes) -> None:
-    decoder = Decoder(files_bytes=100)
-    decoder.feed(READY)
+    decoder = running(files_bytes=100)
     try:
         decoder.feed(data)
     except ProtocolViolation:
@@ -392,8 +486,7 @@ def test_any_bytes_after_ready_are_events_or_a_violation(data: bytes) -> None:
 
 @pytest.mark.parametrize("chunk", [1000, 4096, 65536])
 def test_ten_mebibytes_of_endless_frames_leave_one_frame_in_memory(chunk: int) -> None:
-    decoder = Decoder(files_bytes=0)
-    decoder.feed(READY)
+    decoder = running()
     stream = frame("O", b"x" * PAYLOAD_MAX) * 160
     for at in range(0, len(stream), chunk):
         decoder.feed(stream[at : at + chunk])
@@ -402,7 +495,7 @@ def test_ten_mebibytes_of_endless_frames_leave_one_frame_in_memory(chunk: int) -
 
 @pytest.mark.parametrize("junk", [b"\0", b"\xff", b"R", b"\n", b"{"])
 def test_ten_mebibytes_of_junk_are_refused_at_the_first_header(junk: bytes) -> None:
-    decoder = Decoder(files_bytes=0)
+    decoder = Decoder()
     stream = itertools.repeat(junk * 1024, 10 * 1024)
     with pytest.raises(ProtocolViolation):
         list(map(decoder.feed, stream))
@@ -410,15 +503,14 @@ def test_ten_mebibytes_of_junk_are_refused_at_the_first_header(junk: bytes) -> N
 
 
 def test_a_file_is_kept_only_up_to_what_was_asked_for() -> None:
-    decoder = Decoder(files_bytes=PAYLOAD_MAX)
-    decoder.feed(READY + EXIT + file_out(b"a", b"x" * PAYLOAD_MAX))
+    decoder = running(files_bytes=PAYLOAD_MAX)
+    decoder.feed(EXIT + file_out(b"a", b"x" * PAYLOAD_MAX))
     with pytest.raises(ProtocolViolation):
         decoder.feed(frame("D", b"x" * PAYLOAD_MAX))
 
 
 def storm_s(count: int) -> float:
-    decoder = Decoder(files_bytes=0)
-    decoder.feed(READY)
+    decoder = running()
     storm = frame("O") * count
     start = time.process_time()
     assert len(decoder.feed(storm)) == count

@@ -25,8 +25,12 @@ class Channel(Protocol):
     async def oom_event(self, wait_s: float) -> bool:
         """Whether the engine reported an out-of-memory kill in this sandbox, waiting for it so long."""
 
-    async def destroy(self) -> None:
-        """End the sandbox if it is not over, and let go of the channel. May be called again."""
+    async def destroy(self, *, ended: bool = False) -> None:
+        """End the sandbox, let go of the channel, and wait until it is gone. May be called again.
+
+        Args:
+            ended: init said that it has ended, so the sandbox is about to go by itself.
+        """
 
 
 class Engine(Protocol):

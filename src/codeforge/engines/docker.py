@@ -123,7 +123,7 @@ class DockerEngine:
             self.in_background(launching.result().destroy())
 
     def forget(self, channel: DockerChannel) -> None:
-        """The channel's container is gone."""
+        """The channel's container is gone, and nothing of the channel is left."""
         self._channels.pop(channel.id, None)
 
     async def close(self) -> None:
@@ -212,7 +212,6 @@ class DockerChannel:
             self._oom.set()
         elif action == "destroy":
             self._gone.set()
-            self._engine.forget(self)
 
     async def open(self) -> None:
         """Attach, and start without waiting: what is written now is there when init starts."""
@@ -262,26 +261,21 @@ class DockerChannel:
                 await asyncio.wait_for(self._oom.wait(), wait_s)
         return self._oom.is_set()
 
-    async def destroy(self) -> None:
+    async def destroy(self, *, ended: bool = False) -> None:
         """See ``Channel.destroy``. Once begun it goes on, whatever becomes of who asked."""
         if self._destroying is None:
-            self._destroying = self._engine.in_background(self._destroy())
+            self._destroying = self._engine.in_background(self._destroy(ended or self._ended))
         await asyncio.shield(self._destroying)
 
-    async def _destroy(self) -> None:
-        if self._ended and not self._gone.is_set():
-            # init has ended by itself and the daemon is about to remove the container.
-            self._engine.in_background(self._remove_in_time())
-        else:
-            await self._remove()
-        with contextlib.suppress(AssertionError, aiohttp.ClientError):
+    async def _destroy(self, ended: bool) -> None:
+        with contextlib.suppress(OSError, AssertionError, aiohttp.ClientError):
             await self._stream.close()
-
-    async def _remove_in_time(self) -> None:
-        try:
-            await asyncio.wait_for(self._gone.wait(), REMOVAL_GRACE_S)
-        except TimeoutError:
+        if ended:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._gone.wait(), REMOVAL_GRACE_S)
+        if not self._gone.is_set():
             await self._remove()
+        self._engine.forget(self)
 
     async def _remove(self) -> None:
         if self._starting is not None:
@@ -290,4 +284,3 @@ class DockerChannel:
         with contextlib.suppress(HostFailure), docker_errors():
             async with asyncio.timeout(API_TIMEOUT_S):
                 await self._container.delete(force=True)
-        self._engine.forget(self)

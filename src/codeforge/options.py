@@ -1,0 +1,36 @@
+"""Keyword arguments that several functions hand on, as types."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from typing import TypedDict
+
+from codeforge.languages import Language
+
+
+class ExecutorOptions(TypedDict, total=False):
+    """The keyword arguments of ``CodeExecutor`` after the three defaults."""
+
+    images: Mapping[str, str] | None
+    languages: Iterable[Language]
+    docker_host: str | None
+    max_output_bytes: int
+    max_files_bytes: int
+    max_sandboxes: int
+    max_warm: int
+    warm_memory: str | int
+    max_waiting: int
+
+
+class RequestOptions(TypedDict, total=False):
+    """The fields of ``ExecutionRequest`` after ``code`` and ``language``."""
+
+    timeout: float | None
+    memory_limit: str | int | None
+    network_enabled: bool
+    env_vars: Mapping[str, str] | None
+    stdin: str | bytes | AsyncIterable[bytes] | None
+    args: Sequence[str]
+    files: Mapping[str, str | bytes] | None
+    cpu_quota: int | None
+    type_check: bool
