@@ -1,18 +1,33 @@
-"""Progress of pulls and builds, shown on stderr: a bar on a terminal, else a line for what matters."""
+"""Progress of pulls, builds and batches, shown on stderr: on a terminal a bar, else only what matters."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from codeforge.images.store import OnStep, Step
 
 SIGN_OF_LIFE_S = 10.0
+
+RATE_OVER_S = 600.0
+"""How far back the time that is left is estimated from: programs may take minutes each."""
+
+OnCount: TypeAlias = Callable[[int, str], object]
+"""Takes how many are done, and what to say of them."""
 
 
 @contextlib.contextmanager
@@ -29,6 +44,22 @@ def steps(on_step: OnStep | None = None) -> Iterator[OnStep]:
     columns = (name, BarColumn(), TimeElapsedColumn(), what)
     with Progress(*columns, console=console) as display:
         yield _Bars(display)
+
+
+@contextlib.contextmanager
+def counting(total: Callable[[], int], done: int = 0) -> Iterator[OnCount]:
+    """Something to tell to how many of ``total`` are done, ``done`` of them before: a bar on a terminal.
+
+    ``total`` is only called for a bar.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda done, text: None
+        return
+    columns = (MofNCompleteColumn(), BarColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True, speed_estimate_period=RATE_OVER_S) as display:
+        bar = display.add_task("", total=total(), completed=done)
+        yield lambda done, text: display.update(bar, completed=done, description=text)
 
 
 class _Bars:

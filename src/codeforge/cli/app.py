@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from codeforge._version import __version__
+from codeforge.cli import batch as batch_command
+from codeforge.cli import bench as bench_command
 from codeforge.cli import doctor as doctor_command
 from codeforge.cli import images as image_commands
 from codeforge.cli import run as run_command
@@ -102,6 +105,52 @@ def run(
     raise typer.Exit(asyncio.run(run_command.perform(request, as_json=as_json, max_output=limit)))
 
 
+@app.command(
+    epilog="Examples:\n\n"
+    "  codeforge batch programs.jsonl results.jsonl\n\n"
+    "  codeforge batch programs.jsonl results.jsonl --resume --concurrency 8 --timeout 10\n\n"
+    'A line of IN:  {"id": "a1", "code": "print(input())", "language": "python", "stdin": "hello"}\n\n'
+    "Exit codes: 0 every line ended with status ok, 1 some did not; 2 bad usage, 66 image missing, 69 no "
+    "Docker, 70 sandbox failure or a full disk, 77 no permission, 130 Ctrl-C, 143 SIGTERM. "
+    "After all but 0, 1 and 2 go on with --resume.",
+)
+def batch(
+    source: Annotated[
+        str, typer.Argument(metavar="IN|-", help="Programs, one JSON object a line; - is stdin.")
+    ],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="Gets a JSON object for each line of IN.")],
+    concurrency: Annotated[
+        int | None,
+        typer.Option(min=1, max=10_000, help="How many run at once; default: twice the number of CPUs."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with OUT: run only the lines that it has no result of.")
+    ] = False,
+    max_runs_per_sandbox: Annotated[
+        int,
+        typer.Option(min=1, max=1_000_000, help="How many programs may use one sandbox, one after another."),
+    ] = 1,
+    language: Annotated[str, typer.Option("--language", "-l", help="For lines that say none.")] = "python",
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds, for lines that say nothing; default 30.")
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="Memory limit, for lines that say nothing; default 512m.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the summary as one JSON document on stdout.")
+    ] = False,
+) -> None:
+    """Run a file of programs, and write each result as it ends; what broke off can go on."""
+    options = batch_command.Options(
+        concurrency=concurrency,
+        max_runs_per_sandbox=max_runs_per_sandbox,
+        defaults={"language": language, "timeout": timeout, "memory_limit": memory},
+        resume=resume,
+    )
+    raise typer.Exit(batch_command.perform(source, target, options, as_json=as_json))
+
+
 @app.command(epilog="Example:  codeforge languages --json")
 def languages(as_json: AsJson = False) -> None:
     """List the languages, and the image each one runs in."""
@@ -120,3 +169,25 @@ def languages(as_json: AsJson = False) -> None:
 def doctor(as_json: AsJson = False) -> None:
     """Check the engine, the images and a real run in each language; say what to do next."""
     raise typer.Exit(asyncio.run(doctor_command.perform(as_json=as_json)))
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "  codeforge bench\n\n"
+    "  codeforge bench python --seconds 20 --chart hello.svg\n\n"
+    "  codeforge bench --json > figures.json\n\n"
+    "Exit codes: 0 measured; 2 bad usage, 66 image missing, 69 no Docker, 70 sandbox failure, "
+    "77 no permission.",
+)
+def bench(
+    languages: Annotated[
+        list[str] | None, typer.Argument(metavar="[LANG]...", help="Default: those whose image is here.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="How long to measure, about.")] = 60,
+    chart: Annotated[
+        Path | None, typer.Option(metavar="FILE.svg", help="Draw the first language's times, too.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure this machine: cold, warm and reused sandboxes beside docker run and the bare interpreter."""
+    raise typer.Exit(bench_command.perform(languages or [], seconds=seconds, as_json=as_json, chart=chart))

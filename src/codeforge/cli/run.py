@@ -9,8 +9,8 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path, PurePosixPath
 
-from codeforge.cli.terminal import Passage, complain, print_json
-from codeforge.errors import InvalidRequest
+from codeforge.cli.terminal import EXIT_SIGNAL_BASE, Passage, complain, print_json
+from codeforge.errors import ExecutorClosed, InvalidRequest
 from codeforge.executor import CodeExecutor
 from codeforge.languages import LANGUAGES
 from codeforge.request import ExecutionRequest
@@ -21,7 +21,6 @@ _SUFFIXES = {row.suffix: row.name for row in LANGUAGES} | {".mjs": "javascript",
 EXIT_TIMEOUT = 124
 EXIT_OUTPUT_LIMIT = 123
 EXIT_OUT_OF_MEMORY = 137
-EXIT_SIGNAL_BASE = 128
 EXIT_BROKEN_PIPE = 141
 
 
@@ -47,12 +46,16 @@ def read_program(name: str) -> str:
         InvalidRequest: it cannot be read, or is not UTF-8.
     """
     try:
-        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        data = _read_stdin() if name == "-" else Path(name).read_bytes()
         return data.decode("utf-8-sig" if data.startswith(b"\xef\xbb\xbf") else "utf-8")
     except OSError as error:
         raise InvalidRequest(f"cannot read {name}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"{name} is not UTF-8 text: {error}") from error
+
+
+def _read_stdin() -> bytes:
+    return sys.stdin.buffer.read() if sys.stdin else b""  # a closed one is an empty one
 
 
 def language_of(name: str, asked: str | None) -> str:
@@ -147,7 +150,7 @@ async def perform(request: ExecutionRequest, *, as_json: bool, max_output: int) 
 async def _perform(request: ExecutionRequest, *, as_json: bool, max_output: int) -> int:
     passages = {"stdout": Passage(sys.stdout), "stderr": Passage(sys.stderr)}
     async with (
-        CodeExecutor(max_output_bytes=max_output) as executor,
+        CodeExecutor(max_output_bytes=max_output, max_warm=0) as executor,
         contextlib.aclosing(executor.events(request)) as events,
     ):
         async for event in events:
@@ -155,7 +158,7 @@ async def _perform(request: ExecutionRequest, *, as_json: bool, max_output: int)
                 return _conclude(event.result, as_json=as_json)
             if not as_json:
                 passages[event.stream].write(event.text, event.data)
-    return EXIT_SIGNAL_BASE
+    raise ExecutorClosed("the executor was closed during the run")
 
 
 def _conclude(result: ExecutionResult, *, as_json: bool) -> int:

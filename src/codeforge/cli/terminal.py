@@ -15,6 +15,9 @@ _UNSAFE = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]"
 )
 
+EXIT_SIGNAL_BASE = 128
+"""As shells have it: ended by signal N is 128 + N."""
+
 
 def harmless(text: str) -> str:
     r"""The text with everything that a terminal might obey written out: ESC becomes ``\x1b``.

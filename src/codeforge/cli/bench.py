@@ -1,0 +1,134 @@
+"""``codeforge bench``: how fast this machine runs programs, beside what else could run them here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from codeforge.bench.figures import Table
+from codeforge.bench.measure import (
+    COLD,
+    Program,
+    Way,
+    beside_warm,
+    circumstances,
+    interleaved,
+    load,
+    references,
+    run_fresh,
+    sustained,
+    within,
+)
+from codeforge.bench.report import draw, grid
+from codeforge.cli.terminal import print_json
+from codeforge.errors import ImageNotFound, InvalidRequest
+from codeforge.executor import CodeExecutor
+from codeforge.languages import Language
+
+HELLO = b"hello\n"
+LATENCY_SHARE = 0.5
+"""Of the time for a language; the rest is for throughput."""
+
+MIN_SECONDS, MAX_SECONDS = 1, 3600
+
+
+def perform(names: Sequence[str], *, seconds: float, as_json: bool, chart: Path | None) -> int:
+    """Measure, print, and the exit code."""
+    if not MIN_SECONDS <= seconds <= MAX_SECONDS:
+        raise InvalidRequest(f"--seconds must be between {MIN_SECONDS} and {MAX_SECONDS}, not {seconds:g}")
+    if chart is not None and not (chart.suffix == ".svg" and chart.parent.is_dir()):
+        raise InvalidRequest(f"--chart: {chart} is not the name of an SVG file in a folder that is there")
+    tables, about = asyncio.run(_measure(names, seconds))
+    if as_json:
+        print_json({"circumstances": about, "tables": [table.to_dict() for table in tables]})
+    else:
+        _print(tables, about)
+    if chart is not None:
+        try:
+            chart.write_text(draw(tables[0], about), encoding="utf-8")
+        except OSError as error:
+            raise InvalidRequest(f"--chart: cannot write {chart}: {error.strerror}") from error
+    return 0
+
+
+async def _measure(names: Sequence[str], seconds: float) -> tuple[list[Table], dict[str, str]]:
+    before, tables = load(), []
+    async with CodeExecutor(max_warm=0) as cold:
+        about = circumstances(await cold.engine_info())
+        programs = [Program(row, row.smoke, HELLO) for row in await present(cold, names)]
+        share = seconds / len(programs)
+        with _progress(2 * len(programs)) as step:
+            for program in programs:
+                step(f"{program.language.name}: call to result")
+                tables.append(await latency(cold, program, share * LATENCY_SHARE))
+                step(f"{program.language.name}: {callers()} callers")
+                tables.append(await throughput(program, share * (1 - LATENCY_SHARE)))
+    return tables, about | {"load_before": before, "load_after": load()}
+
+
+async def present(executor: CodeExecutor, names: Sequence[str]) -> list[Language]:
+    """The languages to measure: those that were named, else those whose image is on this machine."""
+    rows = [executor.languages.find(name) for name in names] or list(executor.languages)
+    there = [row for row in rows if await executor.images.find(row.image) is not None]
+    missing = [row.image for row in rows if row not in there]
+    if missing and (names or not there):
+        raise ImageNotFound(
+            f"not on this machine: {', '.join(missing)}\nHave the images ready first: codeforge images pull"
+        )
+    return there
+
+
+async def latency(cold: CodeExecutor, program: Program, seconds: float) -> Table:
+    """From the call to the result, one caller."""
+    others = [*references(program), Way(COLD, functools.partial(run_fresh, cold, program))]
+    async with CodeExecutor() as warm:
+        series = await beside_warm(program, others, within(seconds, least=1, most=40), warm, warm_up=False)
+    counted = tuple(dataclasses.replace(each, values=_counted(each.values)) for each in series)
+    return Table(f"hello in {program.language.name}, from the call to the result", counted)
+
+
+def _counted(values: tuple[float, ...]) -> tuple[float, ...]:
+    """Without the first, which filled caches and connected, unless there is hardly another."""
+    return values[1:] if len(values) > 2 else values
+
+
+async def throughput(program: Program, seconds: float) -> Table:
+    """Runs a second, many callers, each way in a slice of the time."""
+    ways = list(sustained(program, callers(), seconds / 3))
+    series = await interleaved(ways, range(1), warm_up=False)
+    return Table(f"hello in {program.language.name}, {callers()} callers at once", series)
+
+
+def callers() -> int:
+    """So many keep the machine busy; more would only wait for each other."""
+    return 2 * (os.cpu_count() or 1)
+
+
+@contextlib.contextmanager
+def _progress(steps: int) -> Iterator[Callable[[str], None]]:
+    """A bar on stderr where that is a terminal; call it at the start of each step."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as display:
+        bar = display.add_task("", total=steps, completed=-1)
+
+        def step(name: str) -> None:
+            display.update(bar, description=name, advance=1)
+
+        yield step
+
+
+def _print(tables: Sequence[Table], about: Mapping[str, str]) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(", ".join(f"{key.replace('_', ' ')} {value}" for key, value in about.items()))
+    for table in tables:
+        console.print()
+        console.print(grid(table))

@@ -1,0 +1,297 @@
+"""``codeforge batch``: every line gets one record, whatever is on it and whatever ends the process."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract.support import docker, eventually, sandboxes
+
+BATCH = [sys.executable, "-m", "codeforge", "batch"]
+NO_ENGINE = "unix:///nonexistent"
+GONE_WITHIN_S = 5.0
+STARTED_WITHIN_S = 60.0
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return tmp_path / "in.jsonl"
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out.jsonl"
+
+
+@pytest.fixture
+def _leaves_nothing_behind() -> Iterator[None]:
+    before = sandboxes()
+    yield
+    assert eventually(lambda: sandboxes() <= before, GONE_WITHIN_S), docker("ps", "--all")
+
+
+def batch(*arguments: str | Path, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+    command = [*BATCH, *map(str, arguments)]
+    return subprocess.run(
+        command, input=stdin, capture_output=True, text=True, env={**os.environ, **env}, timeout=240
+    )
+
+
+def write(path: Path, *programs: Any) -> None:
+    path.write_text("".join(json.dumps(program) + "\n" for program in programs))
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    """The whole records that are there: the last line may be on its way."""
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def by_line(path: Path) -> dict[int, dict[str, Any]]:
+    found = records(path)
+    assert len({record["line"] for record in found}) == len(found)
+    return {record["line"]: record for record in found}
+
+
+def test_help_has_examples_and_exit_codes() -> None:
+    shown = batch("--help").stdout
+    assert "Examples:" in shown
+    assert "--resume" in shown
+    assert "143" in shown
+    assert "\x1b" not in shown
+
+
+@pytest.mark.docker
+def test_programs_of_all_languages_and_fates_each_get_their_record(source: Path, out: Path) -> None:
+    write(
+        source,
+        {"id": "py", "code": "import sys; print(input(), sys.argv[1:])", "stdin": "in", "args": ["x"]},
+        {"id": 2, "code": "console.log(require('fs').readFileSync('b').length)", "language": "js",
+         "files_base64": {"b": "/wA="}},
+        {"id": None, "code": "const x: number = 1; console.log(x)", "language": "typescript"},
+        {"id": True, "code": "import os; os.write(1, b'\\xff'); open('o', 'wb').write(b'A'); os._exit(3)"},
+        {"code": "import time; time.sleep(60)", "timeout": 0.5},
+    )  # fmt: skip
+    done = batch(source, out)
+    found = by_line(out)
+    assert [found[number]["id"] for number in range(1, 6)] == ["py", 2, None, True, None]
+    assert [found[number]["status"] for number in range(1, 6)] == ["ok", "ok", "ok", "error", "timeout"]
+    assert [found[number]["stdout"] for number in (1, 2, 3)] == ["in ['x']\n", "2\n", "1\n"]
+    assert (found[4]["exit_code"], found[4]["stdout_base64"], found[4]["files"]) == (3, "/w==", {"o": "QQ=="})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("5 lines: 3 ok, 1 error, 1 timeout; ")
+    assert "\x1b" not in done.stderr
+
+
+@pytest.mark.docker
+def test_a_bad_line_is_a_record_and_stops_nothing(source: Path, out: Path) -> None:
+    source.write_bytes(
+        b"nonsense\n"
+        b"\n"
+        b'{"id": 7, "code": "1", "tiemout": 3}\n'
+        b'{"id": 8, "code": "1", "language": "pyton"}\n'
+        b'{"id": 9, "code": "1", "timeout": -1}\n'
+        b'{"code": "\xff"}\n'
+        b'{"id": [1], "code": "1"}\n'
+        b'{"id": "last", "code": "print(6 * 7)"}'
+    )
+    assert batch(source, out, "--json").returncode == 1
+    found = by_line(out)
+    assert set(found) == {1, 3, 4, 5, 6, 7, 8}
+    assert found[8]["stdout"] == "42\n"
+    errors = {number: (record["id"], record["error"]) for number, record in found.items() if number < 8}
+    assert {number: (name, error["type"]) for number, (name, error) in errors.items()} == {
+        1: (None, "InvalidRequest"),
+        3: (7, "InvalidRequest"),
+        4: (8, "UnknownLanguage"),
+        5: (9, "InvalidRequest"),
+        6: (None, "InvalidRequest"),
+        7: (None, "InvalidRequest"),
+    }
+    assert "'tiemout'" in errors[3][1]["message"]
+    assert "Did you mean 'timeout'" in errors[3][1]["message"]
+
+
+@pytest.mark.docker
+def test_options_are_for_lines_that_say_nothing_and_json_sums_up(source: Path, out: Path) -> None:
+    write(
+        source,
+        {"code": "setTimeout(() => {}, 60000)"},
+        {"code": "print(1)", "language": "python", "timeout": 9},
+    )
+    done = batch(source, out, "--language", "js", "--timeout", "0.5", "--memory", "256m", "--json")
+    summary = json.loads(done.stdout)
+    assert summary["by_fate"] == {"ok": 1, "timeout": 1}
+    assert (summary["complete"], summary["lines"], summary["lines_before"]) == (True, 2, 0)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.docker
+def test_all_ok_is_exit_code_0_and_a_pipe_can_be_the_input_and_gone_on_with(out: Path) -> None:
+    lines = '{"code": "print(1)"}\n{"code": "print(2)"}\n'
+    assert batch("-", out, stdin=lines).returncode == 0
+    lines += '{"code": "print(3)"}'
+    done = batch("-", out, "--resume", "--json", stdin=lines)
+    assert (done.returncode, json.loads(done.stdout)["runs"]) == (0, 1)
+    assert [record["stdout"] for record in records(out)[2:]] == ["3\n"]
+
+
+@pytest.mark.docker
+def test_after_kill_9_every_line_gets_one_record_and_nothing_finished_runs_again(
+    source: Path, out: Path
+) -> None:
+    others = sandboxes()
+    write(source, *({"id": n, "code": f"import time; time.sleep(0.3); print({n})"} for n in range(1, 17)))
+    with subprocess.Popen([*BATCH, str(source), str(out), "--concurrency", "3"]) as host:
+        assert eventually(lambda: len(records(out)) >= 4, STARTED_WITHIN_S)
+        host.kill()
+    before = records(out)
+    assert 4 <= len(before) < 16
+    # What was created and not started yet is swept later.
+    assert eventually(lambda: sandboxes(all_states=False) <= others, GONE_WITHIN_S), docker("ps")
+    with out.open("a") as torn:
+        torn.write('{"line": 16, "id": 16, "dig')
+
+    done = batch(source, out, "--resume", "--concurrency", "3", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert records(out)[: len(before)] == before
+    assert {n: (record["id"], record["stdout"]) for n, record in by_line(out).items()} == {
+        n: (n, f"{n}\n") for n in range(1, 17)
+    }
+    summary = json.loads(done.stdout)
+    assert (summary["lines_before"], summary["runs"]) == (len(before), 16 - len(before))
+    assert len({record["container_id"] for record in records(out)}) == 16
+
+    # All is done: not even an engine is needed.
+    again = batch(source, out, "--resume", "--json", DOCKER_HOST=NO_ENGINE)
+    assert (again.returncode, json.loads(again.stdout)["runs"]) == (0, 0)
+
+
+@pytest.mark.docker
+@pytest.mark.usefixtures("_leaves_nothing_behind")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_it_quickly_keeps_what_finished_and_says_how_to_go_on(
+    source: Path, out: Path, number: signal.Signals, code: int
+) -> None:
+    before = sandboxes()
+    write(source, {"code": "print(1)"}, *({"code": "import time; time.sleep(60)"} for _ in range(20)))
+    command = [*BATCH, str(source), str(out), "--concurrency", "3"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as host:
+        assert eventually(lambda: len(records(out)) == 1 and len(sandboxes() - before) >= 3, STARTED_WITHIN_S)
+        host.send_signal(number)
+        assert host.wait(timeout=GONE_WITHIN_S) == code
+        assert host.stderr is not None
+        said = host.stderr.read()
+    assert f"stopped by {number.name}" in said
+    assert f"{out}; the same command with --resume" in said
+    assert "Traceback" not in said
+    assert [record["line"] for record in records(out)] == [1]
+
+
+@pytest.mark.docker
+def test_a_long_row_of_bad_lines_keeps_no_program_from_its_deadline(source: Path, out: Path) -> None:
+    sleeper = {"code": "import time; time.sleep(0.3)", "timeout": 1}
+    write(source, {"code": ""}, sleeper, *({"kode": n} for n in range(25_000)))
+    done = batch(source, out, "--json", "--concurrency", "2")
+    assert json.loads(done.stdout)["by_fate"] == {"ok": 2, "invalid": 25_000}
+
+
+@pytest.mark.docker
+def test_on_a_terminal_there_is_a_bar(source: Path, out: Path) -> None:
+    write(source, *({"code": "print(1)"} for _ in range(3)))
+    ours, theirs = pty.openpty()
+    with subprocess.Popen([*BATCH, str(source), str(out)], stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        while piece := _read(ours):
+            shown += piece
+        assert process.wait(STARTED_WITHIN_S) == 0
+    os.close(ours)
+    assert b"/3" in shown
+    assert b"3 lines: 3 ok; " in shown
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # what Linux says once nobody holds the other end any more
+        return b""
+
+
+def test_without_an_engine_it_stops_keeps_what_there_is_and_says_how_to_go_on(
+    source: Path, out: Path
+) -> None:
+    write(source, "bad", {"code": "print(1)"})
+    done = batch(source, out, DOCKER_HOST=NO_ENGINE)
+    assert done.returncode == 69
+    assert "Docker is not available. Install Docker to use sandboxed execution." in done.stderr
+    assert "--resume" in done.stderr
+    assert "1 line: 1 invalid;" in done.stderr
+    assert [record["line"] for record in records(out)] == [1]
+
+
+@pytest.mark.parametrize("options", [[], ["--resume"]], ids=["anew", "resume"])
+def test_an_output_that_another_process_writes_is_refused(
+    source: Path, out: Path, options: list[str]
+) -> None:
+    write(source, {"code": "print(1)"})
+    with out.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        done = batch(source, out, *options, DOCKER_HOST=NO_ENGINE)
+    assert done.returncode == 2
+    assert "is being written by another process" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "is there already; go on with it by --resume, or name another file"),
+        (["--resume"], "line 1: this is not a record of a batch; nothing was touched"),
+    ],
+)
+def test_an_output_that_is_not_ours_is_refused_and_not_touched(
+    source: Path, out: Path, options: list[str], said: str
+) -> None:
+    write(source, {"code": "print(1)"})
+    out.write_text("precious\ntext")
+    done = batch(source, out, *options, DOCKER_HOST=NO_ENGINE)
+    assert (done.returncode, out.read_text()) == (2, "precious\ntext")
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--language", "pyton"], "Did you mean 'python'"),
+        (["--timeout", "0"], "timeout must be a number"),
+        (["--memory", "lots"], "must look like '512m'"),
+        (["--concurrency", "0"], "--concurrency"),
+        (["--max-runs-per-sandbox", "0"], "--max-runs-per-sandbox"),
+    ],
+)
+def test_mistakes_exit_with_2_and_make_no_output(
+    source: Path, out: Path, options: list[str], said: str
+) -> None:
+    write(source, {"code": "print(1)"})
+    done = batch(source, out, *options, DOCKER_HOST=NO_ENGINE)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not out.exists()
+
+
+def test_an_input_that_is_not_there_makes_no_output(tmp_path: Path, out: Path) -> None:
+    done = batch(tmp_path / "nosuch", out, DOCKER_HOST=NO_ENGINE)
+    assert done.returncode == 2
+    assert "cannot read" in done.stderr
+    assert not out.exists()
