@@ -22,9 +22,11 @@ images: .venv ## have an engine, and the three images
 	@scripts/engine.sh
 	@$(BIN)/codeforge images build
 
-bench: images ## measure: cold start against docker run, and HumanEval
+bench: images ## measure: warm, reused and cold runs beside docker run and other libraries
+	@$(BIN)/python benchmarks/warm.py
+	@if [ -n "$$CODEFORGE_DATA" ]; then $(BIN)/python benchmarks/humaneval.py; \
+	else echo "HumanEval is left out: CODEFORGE_DATA names no folder with its data"; fi
 	@$(BIN)/python benchmarks/cold.py
-	@$(BIN)/python benchmarks/humaneval.py
 
 lock: ## resolve the dependencies again (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \

@@ -1,6 +1,8 @@
 """HumanEval's 164 problems, their own solutions and tests, through the sandbox.
 
-.venv/bin/python benchmarks/humaneval.py [--concurrency 4] [--data HumanEval.jsonl.gz]
+    .venv/bin/python benchmarks/humaneval.py [--concurrency 4] [--data HumanEval.jsonl.gz]
+
+The data is HumanEval.jsonl.gz in the folder that CODEFORGE_DATA names, unless --data names a file.
 """
 
 from __future__ import annotations
@@ -9,16 +11,17 @@ import argparse
 import asyncio
 import gzip
 import json
-import statistics
+import os
 import time
 from pathlib import Path
 
-from measure import circumstances, percentile
+from measure import around, heading
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from codeforge import CodeExecutor, ExecutionRequest
+from codeforge.bench.figures import Series
 
-DATA = Path(__file__).parents[2] / "shared/data/HumanEval.jsonl.gz"
+DATA = Path(os.environ.get("CODEFORGE_DATA", ".")) / "HumanEval.jsonl.gz"
 
 
 def load(path: Path) -> list[tuple[str, ExecutionRequest]]:
@@ -40,14 +43,16 @@ def load(path: Path) -> list[tuple[str, ExecutionRequest]]:
 
 async def main() -> int:
     """Run them all, print the table, and 0 if all passed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--concurrency", type=int, default=4)
-    parser.add_argument("--data", type=Path, default=DATA)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--concurrency", type=int, default=4, help="how many at once (%(default)s)")
+    parser.add_argument("--data", type=Path, default=DATA, help="the problems (%(default)s)")
     arguments = parser.parse_args()
     if not arguments.data.exists():
         parser.error(f"{arguments.data} is not there; say where the data is with --data")
     problems = load(arguments.data)
-    print(await circumstances())
+    print(heading(await around()))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     results = []
     start = time.perf_counter()
@@ -64,12 +69,9 @@ async def main() -> int:
     ]
     for name, result in failed:
         print(f"{name}: {result.error}")
-    times = [result.execution_time for result in results]
+    times = Series("run", "ms", tuple(result.execution_time * 1000 for result in results))
     print(f"{len(results) - len(failed)} of {len(results)} passed")
-    print(
-        f"per run, from the program's start to its end: p50 {statistics.median(times) * 1000:.0f} ms, "
-        f"p95 {percentile(times, 0.95) * 1000:.0f} ms"
-    )
+    print(f"per run, from the program's start to its end: p50 {times.median:.0f} ms, p95 {times.p95:.0f} ms")
     print(
         f"all, {arguments.concurrency} at once: {elapsed:.1f} s, "
         f"{len(results) / elapsed:.1f} fresh containers a second"

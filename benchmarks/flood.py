@@ -1,0 +1,34 @@
+"""A process with an executor in it that runs floods, for ``host.flood`` to watch its memory.
+
+Says ``ready`` after a first run, waits for a line, and prints megabytes a second of each flood.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from programs import FLOOD, HELLO
+
+from codeforge import CodeExecutor, Status
+from codeforge.bench.measure import run_fresh
+from codeforge.limits import CPU_PERIOD_US, Limits
+
+FLOODS = 8
+
+
+async def main() -> None:
+    """Run a program that behaves, then some that do not."""
+    async with CodeExecutor(max_warm=0) as executor:
+        await run_fresh(executor, HELLO)
+        print("ready", flush=True)
+        sys.stdin.readline()
+        for _ in range(FLOODS):
+            # Half a core would be what bounds it.
+            result = await executor.execute(FLOOD, cpu_quota=2 * CPU_PERIOD_US)
+            assert result.status is Status.OUTPUT_LIMIT, result.error
+            print(Limits().flood_bytes / 1e6 / result.execution_time, flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

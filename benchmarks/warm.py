@@ -1,0 +1,262 @@
+"""Warm, fresh and reused sandboxes beside what else could run the same programs.
+
+    .venv/bin/python benchmarks/warm.py                               # every table, some minutes
+    .venv/bin/python benchmarks/warm.py --only hello --only callers   # some
+    .venv/bin/python benchmarks/warm.py --rounds 40 --json warm.json --chart hello.svg
+    .venv/bin/python benchmarks/warm.py --check                       # exit with 1 if a target is missed
+
+Tables:
+    hello       Python, print('hello'), from the call to the result
+    pandas      Python, numpy and pandas, a groupby
+    javascript  console.log('hello')
+    typescript  30 lines with Node's types, type-checked
+    callers     runs a second by 8 callers: fresh sandboxes, and reused ones
+    callers-js  the same for JavaScript
+    burst       20 callers at once on an executor that has just been made
+    memory      what an idle warm sandbox holds (needs root, and the engine on this machine)
+    flood       memory of the host process while a program writes as fast as it can
+    peers       hello, the groupby and 10 MB of output, with the libraries in peers-requirements.in
+
+All rows of a table are measured in turn, in one run. "Warm" means that the stock is full and preloaded,
+as it is for whoever thinks between two runs: that is waited for before every figure, and not part of it.
+Limits are the defaults; docker run has the same flags as our containers. p95: 95 % are at least as good.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+
+from host import flood, memory
+from measure import Measured, Target, around, heading, shown
+from programs import CONSOLE_LOG, GROUPBY, HELLO, OUTPUT_10MB, THIRTY_LINES
+from references import PEERS_LOCK, bare_python, node_version, peers, versions_in
+
+from codeforge import CodeExecutor
+from codeforge.bench.figures import Table
+from codeforge.bench.measure import (
+    COLD,
+    DOCKER_RUN,
+    FRESH,
+    REUSED,
+    WARM,
+    Program,
+    Way,
+    beside_warm,
+    interleaved,
+    load,
+    references,
+    run_fresh,
+    sustained,
+    until_last,
+)
+from codeforge.bench.report import draw
+from codeforge.errors import HostFailure
+
+CALLERS = 8
+BURST = 20
+SLICE_S = 5.0
+SLOW = 5
+"""Tables whose figures take seconds have this part of the rounds."""
+
+MAX_OUTPUT_BYTES = 16 << 20
+
+Tables: TypeAlias = AsyncGenerator[Measured, None]
+
+
+def containers(program: Program) -> Way:
+    """``docker run`` of the program."""
+    way = next((way for way in references(program) if way.name == DOCKER_RUN), None)
+    if way is None:
+        raise SystemExit("Error: these tables need the docker command")
+    return way
+
+
+async def beside(program: Program, title: str, others: Sequence[Way], rounds: int) -> Table:
+    """Milliseconds from the call to the result: the others, and our warm stock."""
+    async with CodeExecutor(max_output_bytes=MAX_OUTPUT_BYTES) as executor:
+        return Table(title, await beside_warm(program, others, shown(rounds, title), executor))
+
+
+async def hello(rounds: int) -> Tables:
+    """Table ``hello``."""
+    others = [containers(HELLO), bare_python(HELLO)]
+    table = await beside(HELLO, "python: print('hello')", others, rounds)
+    docker = Target(WARM, at_most=1 / 40, beside=DOCKER_RUN)
+    yield Measured(table, (Target(WARM, at_most=0.4, beside="bare python"), docker))
+
+
+async def pandas(rounds: int) -> Tables:
+    """Table ``pandas``."""
+    others = [containers(GROUPBY), bare_python(GROUPBY)]
+    table = await beside(GROUPBY, "python: numpy and pandas, a groupby", others, rounds)
+    yield Measured(table, (Target(WARM, at_most=1 / 20, beside="bare python"),))
+
+
+async def javascript(rounds: int) -> Tables:
+    """Table ``javascript``."""
+    others = list(references(CONSOLE_LOG))
+    table = await beside(CONSOLE_LOG, "javascript: console.log('hello')", others, rounds)
+    targets = [Target(WARM, at_most=0.25, beside=way.name) for way in others if way.name != DOCKER_RUN]
+    yield Measured(table, tuple(targets))
+
+
+async def typescript(rounds: int) -> Tables:
+    """Table ``typescript``."""
+    title = "typescript: 30 lines with Node's types, type-checked"
+    table = await beside(THIRTY_LINES, title, [containers(THIRTY_LINES)], slow(rounds))
+    yield Measured(table, (Target(WARM, at_most=1 / 8, beside=DOCKER_RUN),))
+
+
+async def callers(rounds: int) -> Tables:
+    """Table ``callers``."""
+    table = await many(HELLO, rounds)
+    yield Measured(
+        table,
+        (
+            Target(FRESH, at_least=1.5, beside=DOCKER_RUN),
+            Target(REUSED, at_least=300),
+            Target(REUSED, at_least=50, beside=DOCKER_RUN),
+        ),
+    )
+
+
+async def callers_js(rounds: int) -> Tables:
+    """Table ``callers-js``."""
+    yield Measured(await many(CONSOLE_LOG, rounds), (Target(REUSED, at_least=40),))
+
+
+async def many(program: Program, rounds: int) -> Table:
+    """Runs a second, in slices of time."""
+    title = f"{program.language.name}: hello, {CALLERS} callers, slices of {SLICE_S:g} s"
+    ways = list(sustained(program, CALLERS, SLICE_S))
+    return Table(title, await interleaved(ways, shown(slow(rounds), title), warm_up=False))
+
+
+async def burst(rounds: int) -> Tables:
+    """Table ``burst``."""
+    title = f"python: hello, {BURST} callers at once, until the last has its result"
+    docker = containers(HELLO)
+
+    async def cold() -> float:
+        async with CodeExecutor() as executor:
+            return await until_last(BURST, partial(run_fresh, executor, HELLO))
+
+    ways = [Way(DOCKER_RUN, partial(until_last, BURST, docker.measure)), Way(COLD, cold)]
+    table = Table(title, await interleaved(ways, shown(slow(rounds), title)))
+    yield Measured(table, (Target(COLD, at_most=1.0, beside=DOCKER_RUN),))
+
+
+async def beside_peers(rounds: int) -> Tables:
+    """Table ``peers``, one for each program."""
+    versions = peer_versions()
+    notes = (
+        f"epicbox {versions['epicbox']}: no CPU quota, Docker's capabilities, a writable file system",
+        f"llm-sandbox {versions['llm-sandbox']}: limits as ours, but user root and a writable file system; "
+        "its pool runs programs in containers that others have used",
+    )
+    async with peers() as there, CodeExecutor(max_warm=0, max_output_bytes=MAX_OUTPUT_BYTES) as cold:
+        for program, title, share in (
+            (HELLO, "print('hello') in Python, from the call to the result", 1),
+            (GROUPBY, "numpy and pandas in Python, from the call to the result", SLOW),
+            (OUTPUT_10MB, "10 MB of output in Python, from the call to the result", SLOW),
+        ):
+            others = [
+                containers(program),
+                bare_python(program),
+                *(Way(name, partial(peer.run, program)) for name, peer in there.items()),
+                Way(COLD, partial(run_fresh, cold, program)),
+            ]
+            table = await beside(program, title, others, -(-rounds // share))
+            yield Measured(Table(table.title, table.series, notes))
+
+
+def peer_versions() -> dict[str, str]:
+    """What the peers are locked to."""
+    return versions_in(PEERS_LOCK, "epicbox", "llm-sandbox")
+
+
+def slow(rounds: int) -> int:
+    """Of so many rounds, how many a slow table has."""
+    return -(-rounds // SLOW)
+
+
+TABLES: Mapping[str, Callable[[int], Tables]] = {
+    "hello": hello,
+    "pandas": pandas,
+    "javascript": javascript,
+    "typescript": typescript,
+    "callers": callers,
+    "callers-js": callers_js,
+    "burst": burst,
+    "memory": memory,
+    "flood": flood,
+    "peers": beside_peers,
+}
+
+
+def options() -> argparse.Namespace:
+    """The command line."""
+    about, _, more = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=about, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=20, help="how often each row is measured; slow ones less (%(default)s)"
+    )
+    parser.add_argument(
+        "--only", action="append", choices=TABLES, metavar="TABLE", help="one table; repeatable"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
+    parser.add_argument(
+        "--chart",
+        type=Path,
+        metavar="FILE.svg",
+        help="draw table peers there, or else hello",
+    )
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
+    return parser.parse_args()
+
+
+async def measure(names: Sequence[str], rounds: int) -> tuple[dict[str, list[Measured]], dict[str, str]]:
+    """Measure and print the tables."""
+    about = {**await around(), "node": node_version(), **peer_versions()}
+    print(heading(about))
+    found: dict[str, list[Measured]] = {}
+    for name in names:
+        async with contextlib.aclosing(TABLES[name](rounds)) as tables:
+            async for measured in tables:
+                found.setdefault(name, []).append(measured)
+                measured.show()
+    about["load after"] = load()
+    print(f"\nload after {about['load after']}")
+    return found, about
+
+
+def main() -> int:
+    """Measure what was asked for; 0, or 1 if a target is missed and --check was given."""
+    asked = options()
+    found, about = asyncio.run(measure(asked.only or list(TABLES), max(asked.rounds, 1)))
+    if asked.json is not None:
+        tables = {name: [each.to_dict() for each in measured] for name, measured in found.items()}
+        asked.json.write_text(json.dumps({"circumstances": about, "tables": tables}, indent=2) + "\n")
+    pictured = found.get("peers") or found.get("hello")
+    if asked.chart is not None and pictured is not None:
+        asked.chart.write_text(draw(pictured[0].table, about))
+    missed = not all(each.reached for measured in found.values() for each in measured)
+    return 1 if missed and asked.check else 0
+
+
+if __name__ == "__main__":
+    try:
+        raise SystemExit(main())
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except HostFailure as error:
+        raise SystemExit(f"Error: {error}") from None

@@ -1,0 +1,1 @@
+"""Measuring runs against what else could run the same programs; ``codeforge bench`` and benchmarks/."""
