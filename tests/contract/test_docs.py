@@ -17,6 +17,7 @@ import pytest
 
 from codeforge import LANGUAGES, CodeExecutor
 from codeforge.limits import Limits
+from codeforge.sandbox import SandboxKind
 
 pytestmark = pytest.mark.docker
 
@@ -70,9 +71,12 @@ def test_commands_of_the_readme_work(command: str, tmp_path: Path) -> None:
     assert done.stdout in ("hello\n", "['--year', '2025'] a,b\n", "42\n")
 
 
+KIND = SandboxKind(language=LANGUAGES[0], limits=Limits())
+
+
 def test_protocol_md_has_every_key_that_a_sandbox_reports() -> None:
     async def reported() -> set[str]:
-        async with CodeExecutor() as executor, executor._pool.lease(LANGUAGES[0], Limits()) as sandbox:
+        async with CodeExecutor() as executor, executor._pool.lease(KIND) as sandbox:
             return set(sandbox.posture)
 
     table = (ROOT / "docs/protocol.md").read_text(encoding="utf-8").partition("## Posture keys")[2]
