@@ -20,7 +20,7 @@ from codeforge.errors import EngineUnavailable, ExecutorClosed, InvalidRequest, 
 from codeforge.fanout import fan_out
 from codeforge.images.store import ImageStore, OnStep
 from codeforge.languages import LANGUAGES, Language, LanguageTable
-from codeforge.limits import Limits, parse_memory, require_int
+from codeforge.limits import MAX_MEMORY_BYTES, Limits, parse_memory, parse_size, require_int
 from codeforge.options import RequestOptions
 from codeforge.pool import MAX_SANDBOXES, MAX_WAITING, MAX_WARM, WARM_MEMORY_BYTES, Pool
 from codeforge.request import ExecutionRequest, Run, as_request, resolve
@@ -94,10 +94,9 @@ class CodeExecutor:
             owner=owner,
             max_sandboxes=max_sandboxes,
             max_warm=max_warm,
-            warm_memory_bytes=parse_memory(warm_memory),
+            warm_memory_bytes=parse_size(warm_memory, "warm_memory", 0, MAX_MEMORY_BYTES),
             max_waiting=max_waiting,
         )
-        self._max_warm = min(max_warm, max_sandboxes)
         self._batches = itertools.count()
         self._counts: collections.Counter[str] = collections.Counter()
         self._run_s = 0.0
@@ -330,10 +329,6 @@ class CodeExecutor:
         """
         rows = self.languages.pick(languages)
         require_int("count", count, 1, 10_000)
-        if count * len(rows) > self._max_warm:
-            raise InvalidRequest(
-                f"{count * len(rows)} sandboxes cannot be kept warm: max_warm is {self._max_warm}"
-            )
         kinds = [SandboxKind(language=row, limits=self._defaults.of_sandbox()) for row in rows]
         for kind in kinds:
             self._pool.keep(kind, count)

@@ -24,8 +24,8 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
 from codeforge.engines import Engine
-from codeforge.errors import Busy, ExecutorClosed, SandboxLost
-from codeforge.limits import GiB
+from codeforge.errors import Busy, ExecutorClosed, InvalidRequest, SandboxLost
+from codeforge.limits import GiB, format_memory
 from codeforge.sandbox import Sandbox, SandboxKind
 from codeforge.stock import Shelf, Waiter
 
@@ -49,6 +49,9 @@ LAUNCHES_AT_ONCE = 8
 REFILLS_AT_ONCE = 2
 REFILL_DELAY_S = 0.05
 """A short run is over by then, and had the machine to itself."""
+
+CPUS = os.cpu_count() or 1
+"""Beside so many runs nothing is preloaded, and no more than so many sandboxes do at once."""
 
 TEND_S = 10.0
 """How often the stock is looked at for what nobody takes."""
@@ -121,9 +124,18 @@ class Pool:
         """Have at least ``count`` in stock from now on.
 
         Raises:
+            InvalidRequest: with all that is to be kept already, it is more than may be.
             ExecutorClosed: the pool was closed.
         """
         shelf = self._shelf(kind)
+        floors = {other: other.floor for other in self._shelves.values()} | {shelf: max(shelf.floor, count)}
+        total = sum(floors.values())
+        memory = sum(floor * other.kind.language.idle_bytes for other, floor in floors.items())
+        if total > self._max_warm or memory > self._warm_memory_bytes:
+            raise InvalidRequest(
+                f"{total} sandboxes that hold about {format_memory(memory)} cannot be kept warm: max_warm is "
+                f"{self._max_warm}, and warm_memory {format_memory(self._warm_memory_bytes)}"
+            )
         shelf.floor = max(shelf.floor, count)
         shelf.target = max(shelf.target, shelf.floor)
         shelf.retry_s, shelf.error = 0.0, None
@@ -184,7 +196,7 @@ class Pool:
             raise ExecutorClosed("the executor is closed")
         if not self._tasks:
             self._spawn(self._tend())
-            for _ in range(_cpus()):
+            for _ in range(CPUS):
                 self._spawn(self._preload())
         return self._shelves.setdefault(kind, Shelf(kind, asyncio.get_running_loop().time()))
 
@@ -193,7 +205,7 @@ class Pool:
         while shelf.ready:
             sandbox = shelf.best(named=named)
             listening = shelf.remove(sandbox)
-            self._balance()
+            self._refill_in(REFILL_DELAY_S)
             try:
                 await asyncio.wait({listening})  # one reads a channel at a time
             except asyncio.CancelledError:
@@ -385,7 +397,7 @@ class Pool:
 
     def _to_preload(self) -> Sandbox | None:
         """One whose worker has steps left; none while callers or launches need the machine."""
-        if self._line or self._launching or self._leased >= _cpus():
+        if self._line or self._launching or self._leased >= CPUS:
             return None
         found = (shelf.to_preload() for shelf in self._shelves.values())
         return next((sandbox for sandbox in found if sandbox is not None), None)
@@ -402,7 +414,3 @@ class Pool:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def _cpus() -> int:
-    return os.cpu_count() or 1

@@ -78,7 +78,11 @@ class Shelf:
     def best(self, *, named: bool = False) -> Sandbox:
         """The one for a run that does, or does not, name what only half of the stock has preloaded."""
         left = 0 if named else len(self.kind.language.preload_named)
-        return min(self.ready, key=lambda sandbox: (sandbox.stepping, abs(sandbox.steps_left - left)))
+
+        def wait(sandbox: Sandbox) -> tuple[bool, bool, int]:
+            return sandbox.stepping, sandbox.steps_left > left, abs(sandbox.steps_left - left)
+
+        return min(self.ready, key=wait)
 
     def to_preload(self) -> Sandbox | None:
         """The one whose worker is to do its next step: all do the first ones, half of them the named ones."""

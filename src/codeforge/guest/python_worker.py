@@ -1,9 +1,9 @@
 """A Python interpreter that waits for its program.
 
 ``python /code/main.py`` is started before /code/main.py is there. This file runs while the
-interpreter imports ``site`` (from codeforge_worker.pth, only when init set the variable), does what
-init asks for on the control socket, and returns: the interpreter then goes on to open and run
-/code/main.py by itself, so that nothing of the waiting shows in the program.
+interpreter imports ``site`` (from codeforge_worker.pth, only when init set the variable), waits until
+that is nearly done, does what init asks for on the control socket, and returns: the interpreter then
+goes on to open and run /code/main.py by itself, so that nothing of the waiting shows in the program.
 
 - PRELOAD: import modules ahead of the program, out of its sight (python_preload.py, python_recorder.py).
 - GO: become the run.
@@ -73,9 +73,8 @@ class _Control:
         return b"".join(pieces)
 
 
-def _serve() -> None:
+def _serve(control: _Control) -> None:
     """Do as told until this process is to be the run."""
-    control = _Control(int(os.environ.pop("CODEFORGE_CONTROL_FD")))
     mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
     preloads = None
     while True:
@@ -144,4 +143,24 @@ def _take_over(command: bytes) -> None:
         os.environ[key] = value
 
 
-_serve()
+def _serve_late() -> None:
+    """Serve as late as may be: with the last thing that `site` does, so that a run need not do the rest."""
+    control = _Control(int(os.environ.pop("CODEFORGE_CONTROL_FD")))
+    site: Any = sys.modules["site"]
+    first, last = site.execsitecustomize, site.execusercustomize
+
+    def skip() -> None:
+        site.execusercustomize = last
+
+    def serve() -> None:
+        site.execsitecustomize = first
+        first()
+        if site.ENABLE_USER_SITE:
+            last()
+            site.execusercustomize = skip
+        _serve(control)
+
+    site.execsitecustomize = serve
+
+
+_serve_late()
