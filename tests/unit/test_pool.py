@@ -16,7 +16,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codeforge.errors import Busy, EngineError, EngineUnavailable, ExecutorClosed, HostFailure, SandboxLost
+from codeforge.errors import (
+    Busy,
+    EngineError,
+    EngineUnavailable,
+    ExecutorClosed,
+    HostFailure,
+    InvalidRequest,
+    SandboxLost,
+)
 from codeforge.languages import JAVASCRIPT, PYTHON, TYPESCRIPT, Language, LanguageTable
 from codeforge.limits import Limits, MiB
 from codeforge.pool import LAUNCHES_AT_ONCE, REFILL_DELAY_S, REFILLS_AT_ONCE, TEND_S, Pool
@@ -34,7 +42,7 @@ AFTER_REFILLS_S = 5.0
 
 @pytest.fixture(autouse=True)
 def _two_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("codeforge.pool._cpus", lambda: CPUS)
+    monkeypatch.setattr("codeforge.pool.CPUS", CPUS)
 
 
 PLAIN = dataclasses.replace(JAVASCRIPT, preload=(), preload_named=(), idle_bytes=64 * MiB)
@@ -241,6 +249,20 @@ def test_idle_ones_of_the_kind_longest_unused_are_given_up_for_who_waits() -> No
             assert {channel.image for channel in engine.idle} == {PLAIN.image, OTHER.image}
             async with pool.lease(PY):
                 assert {channel.image for channel in engine.idle} == {OTHER.image, STEPS.image}
+
+    run(scenario())
+
+
+def test_more_than_may_be_kept_of_all_kinds_together_is_refused() -> None:
+    async def scenario() -> None:
+        memory = 3 * PY.language.idle_bytes
+        async with pool_on(ScriptedEngine(), max_warm=4, warm_memory_bytes=memory) as pool:
+            pool.keep(PY, 2)
+            with pytest.raises(InvalidRequest, match="max_warm is 4"):
+                pool.keep(JS, 3)
+            with pytest.raises(InvalidRequest, match="warm_memory"):
+                pool.keep(PY, 4)
+            pool.keep(PY, 3)
 
     run(scenario())
 
@@ -1156,7 +1178,8 @@ class Storm:
         elif chance < 0.88:
             engine.gate.clear() if engine.gate.is_set() else engine.gate.set()
         elif chance < 0.9:
-            pool.keep(self.random.choice(KINDS[:3]), self.random.randint(0, pool._max_warm))
+            with contextlib.suppress(InvalidRequest):  # more than may be kept
+                pool.keep(self.random.choice(KINDS[:3]), self.random.randint(0, pool._max_warm))
         elif chance < 0.95:
             await settle(self.random.randint(0, 9))
         else:
