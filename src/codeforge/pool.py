@@ -24,10 +24,10 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
 from codeforge.engines import Engine
-from codeforge.errors import Busy, ExecutorClosed, InvalidRequest, SandboxLost
-from codeforge.limits import GiB, format_memory
+from codeforge.errors import Busy, ExecutorClosed, SandboxLost
+from codeforge.limits import GiB
 from codeforge.sandbox import Sandbox, SandboxKind
-from codeforge.stock import Shelf, Waiter
+from codeforge.stock import Shelf, Stock, Waiter
 
 T = TypeVar("T")
 
@@ -82,10 +82,8 @@ class Pool:
         self._engine = engine
         self._owner = owner
         self._max_sandboxes = max_sandboxes
-        self._max_warm = min(max_warm, max_sandboxes)
-        self._warm_memory_bytes = warm_memory_bytes
         self._max_waiting = max_waiting
-        self._shelves: dict[SandboxKind, Shelf] = {}
+        self._stock = Stock(min(max_warm, max_sandboxes), warm_memory_bytes)
         self._line: OrderedDict[Waiter, None] = OrderedDict()
         self._alive = self._launching = self._leaving = self._leased = 0
         self._counts: Counter[str] = Counter()
@@ -108,7 +106,7 @@ class Pool:
             HostFailure: the sandbox could not be launched.
         """
         shelf = self._shelf(kind)
-        shelf.ask(asyncio.get_running_loop().time(), self._max_warm)
+        shelf.ask(asyncio.get_running_loop().time(), self._stock.max_warm)
         self._counts["found_warm" if shelf.ready else "found_none"] += 1
         sandbox = await self._take(shelf, named=named)
         shelf.succeeded()
@@ -127,18 +125,7 @@ class Pool:
             InvalidRequest: with all that is to be kept already, it is more than may be.
             ExecutorClosed: the pool was closed.
         """
-        shelf = self._shelf(kind)
-        floors = {other: other.floor for other in self._shelves.values()} | {shelf: max(shelf.floor, count)}
-        total = sum(floors.values())
-        memory = sum(floor * other.kind.language.idle_bytes for other, floor in floors.items())
-        if total > self._max_warm or memory > self._warm_memory_bytes:
-            raise InvalidRequest(
-                f"{total} sandboxes that hold about {format_memory(memory)} cannot be kept warm: max_warm is "
-                f"{self._max_warm}, and warm_memory {format_memory(self._warm_memory_bytes)}"
-            )
-        shelf.floor = max(shelf.floor, count)
-        shelf.target = max(shelf.target, shelf.floor)
-        shelf.retry_s, shelf.error = 0.0, None
+        self._stock.keep(self._shelf(kind), count)
         self._balance()
 
     async def until_warm(self, kind: SandboxKind, count: int) -> None:
@@ -155,8 +142,8 @@ class Pool:
 
     def forget_batch(self, batch: int) -> None:
         """There will be no more runs of that batch."""
-        for kind in [kind for kind in self._shelves if kind.batch == batch]:
-            shelf = self._shelves.pop(kind)
+        for kind in [kind for kind in self._stock if kind.batch == batch]:
+            shelf = self._stock.pop(kind)
             for sandbox in list(shelf.ready):
                 self._give_up(shelf, sandbox)
 
@@ -165,7 +152,7 @@ class Pool:
         return {
             "sandboxes": self._alive,
             "leased": self._leased,
-            "warm": sum(len(shelf.ready) for shelf in self._shelves.values()),
+            "warm": sum(len(shelf.ready) for shelf in self._stock.values()),
             "launching": self._launching,
             "waiting": len(self._line),
             **{name: self._counts[name] for name in ("launched", "found_warm", "found_none")},
@@ -179,7 +166,7 @@ class Pool:
         for waiter in self._line:
             if not waiter.served.done():
                 waiter.served.set_exception(ExecutorClosed("the executor is closed"))
-        for shelf in self._shelves.values():
+        for shelf in self._stock.values():
             for sandbox in list(shelf.ready):
                 self._give_up(shelf, sandbox)
         self._announce()
@@ -198,7 +185,7 @@ class Pool:
             self._spawn(self._tend())
             for _ in range(CPUS):
                 self._spawn(self._preload())
-        return self._shelves.setdefault(kind, Shelf(kind, asyncio.get_running_loop().time()))
+        return self._stock.setdefault(kind, Shelf(kind, asyncio.get_running_loop().time()))
 
     async def _take(self, shelf: Shelf, *, named: bool) -> Sandbox:
         # Who finds one in stock is not before anybody: with somebody in line for it, it were not there.
@@ -250,12 +237,12 @@ class Pool:
 
     def _take_in(self, sandbox: Sandbox) -> None:
         """It comes from a launch or a lease, and goes to who waits for it, into the stock, or away."""
-        shelf = self._shelves.get(sandbox.kind)
+        shelf = self._stock.get(sandbox.kind)
         if self._closed or shelf is None or not sandbox.usable or self._is_in_the_way(sandbox, shelf):
             self._retire(sandbox)
         elif (waiter := self._next_in_line(shelf)) is not None:
             waiter.served.set_result(sandbox)
-        elif shelf.stocked and (len(shelf.ready) >= shelf.target or not self._fits(shelf)):
+        elif shelf.stocked and (len(shelf.ready) >= shelf.target or not self._stock.fits(shelf)):
             self._retire(sandbox)
         else:
             listening = self._spawn(sandbox.watch())
@@ -313,9 +300,8 @@ class Pool:
     def _make_room(self, shelf: Shelf) -> bool:
         if self._alive < self._max_sandboxes:
             return True
-        others = [other for other in self._shelves.values() if other.ready and other is not shelf]
-        if others and self._leaving == 0:
-            other = min(others, key=lambda other: other.used_s)
+        other = self._stock.to_give_up(beside=shelf)
+        if other is not None and self._leaving == 0:
             self._give_up(other, other.worst())
         return False
 
@@ -354,23 +340,14 @@ class Pool:
         if self._line:
             return
         now = asyncio.get_running_loop().time()
-        for shelf in sorted(self._shelves.values(), key=lambda shelf: -shelf.used_s):
-            while shelf.stocked and shelf.missing > 0 and shelf.retry_s <= now and self._may_refill(shelf):
-                self._launch(shelf)
-        pauses = [s.retry_s - now for s in self._shelves.values() if s.missing > 0 and s.retry_s > now]
-        if pauses:
-            self._refill_in(min(pauses))
-
-    def _may_refill(self, shelf: Shelf) -> bool:
-        room = self._launching < REFILLS_AT_ONCE and self._alive < self._max_sandboxes
-        return room and self._fits(shelf)
-
-    def _fits(self, shelf: Shelf) -> bool:
-        """Whether the stock may hold one more of that kind."""
-        stock = {s: len(s.ready) + s.launching for s in self._shelves.values() if s.stocked}
-        memory = sum(count * s.kind.language.idle_bytes for s, count in stock.items())
-        idle_bytes = shelf.kind.language.idle_bytes
-        return sum(stock.values()) < self._max_warm and memory + idle_bytes <= self._warm_memory_bytes
+        while self._launching < REFILLS_AT_ONCE and self._alive < self._max_sandboxes:
+            shelf = self._stock.to_refill(now)
+            if shelf is None:
+                break
+            self._launch(shelf)
+        pause_s = self._stock.pause_s(now)
+        if pause_s is not None:
+            self._refill_in(pause_s)
 
     # --- While nothing else happens -------------------------------------------------------------------
 
@@ -378,12 +355,12 @@ class Pool:
         while True:
             await asyncio.sleep(TEND_S)
             now = asyncio.get_running_loop().time()
-            for shelf in [shelf for shelf in self._shelves.values() if shelf.stocked]:
+            for shelf in [shelf for shelf in self._stock.values() if shelf.stocked]:
                 shelf.tend(now)
                 while len(shelf.ready) > shelf.target:
                     self._give_up(shelf, shelf.worst())
                 if shelf.unused:
-                    del self._shelves[shelf.kind]
+                    del self._stock[shelf.kind]
             self._balance()
 
     async def _preload(self) -> None:
@@ -399,8 +376,7 @@ class Pool:
         """One whose worker has steps left; none while callers or launches need the machine."""
         if self._line or self._launching or self._leased >= CPUS:
             return None
-        found = (shelf.to_preload() for shelf in self._shelves.values())
-        return next((sandbox for sandbox in found if sandbox is not None), None)
+        return self._stock.to_preload()
 
     async def _change(self) -> None:
         await self._changed.wait()

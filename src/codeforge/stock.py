@@ -1,4 +1,4 @@
-"""The stock: what the pool has, and wants to have, of one kind of sandbox. No I/O here.
+"""The stock: what the pool has, and wants to have, of each kind of sandbox. No I/O here.
 
 Demand is learned: each caller who finds nothing raises the target by one, and what was left over all
 the time since the last look is half given up.
@@ -9,8 +9,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from codeforge.errors import InvalidRequest
+from codeforge.limits import format_memory
 from codeforge.sandbox import Sandbox, SandboxKind
 
 IDLE_S = 300.0
@@ -135,3 +138,65 @@ class Shelf:
     def succeeded(self) -> None:
         """Somebody got one."""
         self._failures, self.retry_s, self.error = 0, 0.0, None
+
+
+class Stock(dict[SandboxKind, Shelf]):
+    """The shelves of all kinds, and what may be on them together.
+
+    Args:
+        max_warm: sandboxes.
+        memory_bytes: what they may hold, by their languages' ``idle_bytes``.
+    """
+
+    def __init__(self, max_warm: int, memory_bytes: int) -> None:
+        super().__init__()
+        self.max_warm = max_warm
+        self._memory_bytes = memory_bytes
+
+    def keep(self, shelf: Shelf, count: int) -> None:
+        """Have the shelf's target not fall below ``count``.
+
+        Raises:
+            InvalidRequest: with all that is to be kept already, it is more than may be.
+        """
+        floors = {other: other.floor for other in self.values()} | {shelf: max(shelf.floor, count)}
+        total, memory = sum(floors.values()), _idle_bytes(floors)
+        if total > self.max_warm or memory > self._memory_bytes:
+            raise InvalidRequest(
+                f"{total} sandboxes that hold about {format_memory(memory)} cannot be kept warm: max_warm is "
+                f"{self.max_warm}, and warm_memory {format_memory(self._memory_bytes)}"
+            )
+        shelf.floor = floors[shelf]
+        shelf.target = max(shelf.target, shelf.floor)
+        shelf.retry_s, shelf.error = 0.0, None
+
+    def fits(self, shelf: Shelf) -> bool:
+        """Whether there may be one more of that kind."""
+        there = {s: len(s.ready) + s.launching for s in self.values() if s.stocked}
+        memory = _idle_bytes(there) + shelf.kind.language.idle_bytes
+        return sum(there.values()) < self.max_warm and memory <= self._memory_bytes
+
+    def to_refill(self, now_s: float) -> Shelf | None:
+        """The shelf that lacks a sandbox, the one used last first."""
+        lacking = (s for s in self.values() if s.stocked and s.missing > 0 and s.retry_s <= now_s)
+        return max(filter(self.fits, lacking), key=lambda shelf: shelf.used_s, default=None)
+
+    def pause_s(self, now_s: float) -> float | None:
+        """How long until a shelf that lacks a sandbox may be tried again, if any waits for that."""
+        return min(
+            (s.retry_s - now_s for s in self.values() if s.missing > 0 and s.retry_s > now_s), default=None
+        )
+
+    def to_give_up(self, *, beside: Shelf) -> Shelf | None:
+        """The shelf to take one from, if another kind needs the room: the one longest unused."""
+        others = (shelf for shelf in self.values() if shelf.ready and shelf is not beside)
+        return min(others, key=lambda shelf: shelf.used_s, default=None)
+
+    def to_preload(self) -> Sandbox | None:
+        """The sandbox whose worker is to do its next step."""
+        found = (shelf.to_preload() for shelf in self.values())
+        return next((sandbox for sandbox in found if sandbox is not None), None)
+
+
+def _idle_bytes(counts: Mapping[Shelf, int]) -> int:
+    return sum(count * shelf.kind.language.idle_bytes for shelf, count in counts.items())

@@ -634,7 +634,7 @@ def test_a_kind_that_nobody_asks_for_any_more_is_forgotten() -> None:
             for mib in range(100, 200):
                 await use(pool, kind(memory_mib=mib))
             await asyncio.sleep(IDLE_S + 2 * TEND_S)
-            assert not pool._shelves
+            assert not pool._stock
             await use(pool, JS)
 
     run(scenario())
@@ -1179,7 +1179,7 @@ class Storm:
             engine.gate.clear() if engine.gate.is_set() else engine.gate.set()
         elif chance < 0.9:
             with contextlib.suppress(InvalidRequest):  # more than may be kept
-                pool.keep(self.random.choice(KINDS[:3]), self.random.randint(0, pool._max_warm))
+                pool.keep(self.random.choice(KINDS[:3]), self.random.randint(0, pool._stock.max_warm))
         elif chance < 0.95:
             await settle(self.random.randint(0, 9))
         else:
@@ -1191,8 +1191,8 @@ class Storm:
         stats = pool.stats()
         assert self.engine.there <= stats["sandboxes"] <= self.options["max_sandboxes"]
         assert stats["launching"] <= LAUNCHES_AT_ONCE
-        assert sum(len(s.ready) for s in pool._shelves.values() if s.stocked) <= self.options["max_warm"]
-        for shelf in pool._shelves.values():
+        assert sum(len(s.ready) for s in pool._stock.values() if s.stocked) <= self.options["max_warm"]
+        for shelf in pool._stock.values():
             assert not (shelf.ready and any(not waiter.served.done() for waiter in shelf.waiting))
 
     async def calm(self, pool: Pool) -> None:
