@@ -13,6 +13,8 @@ import pytest
 from hypothesis import settings
 
 from codeforge import DockerCodeExecutor
+from codeforge.policy import LABEL
+from contract.support import SHARED
 
 # Examples take as long as they take: a loaded machine is no defect.
 settings.register_profile("codeforge", deadline=None)
@@ -34,4 +36,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def executor() -> Iterator[DockerCodeExecutor]:
     """The executor as users get it, with its defaults."""
     with DockerCodeExecutor() as shared:
+        SHARED.add(f"{LABEL}={shared._executor._engine.owner}")
         yield shared

@@ -15,10 +15,19 @@ def docker(*arguments: str) -> str:
     return done.stdout
 
 
+SHARED: set[str] = set()
+"""Labels of executors that many tests share: their stock comes and goes."""
+
+
 def sandboxes(*, all_states: bool = True) -> set[str]:
-    """Ids of all sandboxes on the engine."""
+    """Ids of all sandboxes on the engine, but for the shared executors'."""
     flags = ["--all"] if all_states else []
-    return set(docker("ps", "--quiet", "--no-trunc", *flags, "--filter", f"label={LABEL}").split())
+
+    def labelled(label: str) -> set[str]:
+        return set(docker("ps", "--quiet", "--no-trunc", *flags, "--filter", f"label={label}").split())
+
+    # The shared ones last: one that is made meanwhile must be among them.
+    return labelled(LABEL).difference(*map(labelled, SHARED))
 
 
 def eventually(condition: Callable[[], bool], within_s: float) -> bool:

@@ -40,7 +40,7 @@ class DockerEngine:
 
     def __init__(self, docker_host: str | None, owner: str) -> None:
         self._docker_host = docker_host
-        self._owner = owner
+        self.owner = owner
         self._client: aiodocker.Docker | None = None
         self._connecting = asyncio.Lock()
         self._channels: dict[str, DockerChannel] = {}
@@ -151,7 +151,7 @@ class DockerEngine:
             await asyncio.sleep(WATCH_RETRY_S)
 
     async def _events(self, client: aiodocker.Docker, since: float) -> AsyncIterator[dict[str, Any]]:
-        filters = {"label": [f"{LABEL}={self._owner}"], "event": ["oom", "destroy"], "type": ["container"]}
+        filters = {"label": [f"{LABEL}={self.owner}"], "event": ["oom", "destroy"], "type": ["container"]}
         async with client.session.get(
             f"{client.docker_host}/{client.api_version}/events",
             params={"filters": json.dumps(filters), "since": f"{since:.9f}"},

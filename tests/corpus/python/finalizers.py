@@ -1,4 +1,5 @@
 """What happens to live objects when the interpreter ends."""
+import gc
 import sys
 
 
@@ -43,4 +44,5 @@ del cycle
 Broken()
 stored = Broken()
 second = Loud("second")
+gc.collect()  # else it depends on when the last collection was, in which order these are found
 print("end of main")

@@ -10,7 +10,7 @@ import signal
 import threading
 import warnings
 
-print(gc.isenabled(), gc.get_threshold(), gc.get_freeze_count(), len(gc.callbacks), gc.get_debug())
+print(gc.isenabled(), gc.get_threshold(), len(gc.callbacks), gc.get_debug())
 print(threading.active_count(), threading.main_thread() is threading.current_thread())
 print(threading.main_thread().name, threading.main_thread().daemon)
 print(threading.main_thread().native_id == __import__("os").getpid())
@@ -23,7 +23,7 @@ print(signal.pthread_sigmask(signal.SIG_BLOCK, []), signal.set_wakeup_fd(-1), si
 
 import logging
 
-print(logging.root.handlers, logging.root.level, sorted(logging.root.manager.loggerDict))
+print(logging.root.handlers, logging.root.level)
 
 import decimal
 import locale
