@@ -61,7 +61,7 @@ from codeforge.errors import HostFailure
 
 CALLERS = 8
 BURST = 20
-SLICE_S = 5.0
+SLICE_S = 10.0
 SLOW = 5
 """Tables whose figures take seconds have this part of the rounds."""
 

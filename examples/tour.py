@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 from rich.console import Console
 from rich.panel import Panel
 from rich.syntax import Syntax
 from rich.text import Text
 
-from codeforge import DockerCodeExecutor
+from codeforge import LANGUAGES, DockerCodeExecutor
 
 PROGRAMS = [
     (
@@ -91,8 +93,22 @@ def main() -> None:
             console.print(
                 f"[dim]{result.status}, exit code {result.exit_code}, "
                 f"{result.execution_time * 1000:.0f} ms, {result.memory_used / 1e6:.0f} MB, "
-                f"container {result.container_id[:12]}, gone by now[/]\n"
+                f"container {result.container_id[:12]}, used once[/]\n"
             )
+        show_warm(console, executor)
+
+
+def show_warm(console: Console, executor: DockerCodeExecutor) -> None:
+    """The same again, with containers that were started and preloaded beforehand."""
+    with console.status("having containers ready ..."):
+        executor.warm(count=1)
+    for row in LANGUAGES:
+        start = time.perf_counter()
+        result = executor.execute(row.smoke, row.name)
+        elapsed_ms = (time.perf_counter() - start) * 1000
+        console.print(
+            f"warm {row.name}: {result.output.strip()!r} after {elapsed_ms:.0f} ms, container included"
+        )
 
 
 if __name__ == "__main__":
