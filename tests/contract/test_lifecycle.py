@@ -51,7 +51,7 @@ def run_script(script: str, **options: Any) -> subprocess.Popen[str]:
 
 HOST_PROCESS = f"""
 from codeforge import DockerCodeExecutor
-executor = DockerCodeExecutor()
+executor = DockerCodeExecutor(max_warm=0)
 executor.execute({SLEEP!r}, on_stdout=lambda text: print(text, end="", flush=True))
 """
 
@@ -62,6 +62,23 @@ def test_after_kill_9_of_the_host_process_the_sandbox_is_gone() -> None:
         assert host.stdout is not None
         assert host.stdout.readline() == "started\n"
         assert len(sandboxes(all_states=False) - before) == 1
+        host.kill()
+    assert eventually(lambda: sandboxes() <= before, GONE_WITHIN_S)
+
+
+def test_after_kill_9_of_the_host_process_its_stock_is_gone() -> None:
+    before = sandboxes()
+    script = """
+from codeforge import DockerCodeExecutor
+executor = DockerCodeExecutor(max_warm=2)
+executor.warm(["javascript"], count=2)
+print("warm", flush=True)
+import time; time.sleep(1000)
+"""
+    with run_script(script) as host:
+        assert host.stdout is not None
+        assert host.stdout.readline() == "warm\n"
+        assert len(sandboxes(all_states=False) - before) == 2
         host.kill()
     assert eventually(lambda: sandboxes() <= before, GONE_WITHIN_S)
 

@@ -9,7 +9,6 @@ import json
 import os
 import random
 import resource
-import shutil
 import signal
 import struct
 import subprocess
@@ -678,42 +677,6 @@ def test_what_a_waiting_worker_wrote_belongs_to_the_run(start: Starter) -> None:
         start_worker(init, sh("echo booted; cat <&3 >/dev/null; echo went"))
         init.send(start_frames(["a"]))
         assert init.finish().stdout == b"booted\nwent\n"
-
-
-def test_the_python_worker_is_like_a_fresh_interpreter(start: Starter, python: str) -> None:
-    hook = start.world.dir / "hook"
-    if not hook.exists():
-        hook.mkdir()
-        shutil.copy(GUEST_DIR / "python_worker.py", hook / "worker.txt")
-        (hook / "sitecustomize.py").write_text(
-            "import os; 'CODEFORGE_CONTROL_FD' in os.environ and "
-            f"exec(open({str(hook / 'worker.txt')!r}).read())\n"
-        )
-    program = b"""
-import json, os, sys
-print(json.dumps([sys.argv, sys.orig_argv, dict(os.environ), __name__, __file__, os.getcwd(),
-                  sys.stdin.read(), sorted(map(int, os.listdir('/proc/self/fd')))[:3], sorted(vars())]))
-sys.exit(3)
-"""
-    argv = [python, "/code/main.py"]
-    results = []
-    for fresh in (False, True):
-        with start(env={"PYTHONPATH": str(hook), "PYTHONDONTWRITEBYTECODE": "1", "KEEP": "1"}) as init:
-            start_worker(init, argv)
-            request = start_frames(
-                [*argv, "", "ä"], env={"KEEP": "2", "NEW": "ü"}, files={"main.py": program}, fresh=fresh
-            )
-            init.send(request, wire.stdin(b"text"), wire.stdin(b""))
-            outcome = init.finish()
-        assert outcome.stderr == b""
-        assert outcome.exit.exit_code == 3
-        result = json.loads(outcome.stdout)
-        del result[2][SANITIZER_VARIABLE]
-        results.append(result)
-    assert results[0] == results[1]
-    assert results[0][0] == ["/code/main.py", "", "ä"]
-    assert results[0][2]["KEEP"] == "2"
-    assert "CODEFORGE_CONTROL_FD" not in results[0][2]
 
 
 # --- Files in
