@@ -48,6 +48,9 @@ RUN [ -z "${EXTRA_PACKAGES}" ] || { set -f \
 # Add your packages here:
 # RUN npm install your-package-name
 
+# Every sandbox has a user id of its own (src/codeforge/user_ids.py); all have the same name.
+RUN seq 20000 22047 | sed 's,.*,runner:x:&:10001::/tmp:/usr/sbin/nologin,' >> /etc/passwd
+
 COPY docker/typescript/root-package.json docker/typescript/tsconfig.json docker/trim-node-modules.sh docker/prune-rootfs.sh /tmp/
 RUN rm package.json package-lock.json && mv /tmp/root-package.json package.json && mv /tmp/tsconfig.json . \
  && for command in jest tsc ts-node ts-node-transpile-only; do ln -s "/node_modules/.bin/${command}" /usr/local/bin/ || exit 1; done \

@@ -14,11 +14,11 @@ from typing import Any
 
 from codeforge.errors import EngineUnavailable
 from codeforge.limits import CPU_PERIOD_US
-from codeforge.policy import LABEL, RUNNER_UID
+from codeforge.policy import LABEL, RUNNER_GID
 from codeforge.wire import PROTOCOL
 
 _HEADER = struct.Struct("<IB")
-_EXIT = struct.Struct("<BBQQQI")
+_EXIT = struct.Struct("<BBQQQII")
 _FLAG_KEEP = 2
 SIGKILL = 9
 
@@ -45,8 +45,8 @@ def posture(spec: dict[str, Any]) -> bytes:
     known = {
         "protocol": PROTOCOL,
         "pid": 1,
-        "uid": RUNNER_UID,
-        "gid": RUNNER_UID,
+        "uid": spec["User"].partition(":")[0],
+        "gid": RUNNER_GID,
         "groups": "",
         "dumpable": 0,
         "no_new_privs": 1,
@@ -60,6 +60,10 @@ def posture(spec: dict[str, Any]) -> bytes:
         "root": "ro",
         "code_bytes": size,
         "tmp_bytes": size,
+        "shm_bytes": host["ShmSize"],
+        "code_inodes": 4096,
+        "tmp_inodes": 4096,
+        **{f"{each['Name']}_max": each["Hard"] for each in host["Ulimits"]},
         **dict.fromkeys(("code", "tmp", "shm"), "nosuid,nodev,noexec"),
         **{f"cap_{name}": "0" * 16 for name in ("inh", "prm", "eff", "bnd", "amb")},
     }
@@ -210,7 +214,7 @@ class ScriptedChannel:
         if self._running and not self.ended:
             self._running = False
             self.say(frame("O", self._file))
-            self.say(frame("W", _EXIT.pack(by_signal, number, 1000, 1000, 4096, 0)) + frame(last))
+            self.say(frame("W", _EXIT.pack(by_signal, number, 1000, 1000, 4096, 0, 0)) + frame(last))
             self.ended = self.ended or last == "Z"
 
     async def oom_event(self, wait_s: float) -> bool:

@@ -10,6 +10,7 @@ from codeforge._version import __version__
 if TYPE_CHECKING:
     from codeforge.blocking import DockerCodeExecutor
     from codeforge.errors import CodeForgeError, HostFailure, InvalidRequest
+    from codeforge.evidence import Evidence, KillReason
     from codeforge.executor import CodeExecutor
     from codeforge.languages import LANGUAGES, Language, TestRunner
     from codeforge.request import ExecutionRequest
@@ -21,11 +22,13 @@ __all__ = [
     "CodeForgeError",
     "DockerCodeExecutor",
     "Event",
+    "Evidence",
     "ExecutionRequest",
     "ExecutionResult",
     "Finished",
     "HostFailure",
     "InvalidRequest",
+    "KillReason",
     "Language",
     "Output",
     "Status",
@@ -39,6 +42,8 @@ _HOME = {
     "CodeForgeError": "errors",
     "HostFailure": "errors",
     "InvalidRequest": "errors",
+    "Evidence": "evidence",
+    "KillReason": "evidence",
     "CodeExecutor": "executor",
     "LANGUAGES": "languages",
     "Language": "languages",

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Mapping
 from types import MappingProxyType
 from typing import Any
 
 from codeforge import wire
 from codeforge.engines import Channel
 from codeforge.errors import InvalidRequest, ProtocolViolation, SandboxLost
+from codeforge.evidence import Evidence, KillReason
 from codeforge.request import Run, check_path
 from codeforge.result import ExecutionResult, StreamName
-from codeforge.verdict import Evidence, KillReason, decide, explain
+from codeforge.verdict import decide, explain
 
 KILL_GRACE_S = 3.0
 """How long init may take to end a run and report before its container is ended."""
@@ -34,8 +35,9 @@ OOM_EVENT_WAIT_S = 2.0
 class Conduct:
     """What the host knows of one run while it goes on."""
 
-    def __init__(self, channel: Channel, run: Run) -> None:
+    def __init__(self, channel: Channel, posture: Mapping[str, str], run: Run) -> None:
         self._channel = channel
+        self._posture = posture
         self._run = run
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -181,6 +183,8 @@ class Conduct:
             killed=self._killed,
             # Without the hint it would be an event of the time before GO.
             oom_event=oom_hint and await self._channel.oom_event(OOM_EVENT_WAIT_S),
+            stdout_bytes=len(self._kept["stdout"]) + self._dropped["stdout"],
+            stderr_bytes=len(self._kept["stderr"]) + self._dropped["stderr"],
         )
         if lost and self._killed is None and not evidence.oom_event:
             raise SandboxLost("the sandbox broke off in the middle of a run; was the engine stopped?")
@@ -201,6 +205,8 @@ class Conduct:
             cpu_time=exited.cpu_s if exited else 0.0,
             memory_used=exited.memory_peak_bytes if exited else 0,
             container_id=self._channel.id,
+            evidence=evidence,
+            posture=self._posture,
         )
 
 

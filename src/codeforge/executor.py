@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 from codeforge import progress, testing
+from codeforge.engines import Engine
 from codeforge.engines.connection import EngineInfo
 from codeforge.engines.docker import DockerEngine
 from codeforge.errors import EngineUnavailable, ExecutorClosed, InvalidRequest, SandboxLost
@@ -89,7 +90,7 @@ class CodeExecutor:
         require_int("max_sandboxes", max_sandboxes, 1, 10_000)
         require_int("max_warm", max_warm, 0, 10_000)
         require_int("max_waiting", max_waiting, 0, 10_000_000)
-        self._pool = Pool(
+        self._pool = self._make_pool(
             self._engine,
             owner=owner,
             max_sandboxes=max_sandboxes,
@@ -101,6 +102,10 @@ class CodeExecutor:
         self._counts: collections.Counter[str] = collections.Counter()
         self._run_s = 0.0
         self._closed = False
+
+    def _make_pool(self, engine: Engine, **settings: Any) -> Pool:
+        """The audit's executor puts a weakened engine in between, to see its checks fail."""
+        return Pool(engine, **settings)
 
     async def __aenter__(self) -> Self:
         return self

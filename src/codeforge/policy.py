@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from codeforge.languages import CODE_DIR, GUEST_DIR, Language
 from codeforge.limits import CPU_PERIOD_US, KiB, Limits, MiB
 from codeforge.request import tmpfs_bytes
 from codeforge.wire import PROTOCOL
 
-RUNNER_UID = 10001
+RUNNER_GID = 10001
 """``runner`` in every image; above what distributions give to anybody."""
 
 LABEL = "ai-codeforge.sandbox"
@@ -43,20 +43,21 @@ _MASKED_PATHS = (
 _READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 
-def container_spec(language: Language, limits: Limits, *, owner: str) -> dict[str, Any]:
+def container_spec(language: Language, limits: Limits, *, owner: str, uid: int) -> dict[str, Any]:
     """The body of the engine's create call for one sandbox.
 
     Args:
         language: says image, environment and process count.
         limits: says memory, CPU and network.
         owner: goes into the label, so that an executor's sandboxes can be found.
+        uid: the user id that no other sandbox has; see user_ids.py.
     """
     heap_mib = limits.memory_bytes * 3 // 4 // MiB
     return {
         "Image": language.image,
         "Entrypoint": [f"{GUEST_DIR}/init"],
         "Cmd": [],
-        "User": f"{RUNNER_UID}:{RUNNER_UID}",
+        "User": f"{uid}:{RUNNER_GID}",
         "WorkingDir": CODE_DIR,
         "Env": [f"{key}={value.replace('{heap_mib}', str(heap_mib))}" for key, value in language.env.items()],
         "Hostname": "sandbox",
@@ -72,15 +73,15 @@ def container_spec(language: Language, limits: Limits, *, owner: str) -> dict[st
         "StdinOnce": True,
         "StopSignal": "SIGKILL",
         "Healthcheck": {"Test": ["NONE"]},
-        "HostConfig": _host_config(language, limits),
+        "HostConfig": _host_config(language, limits, uid),
     }
 
 
-def _host_config(language: Language, limits: Limits) -> dict[str, Any]:
+def _host_config(language: Language, limits: Limits, uid: int) -> dict[str, Any]:
     tmpfs = tmpfs_bytes(limits)
     writable = (
         f"rw,noexec,nosuid,nodev,size={tmpfs},nr_inodes={language.tmp_inodes},"
-        f"mode=0700,uid={RUNNER_UID},gid={RUNNER_UID}"
+        f"mode=0700,uid={uid},gid={RUNNER_GID}"
     )
     return {
         "AutoRemove": True,
@@ -90,6 +91,8 @@ def _host_config(language: Language, limits: Limits) -> dict[str, Any]:
         "Tmpfs": {CODE_DIR: writable, "/tmp": writable},  # noqa: S108
         "ShmSize": SHM_BYTES,
         "NetworkMode": "bridge" if limits.network else "none",
+        # Else /etc/resolv.conf would tell of the host's name servers.
+        "Dns": [] if limits.network else ["127.0.0.1"],
         "Memory": limits.memory_bytes,
         "MemorySwap": limits.memory_bytes,  # the same: no swap
         "CpuPeriod": CPU_PERIOD_US,
@@ -103,24 +106,34 @@ def _host_config(language: Language, limits: Limits) -> dict[str, Any]:
         "CgroupnsMode": "private",
         "MaskedPaths": list(_MASKED_PATHS),
         "ReadonlyPaths": list(_READONLY_PATHS),
-        # Not nproc: it counts per user id over the whole host. Not address space: V8 reserves much.
-        "Ulimits": [
-            {"Name": name, "Soft": value, "Hard": value}
-            for name, value in (
-                ("core", 0),
-                ("nofile", 1024),
-                ("fsize", tmpfs),
-                ("msgqueue", 0),
-                ("sigpending", 128),
-                ("memlock", 64 * KiB),
-            )
-        ],
+        "Ulimits": [{"Name": name, "Soft": value, "Hard": value} for name, value in _ulimits(limits).items()],
         # Output goes through the attach stream alone; the default driver would write it to disk.
         "LogConfig": {"Type": "none"},
     }
 
 
-def posture_faults(posture: Mapping[str, str], language: Language, limits: Limits) -> list[str]:
+def _ulimits(limits: Limits) -> dict[str, int]:
+    # Not nproc: it counts per user id over the whole host. Not address space: V8 reserves much.
+    return {
+        "core": 0,
+        "nofile": 1024,
+        "fsize": tmpfs_bytes(limits),
+        "msgqueue": 0,
+        "sigpending": 128,
+        "memlock": 64 * KiB,
+    }
+
+
+class PostureCheck(Protocol):
+    """What ``posture_faults`` is."""
+
+    def __call__(
+        self, posture: Mapping[str, str], language: Language, limits: Limits, *, uid: int
+    ) -> list[str]:
+        """The faults."""
+
+
+def posture_faults(posture: Mapping[str, str], language: Language, limits: Limits, *, uid: int) -> list[str]:
     """What of a sandbox's posture is weaker than asked for; empty when everything is in force.
 
     A control that the kernel does not report counts as not in force.
@@ -129,8 +142,8 @@ def posture_faults(posture: Mapping[str, str], language: Language, limits: Limit
     wanted = {
         "protocol": str(PROTOCOL),
         "pid": "1",
-        "uid": str(RUNNER_UID),
-        "gid": str(RUNNER_UID),
+        "uid": str(uid),
+        "gid": str(RUNNER_GID),
         "dumpable": "0",
         "no_new_privs": "1",
         "seccomp": "2",
@@ -140,6 +153,7 @@ def posture_faults(posture: Mapping[str, str], language: Language, limits: Limit
         # The kernel counts pages.
         "memory_max": str(limits.memory_bytes // 4096 * 4096),
         **no_capability,
+        **{f"{name}_max": str(value) for name, value in _ulimits(limits).items()},
     }
     if not limits.network:
         wanted["interfaces"] = "lo"
@@ -148,7 +162,7 @@ def posture_faults(posture: Mapping[str, str], language: Language, limits: Limit
         for key, value in wanted.items()
         if posture.get(key) != value
     ]
-    if set(posture.get("groups", "?").split()) - {str(RUNNER_UID)}:
+    if set(posture.get("groups", "?").split()) - {str(RUNNER_GID)}:
         faults.append(f"groups are {posture.get('groups', 'not known')!r}")
     # cgroup v2 limits swap alone, v1 memory and swap together.
     if posture.get("swap_max") != "0" and posture.get("memsw_max") != wanted["memory_max"]:
@@ -162,9 +176,16 @@ def posture_faults(posture: Mapping[str, str], language: Language, limits: Limit
         missing = flags - set(posture.get(mount, "").split(","))
         if missing:
             faults.append(f"{mount} is not mounted {', '.join(sorted(missing))}")
-        # tmpfs counts pages, and rounds up.
-        size = posture.get(f"{mount}_bytes", "")
-        capped = re.fullmatch("[0-9]{1,18}", size) and 0 < int(size) < tmpfs_bytes(limits) + 4096
-        if mount in ("code", "tmp") and not capped:
-            faults.append(f"{mount} is not capped at {tmpfs_bytes(limits)} bytes")
+    # tmpfs counts pages, and rounds up.
+    most = {
+        "code_bytes": tmpfs_bytes(limits) + 4095,
+        "tmp_bytes": tmpfs_bytes(limits) + 4095,
+        "shm_bytes": SHM_BYTES,
+        "code_inodes": language.tmp_inodes,
+        "tmp_inodes": language.tmp_inodes,
+    }
+    for key, value in most.items():
+        said = posture.get(key, "")
+        if not re.fullmatch("[0-9]{1,18}", said) or not 0 < int(said) <= value:
+            faults.append(f"{key} is {posture.get(key, 'not known')!r}, not at most {value}")
     return faults

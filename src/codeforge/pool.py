@@ -26,8 +26,10 @@ from typing import Any, TypeVar
 from codeforge.engines import Engine
 from codeforge.errors import Busy, ExecutorClosed, SandboxLost
 from codeforge.limits import GiB
+from codeforge.policy import PostureCheck, posture_faults
 from codeforge.sandbox import Sandbox, SandboxKind
 from codeforge.stock import Shelf, Stock, Waiter
+from codeforge.user_ids import UserIds
 
 T = TypeVar("T")
 
@@ -67,6 +69,7 @@ class Pool:
         max_warm: of all kinds together, kept ready for callers to come.
         warm_memory_bytes: what those may hold, by their languages' ``idle_bytes``.
         max_waiting: callers in line.
+        check: what is asked of a launched sandbox's posture.
     """
 
     def __init__(
@@ -78,9 +81,12 @@ class Pool:
         max_warm: int = MAX_WARM,
         warm_memory_bytes: int = WARM_MEMORY_BYTES,
         max_waiting: int = MAX_WAITING,
+        check: PostureCheck = posture_faults,
     ) -> None:
         self._engine = engine
         self._owner = owner
+        self._check = check
+        self._uids = UserIds()
         self._max_sandboxes = max_sandboxes
         self._max_waiting = max_waiting
         self._stock = Stock(min(max_warm, max_sandboxes), warm_memory_bytes)
@@ -175,6 +181,7 @@ class Pool:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._engine.close()
+        self._uids.close()
 
     # --- Taking ---------------------------------------------------------------------------------------
 
@@ -268,11 +275,13 @@ class Pool:
 
     def _retire(self, sandbox: Sandbox) -> None:
         self._leaving += 1
-        self._spawn(sandbox.destroy()).add_done_callback(self._is_gone)
+        self._spawn(sandbox.destroy()).add_done_callback(functools.partial(self._is_gone, sandbox.uid))
 
-    def _is_gone(self, _: asyncio.Task[None]) -> None:
+    def _is_gone(self, uid: int, destroying: asyncio.Task[None]) -> None:
         self._leaving -= 1
         self._alive -= 1
+        if not destroying.cancelled() and destroying.exception() is None:
+            self._uids.give_back(uid)
         self._balance()
 
     # --- Launching ------------------------------------------------------------------------------------
@@ -310,8 +319,16 @@ class Pool:
         self._launching += 1
         self._alive += 1
         self._counts["launched"] += 1
-        launching = self._spawn(Sandbox.launch(self._engine, shelf.kind, self._owner))
+        launching = self._spawn(self._start(shelf.kind))
         launching.add_done_callback(functools.partial(self._launched, shelf))
+
+    async def _start(self, kind: SandboxKind) -> Sandbox:
+        uid = self._uids.take()
+        try:
+            return await Sandbox.launch(self._engine, kind, self._owner, uid, self._check)
+        except BaseException:
+            self._uids.give_back(uid)
+            raise
 
     def _launched(self, shelf: Shelf, launching: asyncio.Task[Sandbox]) -> None:
         shelf.launching -= 1

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
+from codeforge.evidence import NOTHING_KNOWN, Evidence
+
 StreamName: TypeAlias = Literal["stdout", "stderr"]
 
 
@@ -78,6 +80,8 @@ class ExecutionResult:
         cpu_time: seconds of CPU, user and system, of all its processes.
         memory_used: peak bytes of the whole sandbox.
         container_id: the sandbox it ran in, never used again.
+        evidence: what the verdict was made of.
+        posture: what the kernel said about the sandbox, field by field: docs/protocol.md.
         tests: per-test outcomes, from ``execute_with_tests``.
     """
 
@@ -94,6 +98,8 @@ class ExecutionResult:
     cpu_time: float = 0.0
     memory_used: int = 0
     container_id: str = ""
+    evidence: Evidence = NOTHING_KNOWN
+    posture: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     tests: tuple[TestOutcome, ...] = ()
 
     @property
@@ -148,6 +154,8 @@ class ExecutionResult:
             "cpu_time": self.cpu_time,
             "memory_used": self.memory_used,
             "container_id": self.container_id,
+            "evidence": self.evidence.to_dict(),
+            "posture": dict(self.posture),
             "files": {name: base64.b64encode(data).decode() for name, data in self.files.items()},
             "files_skipped": dict(self.files_skipped),
             "tests": [

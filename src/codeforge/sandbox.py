@@ -11,7 +11,7 @@ import collections
 import contextlib
 import itertools
 import re
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass
 
 from codeforge import wire
@@ -20,7 +20,7 @@ from codeforge.engines import Channel, Engine
 from codeforge.errors import EngineError, HostFailure, PostureMismatch, SandboxLost
 from codeforge.languages import CODE_DIR, Language
 from codeforge.limits import Limits
-from codeforge.policy import container_spec, posture_faults
+from codeforge.policy import PostureCheck, container_spec
 from codeforge.request import Run
 from codeforge.result import ExecutionResult, StreamName
 
@@ -92,14 +92,16 @@ class Sandbox:
     """A launched sandbox.
 
     Attributes:
+        uid: its user id, which no other sandbox has.
         posture: what init said of it; see docs/protocol.md.
         runs: how many it was given.
         stepping: whether its worker is in the middle of a step, which a run would have to wait for.
     """
 
-    def __init__(self, channel: Channel, kind: SandboxKind) -> None:
+    def __init__(self, channel: Channel, kind: SandboxKind, uid: int) -> None:
         self.kind = kind
-        self.posture: dict[str, str] = {}
+        self.uid = uid
+        self.posture: Mapping[str, str] = {}
         self.runs = 0
         self.stepping = False
         self._channel = channel
@@ -111,16 +113,18 @@ class Sandbox:
         self._init_ended = False
 
     @classmethod
-    async def launch(cls, engine: Engine, kind: SandboxKind, owner: str) -> Sandbox:
+    async def launch(
+        cls, engine: Engine, kind: SandboxKind, owner: str, uid: int, check: PostureCheck
+    ) -> Sandbox:
         """Launch, wait for init, and check that everything asked for is in force.
 
         Raises:
             HostFailure: the engine could not, or the sandbox came up weaker than asked for.
         """
-        channel = await engine.launch(container_spec(kind.language, kind.limits, owner=owner))
-        sandbox = cls(channel, kind)
+        spec = container_spec(kind.language, kind.limits, owner=owner, uid=uid)
+        sandbox = cls(channel := await engine.launch(spec), kind, uid)
         try:
-            await sandbox._get_ready()
+            await sandbox._get_ready(check)
         except BaseException:
             await channel.destroy()
             raise
@@ -151,7 +155,7 @@ class Sandbox:
         self._stepped.set()
         await self._channel.destroy(ended=self._init_ended)
 
-    async def _get_ready(self) -> None:
+    async def _get_ready(self, check: PostureCheck) -> None:
         await self._start_worker()
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
@@ -162,8 +166,8 @@ class Sandbox:
         if not isinstance(first, wire.Ready):
             why = first.message if isinstance(first, wire.Failed) else "no init answered"
             raise SandboxLost(f"the sandbox did not start: {why} (is {row.image} ours?)")
-        self.posture = dict(first.posture)
-        faults = posture_faults(first.posture, row, self.kind.limits)
+        self.posture = first.posture
+        faults = check(first.posture, row, self.kind.limits, uid=self.uid)
         if faults:
             raise PostureMismatch(f"the sandbox is weaker than asked for: {'; '.join(faults)}")
 
@@ -218,7 +222,7 @@ class Sandbox:
         self.runs += 1
         self._clean = False
         self._stepped.set()  # a run need not leave the worker its step
-        conduct = Conduct(self._channel, run)
+        conduct = Conduct(self._channel, self.posture, run)
         self._decoder.expect_run(files_bytes=run.limits.files_bytes)
         try:
             await conduct.start(keep=self.runs < self.kind.max_runs)

@@ -7,38 +7,14 @@ prints or returns can make itself a timeout or an out-of-memory.
 
 from __future__ import annotations
 
-import enum
 import signal
-from dataclasses import dataclass
 
+from codeforge.evidence import Evidence, KillReason
 from codeforge.limits import MAX_MEMORY_BYTES, MAX_TIMEOUT_S, Limits, format_memory
 from codeforge.result import Status
-from codeforge.wire import Exited
 
 ERROR_TAIL_CHARS = 2000
 """How much of stderr an error message for a person quotes."""
-
-
-class KillReason(enum.Enum):
-    """Why the host ended a run."""
-
-    DEADLINE = "deadline"
-    FLOOD = "flood"
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What is known about an end.
-
-    Attributes:
-        exited: init's report; ``None`` if init did not get to make one.
-        killed: why the host ended it, if it did.
-        oom_event: whether the engine reported an out-of-memory kill in this sandbox.
-    """
-
-    exited: Exited | None
-    killed: KillReason | None
-    oom_event: bool
 
 
 def decide(evidence: Evidence) -> Status:

@@ -27,9 +27,9 @@ MAX_FILES_OUT = 1000
 
 _HEADER = struct.Struct("<IB")
 _LIMITS = struct.Struct("<QQII")
-_EXIT = struct.Struct("<BBQQQI")
+_EXIT = struct.Struct("<BBQQQII")
 
-PROTOCOL = 2
+PROTOCOL = 3
 """The version; init says its own in the posture."""
 
 
@@ -139,6 +139,8 @@ class Exited:
     """How the run's first process ended; everything else of the run is dead too.
 
     ``cpu_s`` counts from GO, ``memory_peak_bytes`` from the sandbox's start.
+    ``oom_kills`` and ``pids_refused`` are what the kernel counted since GO: processes it killed for want
+    of memory, and new ones that it refused.
     """
 
     exit_code: int | None
@@ -147,6 +149,7 @@ class Exited:
     cpu_s: float
     memory_peak_bytes: int
     oom_kills: int
+    pids_refused: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,7 +349,7 @@ def _unpack(layout: str, payload: bytes) -> tuple[int, ...]:
 
 
 def _parse_exit(payload: bytes) -> Exited:
-    by_signal, number, wall_us, cpu_us, peak, oom_kills = _unpack(_EXIT.format, payload)
+    by_signal, number, wall_us, cpu_us, peak, oom_kills, pids_refused = _unpack(_EXIT.format, payload)
     return Exited(
         exit_code=None if by_signal else number,
         signal=number if by_signal else None,
@@ -354,6 +357,7 @@ def _parse_exit(payload: bytes) -> Exited:
         cpu_s=cpu_us / 1e6,
         memory_peak_bytes=peak,
         oom_kills=oom_kills,
+        pids_refused=pids_refused,
     )
 
 

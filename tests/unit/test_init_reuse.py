@@ -930,7 +930,10 @@ if sys.argv[2] == 'template':
             attempt(f'ioctl high {request} {owner > 0}', lambda: syscall(16, a.fileno(), request + HIGH,
                     ctypes.create_string_buffer(struct.pack('i', owner))))
     fcntl.fcntl(a, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK); b.send(b'x')
-    attempt('x32', lambda: syscall(0x40000000 + 62, template, 9))
+    if os.fork() == 0:
+        attempt('x32', lambda: syscall(0x40000000 + 62, template, 9))
+        os._exit(0)
+    result['x32'] = {31: 'SIGSYS'}.get(os.wait()[1], 'done')
     attempt('timer', lambda: syscall(222, 0, ctypes.create_string_buffer(
         struct.pack('<QiiiI', 0, 9, 4, template, 0) + bytes(40)), one))
     if os.fork() == 0:
@@ -939,13 +942,13 @@ if sys.argv[2] == 'template':
         code += b'\xb9' + struct.pack('<I', 9) + b'\xcd\x80\x5b\xc3'
         ctypes.memmove(address, code, len(code))
         os._exit(-ctypes.CFUNCTYPE(ctypes.c_int)(address)() & 0xff)
-    result['int 0x80'] = {9728: 'ENOSYS', 11: 'SIGSEGV'}.get(os.wait()[1], 'done')
+    result['int 0x80'] = {31: 'SIGSYS', 11: 'SIGSEGV'}.get(os.wait()[1], 'done')
 print(json.dumps(result))
 """
 )
 
-HARMLESS = {"setpgid": "ESRCH", "timer": "EINVAL", "x32": "ENOSYS", "core scheduling": "done"}
-REFUSALS = {"EPERM", "EACCES", "ENOSYS", "ESRCH", "EINVAL", "SIGSEGV"}
+HARMLESS = {"setpgid": "ESRCH", "timer": "EINVAL", "x32": "SIGSYS", "core scheduling": "done"}
+REFUSALS = {"EPERM", "EACCES", "ENOSYS", "ESRCH", "EINVAL", "SIGSEGV", "SIGSYS"}
 
 
 def look_of(pid: int) -> dict[str, Any]:

@@ -29,10 +29,13 @@ LAYERS = [  # top to bottom; a module imports only from layers below its own
     {"conduct", "engines.docker"},
     {"engines.connection", "engines", "policy", "verdict", "images.scan"},
     {"journal", "options", "request", "images.archive", "images.osv", "images.scanners"},
-    {"languages", "result", "wire"},
+    {"languages", "result"},
+    {"evidence"},
+    {"wire"},
     {"limits"},
     {"images.sbom", "images.tar", "images.context", "images.scan_answer"},
     {"bench.figures", "images.scan_report"},
+    {"user_ids"},
     {"errors", "_version", "fanout", "bench", "bench.chart", "images"},
 ]
 RANK = {module: rank for rank, layer in enumerate(reversed(LAYERS)) for module in layer}

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from codeforge.evidence import Evidence, KillReason
 from codeforge.result import ExecutionResult, Output, Status, TestOutcome
 
 NOT_UTF8 = [b"\xff", b"\xc3", b"ok\x80", b"\xed\xa0\x80", b"\xf0\x9f\x98", b"\xc0\xaf"]
@@ -110,6 +111,10 @@ def test_to_dict_has_every_field_and_property_under_its_documented_name() -> Non
         cpu_time=0.25,
         memory_used=4096,
         container_id="c0ffee",
+        evidence=Evidence(
+            exited=None, killed=KillReason.DEADLINE, oom_event=True, stdout_bytes=3, stderr_bytes=4
+        ),
+        posture={"pid": "1"},
         tests=(TestOutcome("test_it", "failed", 0.5, "assert 1 == 2"),),
     ).to_dict()
     assert plain == {
@@ -128,6 +133,16 @@ def test_to_dict_has_every_field_and_property_under_its_documented_name() -> Non
         "cpu_time": 0.25,
         "memory_used": 4096,
         "container_id": "c0ffee",
+        "evidence": {
+            "exit_reported": False,
+            "killed_by_host": "deadline",
+            "oom_event": True,
+            "oom_kills": 0,
+            "pids_refused": 0,
+            "stdout_bytes": 3,
+            "stderr_bytes": 4,
+        },
+        "posture": {"pid": "1"},
         "files": {"a.bin": "AP8="},
         "files_skipped": {"link": "not_regular"},
         "tests": [{"name": "test_it", "outcome": "failed", "duration": 0.5, "message": "assert 1 == 2"}],

@@ -9,16 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from codeforge.evidence import Evidence, KillReason
 from codeforge.limits import MAX_MEMORY_BYTES, MAX_TIMEOUT_S, MIN_MEMORY_BYTES, GiB, Limits, MiB, parse_memory
 from codeforge.result import Status
-from codeforge.verdict import ERROR_TAIL_CHARS, Evidence, KillReason, decide, explain
+from codeforge.verdict import ERROR_TAIL_CHARS, decide, explain
 from codeforge.wire import Exited
 
 LIMITS = Limits()
 
 
 def exited(code: int | None = None, signal: int | None = None, *, oom_kills: int = 0) -> Exited:
-    return Exited(code, signal, wall_s=1.0, cpu_s=0.5, memory_peak_bytes=4096, oom_kills=oom_kills)
+    return Exited(
+        code, signal, wall_s=1.0, cpu_s=0.5, memory_peak_bytes=4096, oom_kills=oom_kills, pids_refused=0
+    )
 
 
 def evidence(end: Exited | None, killed: KillReason | None = None, *, oom_event: bool = False) -> Evidence:

@@ -139,8 +139,8 @@ def test_no_frame_is_sent_that_init_would_refuse(send: Callable[[], bytes]) -> N
 # --- What comes in: in order --------------------------------------------------------------------------
 
 READY = frame("R", b"pid=1\nuid=10001\nroot=ro,nosuid\ncap_eff=0\n")
-EXIT = frame("W", struct.pack("<BBQQQI", 0, 3, 1_500_000, 250_000, 4096, 1))
-KILLED = frame("W", struct.pack("<BBQQQI", 1, 9, 0, 0, 0, 0))
+EXIT = frame("W", struct.pack("<BBQQQII", 0, 3, 1_500_000, 250_000, 4096, 1, 2))
+KILLED = frame("W", struct.pack("<BBQQQII", 1, 9, 0, 0, 0, 0, 0))
 CLEAN = frame("C")
 DONE = frame("Z")
 PRELOADED = frame("P")
@@ -179,7 +179,7 @@ EVENTS: list[Event] = [
     Wrote("stdout", b""),
     Dropped("stdout", 2**40),
     Dropped("stderr", 1),
-    Exited(3, None, wall_s=1.5, cpu_s=0.25, memory_peak_bytes=4096, oom_kills=1),
+    Exited(3, None, wall_s=1.5, cpu_s=0.25, memory_peak_bytes=4096, oom_kills=1, pids_refused=2),
     Acknowledged(1),
     FileOut(b"a/b", 0o755, b"onetwo"),
     FileOut(b"empty", 0o644, b""),
@@ -319,8 +319,8 @@ def test_a_file_that_init_failed_in_the_middle_of_is_not_told_as_whole() -> None
 def test_an_end_is_an_exit_code_or_a_signal(
     payload: tuple[int, int], code: int | None, signal: int | None
 ) -> None:
-    [event] = decode([frame("W", struct.pack("<BBQQQI", *payload, 0, 0, 0, 0))])
-    assert event == Exited(code, signal, wall_s=0, cpu_s=0, memory_peak_bytes=0, oom_kills=0)
+    [event] = decode([frame("W", struct.pack("<BBQQQII", *payload, 0, 0, 0, 0, 0))])
+    assert event == Exited(code, signal, wall_s=0, cpu_s=0, memory_peak_bytes=0, oom_kills=0, pids_refused=0)
 
 
 @given(st.binary())

@@ -31,6 +31,7 @@ from codeforge.executor import CodeExecutor
 from codeforge.languages import GUEST_DIR, Language
 from codeforge.limits import Limits
 from codeforge.policy import container_spec
+from codeforge.user_ids import RANGE
 
 _THREADS = ThreadPoolExecutor(32, thread_name_prefix="command")
 """Threads that wait for commands: asyncio's own way to start one costs a millisecond more."""
@@ -259,7 +260,7 @@ def docker_run(program: Program) -> list[str] | None:
 
 
 def _flags(language: Language) -> list[str]:
-    spec = container_spec(language, Limits(), owner="benchmark")
+    spec = container_spec(language, Limits(), owner="benchmark", uid=RANGE.start)
     host = spec["HostConfig"]
     return [
         "--pull=never", "--read-only", "--network=none", "--security-opt=no-new-privileges", "--cap-drop=ALL",
@@ -267,6 +268,7 @@ def _flags(language: Language) -> list[str]:
         f"--cpu-period={host['CpuPeriod']}", f"--cpu-quota={host['CpuQuota']}",
         f"--cpu-shares={host['CpuShares']}", f"--pids-limit={host['PidsLimit']}",
         f"--oom-score-adj={host['OomScoreAdj']}", "--ipc=private", "--cgroupns=private", "--log-driver=none",
+        *(f"--dns={server}" for server in host["Dns"]),
         f"--user={spec['User']}", f"--workdir={spec['WorkingDir']}",
         *(f"--tmpfs={path}:{options}" for path, options in host["Tmpfs"].items()),
         *(f"--ulimit={each['Name']}={each['Soft']}:{each['Hard']}" for each in host["Ulimits"]),

@@ -164,7 +164,8 @@ class _Batch:
                 async with contextlib.aclosing(results):
                     async for index, result in results:
                         self._runs += 1
-                        self._record(*self._running.pop(index), result.to_dict())
+                        line = {key: value for key, value in result.to_dict().items() if key != "posture"}
+                        self._record(*self._running.pop(index), line)
 
     def _stretch(self) -> Iterator[ExecutionRequest]:
         """Requests, up to where too many lines in a row have nothing to run.

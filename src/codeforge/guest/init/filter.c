@@ -1,10 +1,16 @@
-/* The system calls by which a run could reach init, or the template that its next ones come of.
+/* The system calls that a run is refused. On top of the engine's filter, in force before the
+ * interpreter is started, and it can only be added to.
  *
- * They share a user id, and without capabilities nobody can be given another. init and the template
- * are not dumpable, which keeps their memory, descriptors and environment to themselves; what is left
- * are calls that take a process id: signals, limits, priorities. This filter refuses them, with EPERM,
- * where they name init or the template, and wherever a filter cannot see whom they name. It comes on
- * top of the engine's, and is in force before the interpreter is started; it can only be added to. */
+ * The kernel's surface: what no program here needs and attacks on kernels begin with. Refused with an
+ * error, as an older or smaller kernel would, so that programs fall back; a filter that lists what is
+ * allowed, and kills, breaks them at random with every new library. Only a foreign ABI is deadly: its
+ * numbers mean other calls.
+ *
+ * init, and the template that the next runs come of: they share the run's user id, and without
+ * capabilities nobody can be given another. Not being dumpable keeps their memory, descriptors and
+ * environment to themselves; what is left are calls that take a process id: signals, limits,
+ * priorities. They are refused where they name init or the template, and wherever a filter cannot see
+ * whom they name. */
 #include "init.h"
 
 #include <errno.h>
@@ -12,11 +18,12 @@
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <sched.h>
 #include <stddef.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
-#include <sys/ptrace.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -35,7 +42,60 @@ enum { ARCH = AUDIT_ARCH_AARCH64 };
 #define FIOSETOWN 0x8901
 #endif
 
-enum { PROGRAM_MAX = 256 };
+/* Newer than some kernel's headers; the numbers are the same on all architectures. */
+enum {
+    CALL_IO_URING_SETUP = 425,
+    CALL_IO_URING_ENTER,
+    CALL_IO_URING_REGISTER,
+    CALL_OPEN_TREE,
+    CALL_MOVE_MOUNT,
+    CALL_FSOPEN,
+    CALL_FSCONFIG,
+    CALL_FSMOUNT,
+    CALL_FSPICK,
+    CALL_CLONE3 = 435,
+    CALL_PIDFD_GETFD = 438,
+    CALL_PROCESS_MADVISE = 440,
+    CALL_MOUNT_SETATTR = 442,
+    CALL_QUOTACTL_FD = 443,
+    CALL_MEMFD_SECRET = 447,
+    CALL_PROCESS_MRELEASE = 448,
+    CALL_OPEN_TREE_ATTR = 467,
+};
+
+enum { CLONE_NEW_ANY = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID |
+                       CLONE_NEWNET };
+
+/* Libraries have another way when a kernel has not got these. clone3 hides its flags behind a pointer. */
+static const long ABSENT_CALLS[] = {
+    CALL_IO_URING_SETUP, CALL_IO_URING_ENTER, CALL_IO_URING_REGISTER,
+    SYS_splice, SYS_tee, SYS_vmsplice, /* pipes that hold pages of files: Dirty Pipe and its like */
+    CALL_MEMFD_SECRET, CALL_CLONE3,
+};
+
+static const long REFUSED_CALLS[] = {
+    /* other processes */
+    SYS_ptrace, SYS_process_vm_readv, SYS_process_vm_writev, SYS_kcmp, CALL_PIDFD_GETFD, CALL_PROCESS_MADVISE,
+    CALL_PROCESS_MRELEASE,
+    /* keys belong to the user id: they would outlast the run */
+    SYS_add_key, SYS_request_key, SYS_keyctl,
+    /* namespaces and mounts */
+    SYS_unshare, SYS_setns, SYS_mount, SYS_umount2, SYS_pivot_root, SYS_chroot, CALL_FSOPEN, CALL_FSCONFIG,
+    CALL_FSMOUNT, CALL_FSPICK, CALL_OPEN_TREE, CALL_OPEN_TREE_ATTR, CALL_MOVE_MOUNT, CALL_MOUNT_SETATTR,
+    SYS_name_to_handle_at, SYS_open_by_handle_at,
+    /* programs for the kernel, and its own workings */
+    SYS_bpf, SYS_perf_event_open, SYS_userfaultfd, SYS_fanotify_init, SYS_init_module, SYS_finit_module,
+    SYS_delete_module, SYS_kexec_load, SYS_kexec_file_load, SYS_reboot, SYS_swapon, SYS_swapoff, SYS_acct,
+    SYS_syslog, SYS_quotactl, CALL_QUOTACTL_FD, SYS_sethostname, SYS_setdomainname, SYS_settimeofday,
+    SYS_clock_settime, SYS_clock_adjtime, SYS_adjtimex,
+    /* what is the whole machine's: everybody's disks, and names that a namespace does not count */
+    SYS_sync, SYS_syncfs, SYS_shmget, SYS_semget, SYS_msgget, SYS_mq_open,
+#if defined(__x86_64__)
+    SYS_modify_ldt, SYS_iopl, SYS_ioperm,
+#endif
+};
+
+enum { PROGRAM_MAX = 512 };
 
 static struct sock_filter program[PROGRAM_MAX];
 static unsigned short length;
@@ -60,9 +120,25 @@ static void answer_if_equal(uint32_t value, uint32_t answer)
 
 static const uint32_t REFUSE = SECCOMP_RET_ERRNO | EPERM, ABSENT = SECCOMP_RET_ERRNO | ENOSYS;
 
+static void answer_calls(const long *calls, size_t count, uint32_t answer)
+{
+    for (size_t i = 0; i < count; i++)
+        answer_if_equal((uint32_t)calls[i], answer);
+}
+
 static void refuse(long call)
 {
     answer_if_equal((uint32_t)call, REFUSE);
+}
+
+/* Refuses call with that answer unless the lower half of its first argument is one of the values. */
+static void allow_only(long call, const uint32_t *values, int count, uint32_t answer)
+{
+    emit(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)call, 0, (uint8_t)(2 * count + 2));
+    load(offsetof(struct seccomp_data, args));
+    for (int i = 0; i < count; i++)
+        answer_if_equal(values[i], SECCOMP_RET_ALLOW);
+    emit(BPF_RET | BPF_K, answer, 0, 0);
 }
 
 /* Refuses call if the lower half of that argument is one of the values: the kernel takes an int, too. */
@@ -90,19 +166,30 @@ static void refuse_kind(long call, uint32_t kind, const uint32_t *values, int co
 bool filter_install(bool template)
 {
     uint32_t self = (uint32_t)getpid(); /* exec keeps it */
-    uint32_t processes[] = {1, self}, targets[] = {(uint32_t)-1, self, -self};
-    uint32_t everyone[] = {0, (uint32_t)getuid()}, traceme[] = {PTRACE_TRACEME};
+    uint32_t processes[] = {1, self}, signalled[] = {1, self, -self, (uint32_t)-1};
+    uint32_t everyone[] = {0, (uint32_t)getuid()}, requests[] = {TIOCSTI, TIOCLINUX, FIOSETOWN, SIOCSPGRP};
+    uint32_t families[] = {AF_UNIX, AF_INET, AF_INET6}, personalities[] = {0, 0xffffffff /* asks */};
     int guarded = template ? 2 : 1;
     length = 0;
 
     load(offsetof(struct seccomp_data, arch));
     emit(BPF_JMP | BPF_JEQ | BPF_K, ARCH, 1, 0);
-    emit(BPF_RET | BPF_K, ABSENT, 0, 0);
+    emit(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS, 0, 0);
     load(offsetof(struct seccomp_data, nr));
 #if defined(__x86_64__)
     emit(BPF_JMP | BPF_JGE | BPF_K, 0x40000000, 0, 1); /* x32 */
-    emit(BPF_RET | BPF_K, ABSENT, 0, 0);
+    emit(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS, 0, 0);
 #endif
+    answer_calls(ABSENT_CALLS, sizeof ABSENT_CALLS / sizeof *ABSENT_CALLS, ABSENT);
+    answer_calls(REFUSED_CALLS, sizeof REFUSED_CALLS / sizeof *REFUSED_CALLS, REFUSE);
+    allow_only(SYS_socket, families, 3, SECCOMP_RET_ERRNO | EAFNOSUPPORT);
+    allow_only(SYS_socketpair, families, 3, SECCOMP_RET_ERRNO | EAFNOSUPPORT);
+    allow_only(SYS_personality, personalities, 2, REFUSE);
+    emit(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone, 0, 4);
+    load(offsetof(struct seccomp_data, args)); /* flags come first on these architectures */
+    emit(BPF_JMP | BPF_JSET | BPF_K, CLONE_NEW_ANY, 0, 1);
+    emit(BPF_RET | BPF_K, REFUSE, 0, 0);
+    emit(BPF_RET | BPF_K, SECCOMP_RET_ALLOW, 0, 0);
     /* Of one's own, with 0, these are every program's; of init's they would change its children. */
     refuse_for(SYS_prlimit64, 0, processes, guarded);
     refuse_for(SYS_sched_setaffinity, 0, processes, guarded);
@@ -115,20 +202,14 @@ bool filter_install(bool template)
     refuse_kind(SYS_ioprio_set, 2, processes, guarded); /* IOPRIO_WHO_PGRP */
     refuse_kind(SYS_setpriority, PRIO_USER, everyone, 2);
     refuse_kind(SYS_ioprio_set, 3, everyone, 2); /* IOPRIO_WHO_USER */
-    /* The parent, init or the template, would be told of its stops as if they were its end. */
-    refuse_for(SYS_ptrace, 0, traceme, 1);
-    /* Keys belong to the user id: they outlast the run. */
-    refuse(SYS_add_key);
-    refuse(SYS_request_key);
-    refuse(SYS_keyctl);
+    /* The kernel drops what is sent to init; here it is an error as well. -1 is everybody. */
+    refuse_for(SYS_kill, 0, signalled, template ? 4 : 1);
+    refuse_for(SYS_tkill, 0, processes, guarded);
+    refuse_for(SYS_tgkill, 0, processes, guarded);
+    refuse_for(SYS_rt_sigqueueinfo, 0, processes, guarded);
+    refuse_for(SYS_rt_tgsigqueueinfo, 0, processes, guarded);
+    refuse_for(SYS_ioctl, 1, requests, template ? 4 : 2); /* typing into a terminal, not that there is one */
     if (template) {
-        uint32_t own[] = {FIOSETOWN, SIOCSPGRP};
-        refuse_for(SYS_kill, 0, targets, 3);
-        refuse_for(SYS_tkill, 0, targets + 1, 1);
-        refuse_for(SYS_tgkill, 0, targets + 1, 1);
-        refuse_for(SYS_rt_sigqueueinfo, 0, targets + 1, 1);
-        refuse_for(SYS_rt_tgsigqueueinfo, 0, targets + 1, 1);
-        refuse_for(SYS_ioctl, 1, own, 2);
         refuse(SYS_pidfd_send_signal);
         /* Whom a descriptor's signals go to: F_SETOWN says it by number, F_SETOWN_EX by address. */
         emit(BPF_JMP | BPF_JEQ | BPF_K, SYS_fcntl, 0, 10);

@@ -110,6 +110,7 @@ uint64_t task_count(void); /* processes and threads, init's own too */
 /* Of this sandbox's network; and the ports that stay taken for a minute after a connection. */
 uint64_t socket_count(uint64_t *ports);
 uint32_t oom_kill_count(void);
+uint32_t pids_refused_count(void); /* forks and threads above the limit */
 
 /* --- names.c: what is in a directory ------------------------------------------------------------ */
 
@@ -164,7 +165,7 @@ struct run {
     int in, out[2]; /* our ends of its pipes; -1: closed */
     uint64_t sent[2], dropped[2], told[2];
     uint64_t started_ns, quiet_until_ns;
-    uint32_t oom_kills; /* before it */
+    uint32_t oom_kills, pids_refused; /* before it */
 };
 
 extern struct run run;

@@ -51,7 +51,7 @@ static struct { /* the file that DATA frames go to */
 
 /* --- The end -------------------------------------------------------------------------------------- */
 
-static void report_exit(uint64_t ended_ns, uint32_t oom_kills)
+static void report_exit(uint64_t ended_ns, uint32_t oom_kills, uint32_t pids_refused)
 {
     channel_wait_room(64);
     uint8_t *start = outbox_payload(&outbox), *p = start;
@@ -61,6 +61,7 @@ static void report_exit(uint64_t ended_ns, uint32_t oom_kills)
     p = put_u64(p, run_cpu_us());
     p = put_u64(p, memory_peak_bytes());
     p = put_u32(p, oom_kills);
+    p = put_u32(p, pids_refused);
     outbox_commit(&outbox, F_EXIT, (size_t)(p - start));
 }
 
@@ -92,11 +93,12 @@ static void end_run(bool keep)
     if (!keep || !template)
         worker_drop();
     uint32_t oom_kills = oom_kill_count() - run.oom_kills;
+    uint32_t pids_refused = pids_refused_count() - run.pids_refused;
     if (lost && !oom_kills)
         fail("the template ended");
     drain(0);
     drain(1);
-    report_exit(ended_ns, oom_kills);
+    report_exit(ended_ns, oom_kills, pids_refused);
     files_collect(limits.files_bytes, limits.files);
     channel_wait_room(1);
     if (!keep || oom_kills || clean()) {

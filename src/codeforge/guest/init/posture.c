@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -94,6 +95,21 @@ static void say_interfaces(struct report *r)
     say(r, "\n");
 }
 
+static void say_limits(struct report *r)
+{
+    static const struct {
+        const char *key;
+        int resource;
+    } kinds[] = {{"core_max", RLIMIT_CORE},         {"nofile_max", RLIMIT_NOFILE},
+                   {"fsize_max", RLIMIT_FSIZE},       {"msgqueue_max", RLIMIT_MSGQUEUE},
+                   {"sigpending_max", RLIMIT_SIGPENDING}, {"memlock_max", RLIMIT_MEMLOCK}};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        struct rlimit l;
+        if (!getrlimit((unsigned)kinds[i].resource, &l))
+            say(r, "%s=%llu\n", kinds[i].key, (unsigned long long)l.rlim_max);
+    }
+}
+
 /* The first of the two files that is there: cgroup v2, then v1. NULL: that version has none. */
 static bool slurp_cgroup(const char *v2, const char *v1)
 {
@@ -109,7 +125,7 @@ static void say_cgroup(struct report *r, const char *key, const char *v2, const 
 size_t posture(char *into, size_t size)
 {
     struct report r = {into, into + size};
-    say(&r, "protocol=2\npid=%d\nuid=%d\ngid=%d\ndumpable=%d\n", getpid(), getuid(), getgid(),
+    say(&r, "protocol=3\npid=%d\nuid=%d\ngid=%d\ndumpable=%d\n", getpid(), getuid(), getgid(),
         prctl(PR_GET_DUMPABLE, 0, 0, 0, 0));
     say_status(&r);
     say_mount(&r, "root", "/");
@@ -117,6 +133,7 @@ size_t posture(char *into, size_t size)
     say_mount(&r, "tmp", "/tmp");
     say_mount(&r, "shm", "/dev/shm");
     say_interfaces(&r);
+    say_limits(&r);
     say_cgroup(&r, "memory_max", "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes");
     say_cgroup(&r, "swap_max", "/sys/fs/cgroup/memory.swap.max", NULL);
     say_cgroup(&r, "memsw_max", NULL, "/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes");
@@ -159,5 +176,13 @@ uint32_t oom_kill_count(void)
     if (!slurp_cgroup("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"))
         return 0;
     const char *value = value_of("oom_kill ");
+    return value ? (uint32_t)strtoul(value, NULL, 10) : 0;
+}
+
+uint32_t pids_refused_count(void)
+{
+    if (!slurp_cgroup("/sys/fs/cgroup/pids.events", "/sys/fs/cgroup/pids/pids.events"))
+        return 0;
+    const char *value = value_of("max ");
     return value ? (uint32_t)strtoul(value, NULL, 10) : 0;
 }

@@ -264,5 +264,6 @@ void go(uint8_t flags)
     }
     run.keep = flags & GO_KEEP;
     run.oom_kills = oom_kill_count();
+    run.pids_refused = pids_refused_count();
     run.started_ns = started_ns;
 }
