@@ -467,8 +467,7 @@ id = libc.msgget(78, 0o1600); libc.msgsnd(id, ctypes.create_string_buffer(b'\\1'
 """,
     "queues": """
 for n in range(5):
-    fd = libc.syscall(240, f'queue{n}'.encode(), os.O_CREAT | os.O_RDWR, 0, None)
-    assert fd >= 0
+    assert libc.syscall(240, f'queue{n}'.encode(), os.O_CREAT | os.O_RDWR, 0, None) == -1
 """,
     "posix shm": """
 for n in range(5):
@@ -535,7 +534,7 @@ s = socket.socket(socket.AF_UNIX); s.bind('\\0left'); s.listen(); os.fork() or t
 u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.bind(('127.0.0.1', 5000))
 l = socket.socket(); l.bind(('127.0.0.1', 8000)); l.listen(5)
 """,
-    "lookups": "socket.getaddrinfo('localhost', 80); socket.if_nameindex()",
+    "lookups": "socket.getaddrinfo('localhost', 80); socket.if_nametoindex('lo')",
     "terminal": """
 master, slave = os.openpty()
 if os.fork() == 0:
@@ -1013,9 +1012,9 @@ fcntl.fcntl(a, fcntl.F_SETFL, os.O_ASYNC); b.send(b'x')
 assert fcntl.fcntl(a, fcntl.F_GETOWN) == me
 import array, termios
 size = array.array('i', [0]); fcntl.ioctl(a, termios.FIONREAD, size); assert size[0] == 1
-assert libc.syscall(101, 16, child, 0, 0) == 0  # PTRACE_ATTACH
+assert libc.syscall(101, 16, child, 0, 0) == -1  # PTRACE_ATTACH
 os.kill(child, signal.SIGKILL); os.kill(child, 0)
-assert os.waitpid(child, 0)[1] in (9, 0x137f)
+assert os.waitpid(child, 0)[1] == 9
 assert len(got) == 6, got
 """
 )
