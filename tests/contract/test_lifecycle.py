@@ -225,7 +225,7 @@ def test_memory_of_the_host_stays_flat_under_a_flood() -> None:
 
 
 def test_a_container_left_between_create_and_start_is_swept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("codeforge.engines.docker.STALE_CREATED_S", -1.0)
+    monkeypatch.setattr("codeforge.engines.docker.STALE_S", -1.0)
     label = "ai-codeforge.sandbox=somebody-who-died"
     left = docker("create", "--label", label, "ai-codeforge-python:latest", "true").strip()
     with DockerCodeExecutor() as executor:

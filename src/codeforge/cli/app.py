@@ -166,9 +166,14 @@ def languages(as_json: AsJson = False) -> None:
 
 
 @app.command(epilog="Exit codes: 0 all is well, 1 something is not, 69 no Docker, 77 no permission.")
-def doctor(as_json: AsJson = False) -> None:
+def doctor(
+    as_json: AsJson = False,
+    posture: Annotated[
+        bool, typer.Option("--posture", help="Show all that the kernel says about each sandbox.")
+    ] = False,
+) -> None:
     """Check the engine, the images and a real run in each language; say what to do next."""
-    raise typer.Exit(asyncio.run(doctor_command.perform(as_json=as_json)))
+    raise typer.Exit(asyncio.run(doctor_command.perform(as_json=as_json, posture=posture)))
 
 
 @app.command(

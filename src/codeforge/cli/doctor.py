@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from rich.console import Console
@@ -20,16 +21,21 @@ Verdict = Literal["ok", "problem", "note"]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line of the report. ``advice`` says what to do, where there is something to do."""
+    """One line of the report.
+
+    ``advice`` says what to do, where there is something to do; ``posture`` what the kernel said about the
+    sandbox that was started for it.
+    """
 
     name: str
     verdict: Verdict
     found: str
     advice: str = ""
+    posture: Mapping[str, str] = field(default_factory=dict)
 
 
-async def perform(*, as_json: bool) -> int:
-    """Check, print, and the exit code."""
+async def perform(*, as_json: bool, posture: bool) -> int:
+    """Check, print, and the exit code; ``posture``: with all that the kernel said, which JSON has anyway."""
     async with CodeExecutor() as executor:
         try:
             checks = [*await _engine(executor)]
@@ -43,7 +49,7 @@ async def perform(*, as_json: bool) -> int:
     if as_json:
         print_json({"healthy": exit_code == 0, "checks": [asdict(check) for check in checks]})
     else:
-        _print(checks)
+        _print(checks, posture=posture)
     return exit_code
 
 
@@ -89,16 +95,21 @@ async def _language(executor: CodeExecutor, language: Language) -> list[Check]:
             f"root, no network, {format_memory(limits.memory_bytes)} memory without swap, "
             f"{limits.cpu_quota_us / 1000:.0f}% of a core, {language.pids} processes, no capabilities, "
             "no new privileges, seccomp",
+            posture=dict(result.posture),
         ),
     ]
 
 
-def _print(checks: list[Check]) -> None:
+def _print(checks: list[Check], *, posture: bool) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     colours: dict[Verdict, str] = {"ok": "green", "problem": "bold red", "note": "yellow"}
     for check in checks:
         text = escape(harmless(check.found))
         if check.advice:
             text += f"\n[dim]-> {escape(harmless(check.advice))}[/]"
+        if posture:
+            text += "".join(
+                f"\n[dim]   {escape(harmless(f'{key}={value}'))}[/]" for key, value in check.posture.items()
+            )
         table.add_row(f"[{colours[check.verdict]}]{check.verdict}[/]", check.name, text)
     Console().print(table)

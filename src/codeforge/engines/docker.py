@@ -31,8 +31,8 @@ REMOVAL_GRACE_S = 5.0
 WATCH_RETRY_S = 0.5
 """Between two tries to listen to the daemon's events."""
 
-STALE_CREATED_S = 120.0
-"""A sandbox that was created and not started for this long lost its host process in between."""
+STALE_S = 120.0
+"""What should not be there for more than a moment, and has been for so long, is nobody's."""
 
 
 class DockerEngine:
@@ -161,15 +161,17 @@ class DockerEngine:
                 yield json.loads(line)
 
     async def _sweep(self, client: aiodocker.Docker) -> None:
-        """Remove what a host process left that died between create and start.
+        """Remove what is left where a host process or the engine was killed at the wrong moment.
 
-        A sandbox that was started needs no sweeping: it ends with its host process.
+        Sandboxes that run need no sweeping: they end with their host process. But one may have been created
+        and not yet started, and an engine that is killed may not go on with a removal when it is back.
         """
-        filters = json.dumps({"label": [LABEL], "status": ["created"]})
+        filters = json.dumps({"label": [LABEL], "status": ["created", "exited", "dead"]})
         with contextlib.suppress(HostFailure), docker_errors():
             for container in await client.containers.list(all=True, filters=filters):
-                if time.time() - container["Created"] > STALE_CREATED_S:
-                    await container.delete(force=True)
+                if time.time() - container["Created"] > STALE_S:
+                    with contextlib.suppress(HostFailure), docker_errors():
+                        await container.delete(force=True)
 
 
 async def _create(client: aiodocker.Docker, spec: dict[str, Any]) -> DockerContainer:
