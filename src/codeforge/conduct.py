@@ -186,7 +186,7 @@ class Conduct:
             stdout_bytes=len(self._kept["stdout"]) + self._dropped["stdout"],
             stderr_bytes=len(self._kept["stderr"]) + self._dropped["stderr"],
         )
-        if lost and self._killed is None and not evidence.oom_event:
+        if lost and evidence.killed is None and not evidence.oom_event:
             raise SandboxLost("the sandbox broke off in the middle of a run; was the engine stopped?")
         status = decide(evidence)
         exited = self._exited

@@ -32,7 +32,9 @@ WATCH_RETRY_S = 0.5
 """Between two tries to listen to the daemon's events."""
 
 STALE_S = 120.0
-"""What should not be there for more than a moment, and has been for so long, is nobody's."""
+"""A sandbox that was created and not started for so long is nobody's."""
+
+SWEEP_EVERY_S = 60.0
 
 
 class DockerEngine:
@@ -134,6 +136,9 @@ class DockerEngine:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._client is not None:
+            # Creations of which the answer was lost.
+            for container in await self._labelled(self._client, f"{LABEL}={self.owner}", []):
+                await self._delete(container)
             await disconnect(self._client)
 
     async def _watch(self, client: aiodocker.Docker) -> None:
@@ -161,17 +166,33 @@ class DockerEngine:
                 yield json.loads(line)
 
     async def _sweep(self, client: aiodocker.Docker) -> None:
-        """Remove what is left where a host process or the engine was killed at the wrong moment.
+        """Remove now and again what nobody else removes.
 
-        Sandboxes that run need no sweeping: they end with their host process. But one may have been created
-        and not yet started, and an engine that is killed may not go on with a removal when it is back.
+        That is what was created and never started, because its host process died in between or the answer
+        to the create call was lost; and what an engine that was killed did not get to remove. A sandbox
+        that runs needs no sweeping: it ends with its host process.
         """
-        filters = json.dumps({"label": [LABEL], "status": ["created", "exited", "dead"]})
+        while True:
+            for container in await self._labelled(client, LABEL, ["created", "exited", "dead"]):
+                if container["State"] != "created" or time.time() - container["Created"] > STALE_S:
+                    await self._delete(container)
+            await asyncio.sleep(SWEEP_EVERY_S)
+
+    async def _labelled(
+        self, client: aiodocker.Docker, label: str, states: list[str]
+    ) -> list[DockerContainer]:
+        """Sandboxes with that label in one of those states, or any; none if the daemon does not say."""
+        filters = json.dumps({"label": [label], "status": states})
         with contextlib.suppress(HostFailure), docker_errors():
-            for container in await client.containers.list(all=True, filters=filters):
-                if time.time() - container["Created"] > STALE_S:
-                    with contextlib.suppress(HostFailure), docker_errors():
-                        await container.delete(force=True)
+            async with asyncio.timeout(API_TIMEOUT_S):
+                return list(await client.containers.list(all=True, filters=filters))
+        return []
+
+    async def _delete(self, container: DockerContainer) -> None:
+        # 404: it is gone already; 409: the daemon is removing it.
+        with contextlib.suppress(HostFailure), docker_errors():
+            async with asyncio.timeout(API_TIMEOUT_S):
+                await container.delete(force=True)
 
 
 async def _create(client: aiodocker.Docker, spec: dict[str, Any]) -> DockerContainer:
