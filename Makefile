@@ -7,13 +7,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 run: images ## run an example in each language, in front of you
 	@$(BIN)/python examples/tour.py
 
 test: .venv ## lint, type-check and test; Docker tests where an engine can run
 	@scripts/test.sh
+
+test-hostile: .venv ## run hostile programs against the sandbox, and tell which attacks were shown to fail
+	@scripts/test.sh tests/hostile
 
 check: .venv ## lint and type-check alone
 	@scripts/check.sh
@@ -39,4 +42,4 @@ lock: ## resolve the dependencies again (needs uv)
 clean: ## remove what make made here; images and engine stay
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help run test check images bench lock clean
+.PHONY: help run test test-hostile check images bench lock clean

@@ -48,6 +48,13 @@ RUN [ -z "${EXTRA_PACKAGES}" ] || { set -f \
 # Add your packages here:
 # RUN npm install your-package-name
 
+# Without a network the engine makes no /etc/hosts: localhost is answered by this.
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends libnss-myhostname \
+ && rm -rf /var/lib/apt/lists/* \
+ && sed -i 's/^hosts:.*/hosts: files myhostname dns/' /etc/nsswitch.conf
+
 # Every sandbox has a user id of its own (src/codeforge/user_ids.py); all have the same name.
 RUN seq 20000 22047 | sed 's,.*,runner:x:&:10001::/tmp:/usr/sbin/nologin,' >> /etc/passwd
 

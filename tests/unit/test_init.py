@@ -140,13 +140,13 @@ def test_environment_is_what_was_inherited_with_the_request_on_top(start: Starte
     )
 
 
-def test_the_path_of_the_request_finds_the_program(start: Starter) -> None:
-    with start(env={"PATH": "/nowhere"}) as init:
+def test_the_path_of_the_request_is_the_programs_and_does_not_find_it(start: Starter) -> None:
+    with start(env={"PATH": "/code/bin"}) as init:
         init.send(
-            wire.file("bin/mine", b"#!/bin/sh\necho mine\n", 0o755),
-            start_frames(["mine"], env={"PATH": "/code/bin"}),
+            wire.file("bin/mine", b'#!/bin/sh\necho "mine $PATH"\n', 0o755),
+            start_frames(["mine"], env={"PATH": "/nowhere"}),
         )
-        assert init.finish().stdout == b"mine\n"
+        assert init.finish().stdout == b"mine /nowhere\n"
 
 
 def test_it_starts_in_code_or_where_the_request_says(start: Starter) -> None:

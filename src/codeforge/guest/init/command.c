@@ -90,7 +90,6 @@ int command_exec(struct command *c)
         }
     if (c->cwd[0] && chdir(c->cwd))
         return -errno;
-    environ = merged; /* execvp looks PATH up here */
-    execvp(c->argv[0], c->argv);
+    execvpe(c->argv[0], c->argv, merged); /* found by init's own PATH: the request's is for the program */
     return errno;
 }

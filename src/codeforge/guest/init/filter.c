@@ -18,6 +18,7 @@
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <stddef.h>
 #include <sys/ioctl.h>
@@ -131,14 +132,15 @@ static void refuse(long call)
     answer_if_equal((uint32_t)call, REFUSE);
 }
 
-/* Refuses call with that answer unless the lower half of its first argument is one of the values. */
-static void allow_only(long call, const uint32_t *values, int count, uint32_t answer)
+/* Answers call so unless the lower half of that argument is one of the values; otherwise goes on. */
+static void answer_unless(long call, int argument, const uint32_t *values, int count, uint32_t answer)
 {
-    emit(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)call, 0, (uint8_t)(2 * count + 2));
-    load(offsetof(struct seccomp_data, args));
+    emit(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)call, 0, (uint8_t)(count + 3));
+    load(offsetof(struct seccomp_data, args) + 8 * (size_t)argument); /* little-endian */
     for (int i = 0; i < count; i++)
-        answer_if_equal(values[i], SECCOMP_RET_ALLOW);
+        emit(BPF_JMP | BPF_JEQ | BPF_K, values[i], (uint8_t)(count - i), 0);
     emit(BPF_RET | BPF_K, answer, 0, 0);
+    load(offsetof(struct seccomp_data, nr));
 }
 
 /* Refuses call if the lower half of that argument is one of the values: the kernel takes an int, too. */
@@ -168,7 +170,10 @@ bool filter_install(bool template)
     uint32_t self = (uint32_t)getpid(); /* exec keeps it */
     uint32_t processes[] = {1, self}, signalled[] = {1, self, -self, (uint32_t)-1};
     uint32_t everyone[] = {0, (uint32_t)getuid()}, requests[] = {TIOCSTI, TIOCLINUX, FIOSETOWN, SIOCSPGRP};
-    uint32_t families[] = {AF_UNIX, AF_INET, AF_INET6}, personalities[] = {0, 0xffffffff /* asks */};
+    /* Others are modules that the kernel would load for the asking. 0 is the usual one, and 1 also AF_UNIX's. */
+    uint32_t families[] = {AF_UNIX, AF_INET, AF_INET6};
+    uint32_t protocols[] = {0, IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_ICMPV6};
+    uint32_t personalities[] = {0, 0xffffffff /* asks */};
     int guarded = template ? 2 : 1;
     length = 0;
 
@@ -182,9 +187,10 @@ bool filter_install(bool template)
 #endif
     answer_calls(ABSENT_CALLS, sizeof ABSENT_CALLS / sizeof *ABSENT_CALLS, ABSENT);
     answer_calls(REFUSED_CALLS, sizeof REFUSED_CALLS / sizeof *REFUSED_CALLS, REFUSE);
-    allow_only(SYS_socket, families, 3, SECCOMP_RET_ERRNO | EAFNOSUPPORT);
-    allow_only(SYS_socketpair, families, 3, SECCOMP_RET_ERRNO | EAFNOSUPPORT);
-    allow_only(SYS_personality, personalities, 2, REFUSE);
+    answer_unless(SYS_socket, 0, families, 3, SECCOMP_RET_ERRNO | EAFNOSUPPORT);
+    answer_unless(SYS_socket, 2, protocols, 5, SECCOMP_RET_ERRNO | EPROTONOSUPPORT);
+    answer_unless(SYS_socketpair, 0, families, 3, SECCOMP_RET_ERRNO | EAFNOSUPPORT);
+    answer_unless(SYS_personality, 0, personalities, 2, REFUSE);
     emit(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone, 0, 4);
     load(offsetof(struct seccomp_data, args)); /* flags come first on these architectures */
     emit(BPF_JMP | BPF_JSET | BPF_K, CLONE_NEW_ANY, 0, 1);

@@ -1,0 +1,96 @@
+"""The catalogue of attacks, and what became of each when the tests ran.
+
+A test names the cases it shows with ``@pytest.mark.catalogue("P05")``. What this kernel or engine
+cannot show, a test says by ``not_shown(reason)``, after it has looked.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+import pytest
+
+MARK = "catalogue"
+_NOT_SHOWN = "not shown here: "
+
+SIZES = {"R": 29, "P": 27, "N": 9, "F": 12, "X": 16, "O": 10}
+"""How many cases each group of the catalogue has; they are numbered from 01."""
+
+NOT_SHOWN = {
+    "N09": "there is no allowlist of destinations: a run has a network or has none",
+    "F12": "all runs share the user and time namespaces; that no lock on these is seen is not promised",
+    "O09": "there is no server yet that would send an artifact to a browser",
+    "O10": "there is no server yet that would label output for a model",
+}
+"""Cases that nothing here could show on any machine, or not in full."""
+
+
+def not_shown(reason: str) -> NoReturn:
+    """End this test: this machine cannot show what it is about."""
+    pytest.skip(_NOT_SHOWN + reason)
+
+
+def cases(group: str) -> list[str]:
+    """The ids of a group."""
+    return [f"{group}{number:02}" for number in range(1, SIZES[group] + 1)]
+
+
+@dataclass
+class Tally:
+    """Which cases were shown, from the reports of the tests that ran.
+
+    Attributes:
+        shown: cases of which a test passed.
+        broken: cases of which a test failed.
+        reasons: why a case, or part of one, was not shown.
+    """
+
+    shown: set[str] = field(default_factory=set)
+    broken: set[str] = field(default_factory=set)
+    reasons: dict[str, list[str]] = field(default_factory=lambda: collections.defaultdict(list))
+
+    def add(self, report: pytest.TestReport) -> None:
+        """Take in what one phase of a test came to."""
+        ids = [str(value) for name, value in report.user_properties if name == MARK]
+        if report.failed:
+            self.broken.update(ids)
+        elif report.skipped:
+            # A skip is told as (file, line, "Skipped: reason").
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+            for case in ids:
+                told = self.reasons[case]
+                text = reason.removeprefix("Skipped: ").removeprefix(_NOT_SHOWN)
+                if text not in told:
+                    told.append(text)
+        elif report.when == "call":
+            self.shown.update(ids)
+
+    def lines(self) -> Iterator[str]:
+        """The summary: how many of each group, then what was not shown and why."""
+        held = self.shown - self.broken
+        ran = held | self.broken | set(self.reasons)
+        groups = [group for group in SIZES if ran & set(cases(group))]
+        counts = (f"{group} {len(held & set(cases(group)))} of {SIZES[group]} shown" for group in groups)
+        yield "hostile: " + ", ".join(counts)
+        for case in (case for group in groups for case in cases(group)):
+            if case in self.broken:
+                yield f"  {case} FAILED"
+            partly = "in part " if case in held else ""
+            for reason in self.reasons.get(case, ()):
+                yield f"  {case} {partly}not shown here: {reason}"
+            if case in NOT_SHOWN:
+                yield f"  {case} {partly}not shown: {NOT_SHOWN[case]}"
+        left_out = [case for group in groups for case in cases(group) if case not in {*ran, *NOT_SHOWN}]
+        if left_out:
+            yield f"  no test selected of: {' '.join(left_out)}"
+
+
+def tally(reports: Iterable[pytest.TestReport]) -> Tally:
+    """What all the reports together come to."""
+    made = Tally()
+    for report in reports:
+        made.add(report)
+    return made

@@ -1,0 +1,156 @@
+"""Running attacks as ordinary programs, watching from outside, and telling what was shown."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from codeforge import DockerCodeExecutor, ExecutionRequest, ExecutionResult, Status
+from codeforge.policy import LABEL
+from contract.support import SHARED, docker, eventually
+from hostile.cases import MARK, tally
+from hostile.payloads import payload
+
+HERE = Path(__file__).parent
+
+AMPLE = {"timeout": 90, "cpu_quota": 100_000}
+"""For programs of which it is not the point how long they take, on a busy machine."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test's cases go into its reports; all but the tests of the catalogue itself need an engine."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            if item.path.stem != "test_catalogue":
+                item.add_marker(pytest.mark.docker)
+            ids = {case for mark in item.iter_markers(MARK) for case in mark.args}
+            item.user_properties += [(MARK, case) for case in sorted(ids)]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Which cases of the catalogue were shown, and why the others were not."""
+    reports = [
+        report
+        for group in terminalreporter.stats.values()
+        for report in group
+        if isinstance(report, pytest.TestReport) and any(name == MARK for name, _ in report.user_properties)
+    ]
+    if reports:
+        terminalreporter.section("hostile programs")
+        for line in tally(reports).lines():
+            terminalreporter.write_line(line)
+
+
+class Attack(Protocol):
+    """Runs a program, which must end well, and gives back the JSON on its last line of stdout."""
+
+    def __call__(self, code: str, language: str = "python", **options: Any) -> Any: ...
+
+
+def answer(result: ExecutionResult) -> Any:
+    """The JSON on the last line of stdout of a run that ended well."""
+    assert result.status is Status.OK, f"{result.error}\n{result.stdout}\n{result.stderr}"
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="session")
+def run(executor: DockerCodeExecutor) -> Attack:
+    """Runs an attack in a sandbox of its own, and gives back what it reports."""
+
+    def attack(code: str, language: str = "python", **options: Any) -> Any:
+        code = payload(code) if language == "python" else code
+        return answer(executor.execute(code, language, **AMPLE | options))
+
+    return attack
+
+
+Batch = Callable[..., list[ExecutionResult]]
+
+
+@pytest.fixture(scope="session")
+def run_in_turn(executor: DockerCodeExecutor) -> Batch:
+    """Runs Python programs one after another in one reused sandbox."""
+
+    def batch(*codes: str, **options: Any) -> list[ExecutionResult]:
+        requests = [{"code": payload(code), **AMPLE, **options} for code in codes]
+        return list(executor.execute_many(requests, concurrency=1, max_runs_per_sandbox=len(codes)))
+
+    return batch
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A sandbox while its program waits.
+
+    Attributes:
+        container: its id.
+        inspected: what the engine says of it.
+        told: what the program has reported.
+    """
+
+    container: str
+    inspected: dict[str, Any]
+    told: Any
+
+    @property
+    def init(self) -> Path:
+        """The host's /proc of the sandbox's first process."""
+        return Path("/proc") / str(self.inspected["State"]["Pid"])
+
+    @property
+    def processes(self) -> list[Path]:
+        """The host's /proc of all its processes, the first one first."""
+        pids = docker("top", self.container, "-o", "pid").split()[1:]
+        return [Path("/proc") / pid for pid in sorted(pids, key=int)]
+
+
+Watch = Callable[..., AbstractContextManager[Watched]]
+
+
+@pytest.fixture
+def watch() -> Iterator[Watch]:
+    """Holds a program that reports once and then reads stdin, so that one can look at it from outside."""
+    with DockerCodeExecutor(max_warm=0) as executor:
+        label = f"{LABEL}={executor._executor._engine.owner}"
+        SHARED.add(label)
+
+        @contextlib.contextmanager
+        def watched(code: str, language: str = "python", **options: Any) -> Iterator[Watched]:
+            code = payload(code) if language == "python" else code
+            before = _running(label)
+            told: list[str] = []
+            release = threading.Event()
+
+            async def stdin() -> AsyncIterator[bytes]:
+                await asyncio.to_thread(release.wait)
+                yield b"\n"
+
+            with ThreadPoolExecutor(1) as threads:
+                request = ExecutionRequest(code=code, language=language, stdin=stdin(), **AMPLE | options)
+                listeners = {"stdout": told.append, "stderr": None}
+                running = threads.submit(executor._run_listening, request, listeners)
+                try:
+                    reported = eventually(lambda: "\n" in "".join(told) or running.done(), 90)
+                    assert reported
+                    assert not running.done(), running.result().stderr
+                    (mine,) = _running(label) - before
+                    yield Watched(mine, json.loads(docker("inspect", mine))[0], json.loads("".join(told)))
+                finally:
+                    release.set()
+                assert running.result(timeout=30).status is Status.OK, running.result().error
+
+        yield watched
+
+
+def _running(label: str) -> set[str]:
+    return set(docker("ps", "--quiet", "--no-trunc", "--filter", f"label={label}").split())

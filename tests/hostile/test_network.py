@@ -1,0 +1,311 @@
+"""A program without a network reaches nothing: no host, no peer, no name server."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from codeforge import DockerCodeExecutor
+from contract.support import docker
+from hostile.cases import not_shown
+from hostile.conftest import Attack, Watch, answer
+from hostile.payloads import payload
+
+CONNECT = """
+def connect(address, port, family=None, kind=socket.SOCK_STREAM):
+    family = family or (socket.AF_INET6 if ":" in address else socket.AF_INET)
+    with socket.socket(family, kind) as client:
+        client.settimeout(2)
+        return attempt(client.connect, (address, port))
+"""
+NODE_CONNECT = """
+const net = require("net");
+const connect = (host, port) => new Promise(resolve => {
+  const client = net.connect({ host, port, timeout: 2000 });
+  client.on("connect", () => { client.destroy(); resolve("ok"); });
+  client.on("timeout", () => { client.destroy(); resolve("timeout"); });
+  client.on("error", error => resolve(error.code));
+});
+"""
+
+
+@pytest.mark.catalogue("N01")
+def test_no_metadata_service_at_once(run: Attack) -> None:
+    told = run(f"""{CONNECT}
+start = time.monotonic()
+services = "169.254.169.254", "fd00:ec2::254", "169.254.170.2", "100.100.100.200"
+facts = {{address: connect(address, 80) for address in services}}
+report(facts | {{"seconds": time.monotonic() - start}})
+""")
+    assert told.pop("seconds") < 1
+    assert told.pop("fd00:ec2::254") in ("ENETUNREACH", "EADDRNOTAVAIL")
+    assert told == dict.fromkeys(told, "ENETUNREACH")
+
+
+@pytest.mark.catalogue("N01", "N02")
+def test_node_reaches_no_metadata_service_and_no_name(run: Attack) -> None:
+    told = run(
+        NODE_CONNECT
+        + """
+        const start = Date.now();
+        const hosts = ["169.254.169.254", "1.1.1.1", "metadata.google.internal"];
+        Promise.all(hosts.map(host => connect(host, 80)))
+          .then(codes => console.log(JSON.stringify([...codes, Date.now() - start])));
+        """,
+        "javascript",
+    )
+    assert told[:2] == ["ENETUNREACH"] * 2
+    assert told[2] in ("EAI_AGAIN", "ENOTFOUND")
+    assert told[3] < 2000
+
+
+@pytest.mark.catalogue("N01")
+def test_typescript_reaches_no_metadata_service(run: Attack) -> None:
+    code = """
+        import { request } from "http";
+        request("http://169.254.169.254/latest/meta-data/")
+          .on("error", (error: NodeJS.ErrnoException) => console.log(JSON.stringify(error.code))).end();
+    """
+    assert run(code, "typescript") == "ENETUNREACH"
+
+
+@pytest.mark.catalogue("N02")
+def test_no_name_is_resolved_and_no_name_server_reached(run: Attack) -> None:
+    told = run(f"""{CONNECT}
+def resolve(name):
+    try:
+        return socket.getaddrinfo(name, 80) and "ok"
+    except socket.gaierror as error:
+        return error.errno == socket.EAI_AGAIN and "EAI_AGAIN" or str(error)
+start = time.monotonic()
+names = [resolve(name) for name in ("example.com", "metadata.google.internal", "host.docker.internal")]
+seconds = time.monotonic() - start
+report({{
+    "names": names, "seconds": seconds,
+    "udp": connect("8.8.8.8", 53, kind=socket.SOCK_DGRAM), "tcp": connect("8.8.8.8", 53),
+    "https": [connect(address, 443) for address in ("1.1.1.1", "2606:4700:4700::1111")],
+}})
+""")
+    assert told["names"] == ["EAI_AGAIN"] * 3
+    assert told["seconds"] < 3
+    assert (told["udp"], told["tcp"]) == ("ENETUNREACH", "ENETUNREACH")
+    assert set(told["https"]) <= {"ENETUNREACH", "EADDRNOTAVAIL"}
+
+
+@pytest.mark.catalogue("N02")
+def test_the_hosts_name_server_is_not_told(run: Attack) -> None:
+    told = run("report(open('/etc/resolv.conf').read())")
+    servers = [line.split()[1] for line in told.splitlines() if line.startswith("nameserver")]
+    assert set(servers) <= {"127.0.0.1"}
+    known = [line.split() for line in Path("/etc/resolv.conf").read_text().splitlines()]
+    words = {word for line in known if line and line[0] in ("nameserver", "search") for word in line[1:]}
+    assert words.isdisjoint(told.split()) or words <= {"127.0.0.1", "."}
+
+
+@contextlib.contextmanager
+def listening(address: str | tuple[str, int], family: int = socket.AF_INET) -> Iterator[socket.socket]:
+    with socket.socket(family, socket.SOCK_STREAM) as server:
+        server.bind(address)
+        server.listen()
+        server.settimeout(0.2)
+        yield server
+
+
+def has_caller(server: socket.socket) -> bool:
+    try:
+        server.accept()[0].close()
+    except TimeoutError:
+        return False
+    return True
+
+
+def host_addresses() -> list[str]:
+    """The host's own, and the bridge's, as a container could try them."""
+    bridge = json.loads(docker("network", "inspect", "bridge"))[0]["IPAM"]["Config"][0]
+    found = {bridge.get("Gateway") or "172.17.0.1", "127.0.0.1"}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+        probe.connect(("192.0.2.1", 9))
+        found.add(probe.getsockname()[0])
+    return sorted(found)
+
+
+@pytest.mark.catalogue("N03")
+def test_no_service_of_the_host_is_reached(run: Attack) -> None:
+    with listening(("0.0.0.0", 0)) as server:
+        port = server.getsockname()[1]
+        told = run(f"""{CONNECT}
+ports = {port}, 2375, 22
+report({{address: [connect(address, port) for port in ports] for address in {host_addresses()!r}}})
+""")
+        assert not has_caller(server)
+    assert told.pop("127.0.0.1") == ["ECONNREFUSED"] * 3
+    assert told == dict.fromkeys(told, ["ENETUNREACH"] * 3)
+    assert told
+
+
+@pytest.mark.catalogue("N03", "N04")
+def test_a_program_that_was_given_a_network_reaches_the_host(run: Attack) -> None:
+    """The test above can tell: the same attack succeeds where it was allowed."""
+    bridge = json.loads(docker("network", "inspect", "bridge"))[0]["IPAM"]["Config"][0]
+    gateway = bridge.get("Gateway") or "172.17.0.1"
+    if not Path("/sys/class/net/docker0").exists():
+        not_shown("this engine has no bridge to give a run a network with")
+    with listening(("0.0.0.0", 0)) as server:
+        told = run(
+            f"""{CONNECT}
+report([connect({gateway!r}, {server.getsockname()[1]}), sorted(os.listdir("/sys/class/net"))])
+""",
+            network_enabled=True,
+        )
+        reached = has_caller(server)
+    assert "eth0" in told[1]
+    assert told[0] == "ok"
+    assert reached
+
+
+@pytest.mark.catalogue("N04")
+def test_loopback_is_the_only_interface(run: Attack, watch: Watch) -> None:
+    told = run("""
+        import fcntl, struct
+        listed = bytearray(4096)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+            buffer = (ctypes.c_char * 4096).from_buffer(listed)
+            request = struct.pack("iP", 4096, ctypes.addressof(buffer))
+            size = struct.unpack("iP", fcntl.ioctl(any_socket, 0x8912, request))[0]  # SIOCGIFCONF
+        by_ioctl = [bytes(listed[at:at + 16]).split(b"\\0")[0].decode() for at in range(0, size, 40)]
+        report({
+            "sys": os.listdir("/sys/class/net"), "ioctl": by_ioctl,
+            "proc": [line.split(":")[0].strip() for line in open("/proc/net/dev").readlines()[2:]],
+            "routes": open("/proc/net/route").readlines()[1:],
+        })
+    """)
+    assert told == {"sys": ["lo"], "ioctl": ["lo"], "proc": ["lo"], "routes": []}
+    with watch("report(0); input()") as seen:
+        settings = seen.inspected["NetworkSettings"]
+        theirs, ours = ((seen.init / "ns/net").readlink(), Path("/proc/self/ns/net").readlink())
+    assert settings["IPAddress"] == ""
+    assert not settings["Ports"]
+    assert theirs != ours
+
+
+@pytest.mark.catalogue("N04", "N07")
+def test_node_lists_no_other_interface(run: Attack) -> None:
+    told = run(
+        """
+        let told;
+        try { told = Object.keys(require("os").networkInterfaces()); } catch (error) { told = [error.code]; }
+        console.log(JSON.stringify(told));
+        """,
+        "javascript",
+    )
+    assert told in (["ERR_SYSTEM_ERROR"], ["lo"])  # it asks by netlink
+
+
+@pytest.mark.catalogue("N05")
+def test_no_abstract_socket_of_the_host_is_seen_or_reached(run: Attack) -> None:
+    name = f"codeforge-test-{secrets.token_hex(8)}"
+    with listening(f"\0{name}", socket.AF_UNIX) as server:
+        told = run(f"""
+            def knock(address):
+                client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                return attempt(client.connect, address)
+            report({{
+                "seen": [line for line in open("/proc/net/unix").readlines()[1:] if "@" in line],
+                "host's": knock("\\0{name}"), "shim's": knock("\\0/containerd-shim/moby/x/shim.sock\\0"),
+                "display's": knock("\\0/tmp/.X11-unix/X0"),
+            }})
+        """)
+        assert not has_caller(server)
+    assert told.pop("seen") == []
+    assert told == dict.fromkeys(told, "ECONNREFUSED")
+
+
+@pytest.mark.catalogue("N06")
+@pytest.mark.parametrize("language", ["python", "javascript", "typescript"])
+def test_no_socket_lies_in_the_file_system(watch: Watch, language: str) -> None:
+    # Seen from outside, as root: a program would not see into every folder.
+    waits = {
+        "python": "report(0); input()",
+        "javascript": "console.log(0); require('fs').readFileSync(0)",
+        "typescript": "import { readFileSync } from 'fs'; console.log(0); readFileSync(0)",
+    }
+    with watch(waits[language], language) as seen:
+        root = seen.init / "root"
+        found, looked = [], 0
+        for folder, folders, names in os.walk(root):
+            folders[:] = [name for name in folders if Path(folder, name) not in (root / "proc", root / "sys")]
+            looked += len(names)
+            found += [Path(folder, name) for name in names if Path(folder, name).is_socket()]
+        mounted = (seen.init / "mountinfo").read_text()
+    assert looked > 500
+    assert found == []
+    assert "docker.sock" not in mounted
+    assert "containerd.sock" not in mounted
+
+
+@pytest.mark.catalogue("N06")
+def test_a_program_finds_no_socket_and_no_agent(run: Attack) -> None:
+    told = run("""
+        found, looked = [], 0
+        for folder, folders, names in os.walk("/"):
+            if folder == "/":
+                folders[:] = [name for name in folders if name not in ("proc", "sys")]
+            for name in names:
+                looked += 1
+                try:
+                    if stat.S_ISSOCK(os.lstat(f"{folder}/{name}").st_mode):
+                        found.append(f"{folder}/{name}")
+                except OSError:
+                    pass
+        named = [key for key in os.environ if key.endswith("SOCK")]
+        report({"found": found, "looked": looked, "named": named})
+    """)
+    assert told.pop("looked") > 500
+    assert told == {"found": [], "named": []}
+
+
+@pytest.mark.catalogue("N07")
+def test_no_netlink(run: Attack) -> None:
+    told = run("""
+        each = [(kind, protocol) for kind in (socket.SOCK_DGRAM, socket.SOCK_RAW) for protocol in range(24)]
+        report(sorted({attempt(socket.socket, 16, *one) for one in each}))
+    """)
+    assert told == ["EAFNOSUPPORT"]
+
+
+@pytest.mark.catalogue("N08")
+def test_no_run_reaches_what_another_one_listens_on(watch: Watch, executor: DockerCodeExecutor) -> None:
+    listens = """
+        name = os.urandom(8).hex()
+        servers = [socket.create_server((address, 0), family=family)
+                   for address, family in (("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6))]
+        abstract = socket.socket(socket.AF_UNIX)
+        abstract.bind("\\0" + name)
+        abstract.listen()
+        socket.create_connection(servers[0].getsockname()).close()
+        report([*(server.getsockname()[1] for server in servers), name])
+        input()
+        abstract.settimeout(0)
+        assert attempt(abstract.accept) == "EAGAIN"
+    """
+    with watch(listens) as seen:
+        port, port_6, name = seen.told
+        told = answer(
+            executor.execute(
+                payload(f"""
+abstract = socket.socket(socket.AF_UNIX)
+{CONNECT}
+report([connect("127.0.0.1", {port}), connect("::1", {port_6}), attempt(abstract.connect, chr(0) + {name!r})])
+""")
+            )
+        )
+    assert told[0] == "ECONNREFUSED"
+    assert told[1] in ("ECONNREFUSED", "EADDRNOTAVAIL")
+    assert told[2] == "ECONNREFUSED"

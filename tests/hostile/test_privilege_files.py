@@ -1,0 +1,120 @@
+"""What a program may execute gives it no right, and files that runs share stay as they are."""
+
+from __future__ import annotations
+
+import pytest
+
+from hostile.conftest import Attack
+
+
+@pytest.mark.catalogue("P24")
+def test_nothing_in_a_writable_place_can_be_executed_or_mapped(run: Attack) -> None:
+    told = run("""
+        import mmap, shutil, subprocess
+        import glob
+        (loader, *_) = glob.glob("/lib64/ld-linux*") + glob.glob("/lib/ld-linux*")
+        facts = {}
+        for place in ("/tmp", "/code", "/dev/shm"):
+            program, library = f"{place}/program", f"{place}/library.so"
+            shutil.copy("/usr/bin/env", program)
+            shutil.copy(next(p.split()[-1] for p in open("/proc/self/maps") if "libc.so" in p), library)
+            os.chmod(program, 0o755)
+            fd = os.open(library, os.O_RDONLY)
+            facts[place] = [
+                attempt(os.execv, program, [program]),
+                attempt(lambda: mmap.mmap(fd, 4096, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_EXEC)),
+                "refused" if _libc.dlopen(library.encode(), 2) == 0 else "loaded",
+                subprocess.run([loader, program], capture_output=True).returncode,
+            ]
+        report(facts)
+    """)
+    for answers in told.values():
+        assert answers == ["EACCES", "EPERM", "refused", 127]
+    assert set(told) == {"/tmp", "/code", "/dev/shm"}
+
+
+@pytest.mark.catalogue("P24")
+def test_what_is_executed_from_memory_has_no_more_rights(run: Attack) -> None:
+    told = run("""
+        import subprocess
+        program = os.memfd_create("program", 0)
+        os.write(program, open("/usr/bin/env", "rb").read())
+        works = subprocess.run([f"/proc/self/fd/{program}", "true"], pass_fds=[program]).returncode
+        def rights(text):
+            kinds = "Cap", "NoNew", "Seccomp", "Uid", "Gid"
+            return [line for line in text.splitlines() if line.startswith(kinds)]
+        seen = subprocess.run([f"/proc/self/fd/{program}", "cat", "/proc/self/status"],
+                              pass_fds=[program], capture_output=True, text=True).stdout
+        report({"works": works, "same": rights(seen) == rights(open("/proc/self/status").read()) != []})
+    """)
+    assert told == {"works": 0, "same": True}
+
+
+CRITICAL = """
+import hashlib, glob
+paths = ["/opt/codeforge/init", sys.executable, "/etc/passwd", "/usr/bin/env"]
+paths += sorted(line.split()[-1] for line in set(open("/proc/self/maps")) if ".so" in line)
+paths += sorted(glob.glob("/opt/codeforge/*.py"))
+paths = sorted(set(map(os.path.realpath, paths)))
+"""
+HASHES = CRITICAL + 'report({path: hashlib.sha256(open(path, "rb").read()).hexdigest() for path in paths})'
+POISON = (
+    CRITICAL
+    + """
+import mmap
+facts = {}
+for path in paths:
+    fd = os.open(path, os.O_RDONLY)
+    # Writable shared mapping of what was opened for reading; then by way of a private one.
+    facts[path] = [
+        attempt(lambda: os.close(os.open(path, os.O_RDWR))),
+        attempt(lambda: mmap.mmap(fd, 4096, mmap.MAP_SHARED, mmap.PROT_WRITE)),
+        attempt(lambda: os.truncate(path, 0)),
+    ]
+    private = mmap.mmap(fd, 4096, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
+    private[1:5] = b"EVIL"
+    address = ctypes.addressof(ctypes.c_char.from_buffer(private))
+    memory = os.open("/proc/self/mem", os.O_RDWR)
+    os.pwrite(memory, b"EVIL", address + 9)
+    # Dirty Pipe with sendfile instead of splice: fill and drain a pipe, give it a page, append to it.
+    reading, writing = os.pipe()
+    for _ in range(16):
+        os.write(writing, bytes(4096))
+    for _ in range(16):
+        os.read(reading, 4096)
+    if os.sendfile(writing, fd, 1, 1) == 1:
+        os.write(writing, b"EVIL")
+report(facts)
+"""
+)
+
+
+@pytest.mark.catalogue("P25")
+def test_a_run_that_poisons_files_changes_none_for_the_next(run: Attack) -> None:
+    before = run(HASHES)
+    told = run(POISON)
+    after = run(HASHES)
+    assert len(before) > 5
+    assert set(told) == set(before)
+    for answers in told.values():
+        assert answers[0] in ("EROFS", "EACCES")
+        assert answers[1] == "EACCES"
+        assert answers[2] in ("EROFS", "EACCES")
+    assert after == before
+
+
+@pytest.mark.catalogue("P25")
+@pytest.mark.parametrize("language", ["javascript", "typescript"])
+def test_nodes_files_cannot_be_written(run: Attack, language: str) -> None:
+    code = """
+        import { openSync } from "fs";
+        const answers: string[] = [];
+        const ours = ["/opt/codeforge/init", "/opt/codeforge/node_worker.cjs"];
+        for (const path of [process.execPath, "/etc/passwd", ...ours]) {
+          try { openSync(path, "r+"); answers.push("ok"); } catch (error: any) { answers.push(error.code); }
+        }
+        console.log(JSON.stringify(answers));
+    """
+    if language == "javascript":
+        code = code.replace(": string[]", "").replace(": any", "")
+    assert set(run(code, language)) <= {"EROFS", "EACCES"}

@@ -1,0 +1,78 @@
+"""Nothing of the host or of its container runtime is within reach, or told."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from codeforge import LANGUAGES, ExecutionRequest, policy
+from codeforge.limits import Limits
+from contract.support import docker
+from hostile.conftest import Attack, Watch
+
+
+@pytest.mark.catalogue("P26")
+def test_a_caller_controls_nothing_that_a_runtime_acts_on() -> None:
+    asked = set(ExecutionRequest.__dataclass_fields__)
+    assert asked.isdisjoint({"cwd", "entrypoint", "command", "mounts", "volumes", "user", "devices", "image"})
+    for row in LANGUAGES:
+        for limits in (Limits(), Limits(network=True)):
+            spec = policy.container_spec(row, limits, owner="me", uid=20000)
+            host = spec["HostConfig"]
+            refused = {
+                "Privileged",
+                "CapAdd",
+                "Binds",
+                "Mounts",
+                "Devices",
+                "PidMode",
+                "UsernsMode",
+                "Runtime",
+            }
+            assert refused.isdisjoint(host)
+            assert host["NetworkMode"] != "host"
+            assert spec["Entrypoint"] == ["/opt/codeforge/init"]
+            assert spec["WorkingDir"] == "/code"
+            assert spec["Healthcheck"] == {"Test": ["NONE"]}
+
+
+@pytest.mark.catalogue("P26")
+def test_no_process_of_the_runtime_is_within_reach(watch: Watch) -> None:
+    code = """
+        pids = [name for name in os.listdir("/proc") if name.isdigit()]
+        report({pid: open(f"/proc/{pid}/cmdline").read().split(chr(0))[0] for pid in pids})
+        input()
+    """
+    with watch(code) as seen:
+        count = len(seen.processes)
+        mounts = seen.inspected["Mounts"]
+    assert seen.told["1"] == "/opt/codeforge/init"
+    assert count == len(seen.told) == 2
+    assert mounts == []
+
+
+@pytest.mark.catalogue("P27")
+def test_masked_paths_tell_nothing(run: Attack) -> None:
+    told = run(f"""
+        facts = {{}}
+        for path in {policy._MASKED_PATHS!r}:
+            if os.path.isdir(path):
+                facts[path] = len(os.listdir(path))
+            elif os.path.exists(path):
+                facts[path] = len(open(path, "rb").read())
+        report(facts)
+    """)
+    assert {"/proc/interrupts", "/proc/cmdline", "/proc/partitions", "/proc/keys"} <= set(told)
+    assert set(told.values()) == {0}
+
+
+@pytest.mark.catalogue("P27")
+def test_kernel_addresses_and_the_hosts_name_are_not_told(run: Attack) -> None:
+    host = json.loads(docker("info", "--format", "{{json .Name}}"))
+    told = run("""
+        modules = open("/proc/modules").read().splitlines() if os.path.exists("/proc/modules") else []
+        report({"name": os.uname().nodename, "addresses": [line.split()[-1] for line in modules]})
+    """)
+    assert told["name"] == "sandbox" != host
+    assert set(told["addresses"]) <= {"0x0000000000000000", "(O)", "(OE)"}

@@ -1,0 +1,275 @@
+"""A program that takes all it can get of processes and memory ends by itself or by its limits, alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from codeforge import LANGUAGES, DockerCodeExecutor, KillReason, Status
+from hostile.heartbeat import Arena
+
+PIDS = {row.name: row.pids for row in LANGUAGES}
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def arena(executor: DockerCodeExecutor) -> Iterator[Arena]:
+    with Arena(executor) as arena:
+        yield arena
+
+
+@pytest.mark.catalogue("R01")
+def test_fork_bomb_ends_when_the_kernel_refuses_a_process(arena: Arena) -> None:
+    result = arena.attack("import os\nwhile True: os.fork()", memory="256m")  # there are 62 tracebacks
+    assert result.status is Status.ERROR
+    assert "BlockingIOError: [Errno 11]" in result.stderr
+    assert result.evidence.pids_refused >= 1
+
+
+@pytest.mark.catalogue("R01")
+def test_fork_bomb_that_heeds_no_error_ends_with_its_time(arena: Arena) -> None:
+    code = """
+        import os
+        while True:
+            try:
+                os.fork()
+            except OSError:
+                pass
+    """
+    result = arena.attack(code, timeout=2)
+    assert (result.status, result.evidence.killed) == (Status.TIMEOUT, KillReason.DEADLINE)
+    assert result.evidence.pids_refused > 100
+
+
+@pytest.mark.catalogue("R01")
+def test_children_are_counted_together_with_init_and_the_program(arena: Arena) -> None:
+    code = """
+        import os, signal
+        children = 0
+        while True:
+            try:
+                if os.fork() == 0:
+                    signal.pause()
+            except BlockingIOError:
+                break
+            children += 1
+        print(children)
+    """
+    result = arena.attack(code)
+    assert (result.status, int(result.stdout)) == (Status.OK, PIDS["python"] - 2)
+    assert result.evidence.pids_refused == 1
+
+
+@pytest.mark.catalogue("R01")
+def test_node_fork_bomb_is_bounded(arena: Arena) -> None:
+    code = """
+        const { fork } = require('child_process')
+        setInterval(() => { try { fork(__filename).on('error', () => {}) } catch {} }, 1)
+    """
+    result = arena.attack(code, "javascript", memory="128m", timeout=3)
+    assert result.status in (Status.TIMEOUT, Status.OUT_OF_MEMORY, Status.KILLED)
+    assert result.evidence.pids_refused + result.evidence.oom_kills >= 1
+
+
+@pytest.mark.catalogue("R02")
+def test_thread_bomb_gets_a_clean_error_at_the_same_limit(arena: Arena) -> None:
+    code = """
+        import os, threading
+        hold = threading.Event()
+        threads = 0
+        try:
+            while True:
+                threading.Thread(target=hold.wait, daemon=True).start()
+                threads += 1
+        except RuntimeError as error:
+            print(threads, error, flush=True)
+        os._exit(0)
+    """
+    result = arena.attack(code)
+    assert result.stdout == f"{PIDS['python'] - 2} can't start new thread\n"
+    assert result.evidence.pids_refused == 1
+
+
+@pytest.mark.catalogue("R02")
+def test_node_thread_bomb_gets_a_clean_error(arena: Arena) -> None:
+    code = """
+        const { Worker } = require('worker_threads')
+        setInterval(() => new Worker('setInterval(() => {}, 1000)', { eval: true }), 1)
+    """
+    result = arena.attack(code, "javascript", memory="1g", timeout=15, cpu_quota=100_000)
+    assert result.status is Status.ERROR
+    assert "ERR_WORKER_INIT_FAILED" in result.stderr
+    assert result.evidence.pids_refused >= 1
+
+
+@pytest.mark.catalogue("R03")
+def test_memory_bomb_is_out_of_memory(arena: Arena) -> None:
+    result = arena.attack("blocks = []\nwhile True: blocks.append(bytearray(4 << 20))")
+    assert result.status is Status.OUT_OF_MEMORY
+    assert result.evidence.oom_event
+    assert result.evidence.oom_kills >= 1
+    assert result.memory_used <= 64 * MIB
+
+
+@pytest.mark.catalogue("R03")
+def test_node_memory_bomb_is_out_of_memory(arena: Arena) -> None:
+    code = "const blocks = []; for (;;) blocks.push(Buffer.alloc(4 << 20, 1))"
+    result = arena.attack(code, "javascript", memory="128m")
+    assert (result.status, result.evidence.oom_event) == (Status.OUT_OF_MEMORY, True)
+
+
+@pytest.mark.catalogue("R03")
+def test_node_heap_bomb_ends_by_its_own_heap_limit(arena: Arena) -> None:
+    code = "const heap = []; for (;;) heap.push({ some: 'thing', more: [heap.length] })"
+    result = arena.attack(code, "javascript", memory="128m", timeout=15)
+    assert (result.status, result.signal) == (Status.KILLED, 6)
+    assert "JavaScript heap out of memory" in result.stderr
+    assert not result.evidence.oom_event
+
+
+@pytest.mark.catalogue("R04")
+def test_memory_bomb_in_a_child_is_told_though_its_parent_does_well(arena: Arena) -> None:
+    code = """
+        import os
+        if os.fork() == 0:
+            blocks = []
+            while True: blocks.append(bytearray(4 << 20))
+        print(os.waitstatus_to_exitcode(os.wait()[1]))
+    """
+    result = arena.attack(code)
+    assert (result.status, result.exit_code, result.stdout) == (Status.OUT_OF_MEMORY, 0, "-9\n")
+    assert result.evidence.oom_kills == 1
+
+
+FAKES = {
+    "SIGKILL": ("os.kill(os.getpid(), 9)", Status.KILLED),
+    "exit code": ("os._exit(137)", Status.ERROR),
+    "error": ("raise MemoryError('Killed')", Status.ERROR),
+    "child": ("os.fork() or os.kill(os.getpid(), 9); os.wait()", Status.OK),
+}
+
+
+@pytest.mark.catalogue("R05")
+@pytest.mark.parametrize("fake", FAKES)
+def test_cannot_pass_for_out_of_memory(arena: Arena, fake: str) -> None:
+    action, status = FAKES[fake]
+    result = arena.attack(f"import os\nprint('Killed', 'OOMKilled', flush=True)\n{action}")
+    assert result.status is status
+    assert (result.evidence.oom_event, result.evidence.oom_kills) == (False, 0)
+
+
+@pytest.mark.catalogue("R06")
+def test_no_memory_beyond_the_limit_by_swap(arena: Arena) -> None:
+    code = """
+        import mmap, time
+        size = 128 << 20
+        block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        for page in range(0, size, mmap.PAGESIZE):
+            block[page] = 1
+            if page % (4 << 20) == 0:
+                print(page >> 20, flush=True)
+                time.sleep(0.02)
+    """
+    result = arena.attack(code)
+    assert result.status is Status.OUT_OF_MEMORY
+    assert 16 <= int(result.stdout.split()[-1]) < 64
+    posture = result.posture
+    assert posture["memory_max"] == str(64 * MIB)
+    assert posture.get("swap_max") == "0" or posture["memsw_max"] == posture["memory_max"]
+
+
+OBJECTS = {
+    "pipes": "os.set_blocking((ends := os.pipe())[1], False); os.write(ends[1], b'x' * 65536)",
+    "sockets": "ends = socket.socketpair(); ends[0].setblocking(False); kept.append(ends);"
+    " [ends[0].send(b'x' * 4096) for _ in range(40)]",
+    "epolls": "kept.append(select.epoll())",
+    "memory files": "os.write(os.memfd_create('x'), b'x' * 65536)",
+}
+
+
+@pytest.mark.catalogue("R10")
+@pytest.mark.parametrize("kind", OBJECTS)
+def test_kernel_objects_count_as_memory_of_the_program(arena: Arena, kind: str) -> None:
+    """Each process takes what its descriptors allow, and forks another one that does the same."""
+    code = f"""
+        import os, select, signal, socket
+        kept = []
+        for _ in range(50):
+            if os.fork() == 0:
+                try:
+                    while True:
+                        {OBJECTS[kind]}
+                except OSError:
+                    signal.pause()
+        signal.pause()
+    """
+    result = arena.attack(code, timeout=3)
+    if kind == "epolls":
+        assert result.status in (Status.TIMEOUT, Status.OUT_OF_MEMORY)
+    else:
+        assert (result.status, result.evidence.oom_event) == (Status.OUT_OF_MEMORY, True)
+    assert result.memory_used <= 64 * MIB
+
+
+@pytest.mark.catalogue("R10")
+def test_names_that_are_looked_up_in_vain_count_as_memory_of_the_program(arena: Arena) -> None:
+    code = """
+        import itertools, os
+        for number in itertools.count():
+            os.path.exists(f"/usr/lib/{number:0200}")
+    """
+    result = arena.attack(code, timeout=2, memory="32m")
+    assert result.status is Status.TIMEOUT
+    assert result.memory_used <= 32 * MIB
+
+
+@pytest.mark.catalogue("R11")
+def test_descriptors_end_at_their_limit_and_the_result_is_delivered(arena: Arena) -> None:
+    code = """
+        import os
+        last = 0
+        try:
+            while True: last = os.open("/dev/null", os.O_RDONLY)
+        except OSError as error:
+            print(last, error.errno)
+    """
+    result = arena.attack(code)
+    assert (result.status, result.stdout) == (Status.OK, "1023 24\n")
+
+
+@pytest.mark.catalogue("R21")
+def test_orphans_are_buried_so_that_processes_do_not_run_out(arena: Arena) -> None:
+    code = """
+        import os
+        for _ in range(500):
+            child = os.fork()
+            if child == 0:
+                if os.fork() == 0:
+                    os._exit(0)
+                os._exit(0)
+            os.waitpid(child, 0)
+        print("ok")
+    """
+    result = arena.attack(code, timeout=10)
+    assert (result.status, result.stdout, result.evidence.pids_refused) == (Status.OK, "ok\n", 0)
+
+
+@pytest.mark.catalogue("R21")
+def test_zombies_of_its_own_are_its_own_loss_and_end_with_it(arena: Arena) -> None:
+    code = """
+        import os
+        children = 0
+        try:
+            while True:
+                if os.fork() == 0: os._exit(0)
+                children += 1
+        except BlockingIOError:
+            print(children, flush=True)
+        for _ in range(children): os.wait()
+        print(os.fork() and os.waitpid(-1, 0)[1])
+    """
+    result = arena.attack(code)
+    assert result.status is Status.OK
+    assert result.stdout.split()[0] == str(PIDS["python"] - 2)
+    assert result.stdout.split()[-1] == "0"

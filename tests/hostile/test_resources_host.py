@@ -1,0 +1,265 @@
+"""Nothing is used up of the machine: not its disk, its files, its kernel's tables, nor what others need."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from codeforge import DockerCodeExecutor, InvalidRequest, Status
+from hostile.conftest import Attack, Watch
+from hostile.heartbeat import Arena
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def arena(executor: DockerCodeExecutor) -> Iterator[Arena]:
+    with Arena(executor) as arena:
+        yield arena
+
+
+FILL = """
+    facts = {}
+    for place in ("/tmp", "/code", "/dev/shm"):
+        before, written, problem = os.statvfs(place).f_bavail, 0, "none"
+        for number in range(1000):
+            fd = os.open(f"{place}/{number}", os.O_WRONLY | os.O_CREAT)
+            try:
+                while True: written += os.write(fd, b"x" * 65536)
+            except OSError as error:
+                problem = errno.errorcode[error.errno]
+            if problem == "ENOSPC":
+                break
+        facts[place] = [problem, written]
+    report(facts)
+"""
+
+
+@pytest.mark.catalogue("R07", "R08")
+def test_filled_places_are_full_at_their_size_and_nothing_reaches_the_disk(watch: Watch) -> None:
+    with watch(f"{FILL}\n    input()", memory_limit="64m") as seen:
+        upper = Path(seen.inspected["GraphDriver"]["Data"]["UpperDir"])
+        on_disk = sum(path.stat().st_size for path in upper.rglob("*") if path.is_file())
+    problems = {place: problem for place, (problem, _) in seen.told.items()}
+    assert problems == dict.fromkeys(["/tmp", "/code", "/dev/shm"], "ENOSPC")
+    assert all(0 < written <= 16 * MIB for _, written in seen.told.values())
+    assert on_disk == 0
+
+
+@pytest.mark.catalogue("R07")
+def test_a_file_ends_where_its_place_does(run: Attack) -> None:
+    code = """
+        fd = os.open("/dev/shm/large", os.O_WRONLY | os.O_CREAT)
+        sparse = attempt(os.truncate, fd, 1 << 50)
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        report([sparse, fate(lambda: os.ftruncate(fd, 1 << 40))])
+    """
+    assert run(code) == ["EFBIG", -25]  # SIGXFSZ
+
+
+@pytest.mark.catalogue("R08")
+def test_no_message_queue_can_be_made(run: Attack) -> None:
+    code = """
+        report({
+            "by call": call("mq_open", b"x", os.O_CREAT | os.O_RDWR, 0o600, 0),
+            "by file": attempt(lambda: os.open("/dev/mqueue/x", os.O_CREAT | os.O_RDWR)),
+        })
+    """
+    assert run(code) == {"by call": "EPERM", "by file": "EMFILE"}
+
+
+INODES = """
+    import errno, itertools, os
+    for number in itertools.count():
+        try:
+            os.close(os.open(f"{place}/{{number}}", os.O_CREAT))
+        except OSError as error:
+            print(number, errno.errorcode[error.errno])
+            break
+"""
+
+
+@pytest.mark.catalogue("R09")
+@pytest.mark.parametrize(("place", "left"), [("/tmp", 4095), ("/code", 4094)])
+def test_empty_files_end_with_the_places_inodes(arena: Arena, place: str, left: int) -> None:
+    result = arena.attack(INODES.format(place=place), memory="128m")
+    assert result.stdout == f"{left} ENOSPC\n"
+
+
+@pytest.mark.catalogue("R09")
+def test_empty_files_in_shared_memory_count_as_memory_of_the_program(arena: Arena) -> None:
+    result = arena.attack(INODES.format(place="/dev/shm"), timeout=10, memory="32m")
+    assert (result.status, result.evidence.oom_event) == (Status.OUT_OF_MEMORY, True)
+
+
+@pytest.mark.catalogue("R23")
+def test_no_ipc_object_of_system_v_can_be_made(run: Attack) -> None:
+    host = [Path("/proc/sysvipc", kind).read_text() for kind in ("shm", "sem", "msg")]
+    code = """
+        create = 0o1666
+        report([call("shmget", 7, 4096, create), call("semget", 7, 1, create), call("msgget", 7, create)])
+    """
+    assert run(code) == ["EPERM"] * 3
+    assert [Path("/proc/sysvipc", kind).read_text() for kind in ("shm", "sem", "msg")] == host
+
+
+LEAVE = """
+    from multiprocessing import shared_memory
+    looked = sorted(os.listdir("/dev/shm") + os.listdir("/dev/mqueue"))
+    shared = shared_memory.SharedMemory("left", create=True, size=4096)
+    report([looked, os.listdir("/dev/shm")])
+    os._exit(0)
+"""
+
+
+@pytest.mark.catalogue("R23")
+def test_shared_memory_that_is_left_behind_is_not_there_for_the_next(run: Attack, run_in_turn: Any) -> None:
+    assert [run(LEAVE), run(LEAVE)] == [[[], ["left"]]] * 2
+    reused = run_in_turn(LEAVE, LEAVE)
+    assert len({result.container_id for result in reused}) == 1
+    assert [json.loads(result.stdout) for result in reused] == [[[], ["left"]]] * 2
+
+
+TOO_LARGE: dict[str, dict[str, Any]] = {
+    "code of 100 MB": {"code": "#" * 100_000_000},
+    "a file of 100 MB": {"files": {"large": b"x" * 100_000_000}},
+    "100000 files": {"files": {f"f{number}": b"" for number in range(100_000)}},
+    "100000 arguments": {"args": ["x"] * 100_000},
+    "an argument of 1 MB": {"args": ["x" * 1_000_000]},
+    "a variable of 1 MB": {"env_vars": {"LARGE": "x" * 1_000_000}},
+    "100000 variables": {"env_vars": {f"V{number}": "" for number in range(100_000)}},
+    "much in many arguments": {"args": ["x" * 1000] * 1000},
+    "a path of 10000 directories": {"files": {"a/" * 10_000 + "b": b""}},
+}
+
+
+@pytest.mark.catalogue("R24")
+@pytest.mark.parametrize("kind", TOO_LARGE)
+def test_too_large_an_input_is_refused_before_a_sandbox_is_taken(
+    executor: DockerCodeExecutor, kind: str
+) -> None:
+    before = executor.get_stats()
+    with pytest.raises(InvalidRequest) as refused:
+        executor.execute(**{"code": "pass", **TOO_LARGE[kind]})
+    after = executor.get_stats()
+    taken = [after[count] - before[count] for count in ("found_warm", "found_none", "runs")]
+    assert taken == [0, 0, 0]
+    assert len(str(refused.value)) < 1000
+
+
+@pytest.mark.catalogue("R24")
+def test_large_code_goes_by_frame_and_not_by_command_line(watch: Watch) -> None:
+    with watch(f"secret = '{'x' * MIB}'\nreport(0)\ninput()") as seen:
+        lines = [(process / "cmdline").read_bytes() for process in seen.processes]
+        inspected = json.dumps(seen.inspected)
+    assert all(len(line) < 200 for line in lines)
+    assert len(inspected) < 50_000
+
+
+CRASHES = {
+    "segmentation fault": "import ctypes; ctypes.string_at(0)",
+    "deep recursion": """
+        import sys
+        sys.setrecursionlimit(10**9)
+        deep = []
+        for _ in range(200_000): deep = [deep]
+        repr(deep)
+    """,
+    "abort": "import os; os.abort()",
+}
+
+
+@pytest.mark.catalogue("R25")
+@pytest.mark.parametrize("kind", CRASHES)
+def test_a_crash_is_told_by_its_signal_and_leaves_no_core(arena: Arena, kind: str) -> None:
+    result = arena.attack(CRASHES[kind], memory="256m", timeout=15)
+    assert (result.status, result.signal) == (Status.KILLED, 6 if kind == "abort" else 11)
+    assert (dict(result.files), dict(result.files_skipped)) == ({}, {})
+
+
+@pytest.mark.catalogue("R25", "R26")
+def test_core_dumps_cannot_be_had_again(run: Attack) -> None:
+    code = """
+        import resource
+        unlimited = (ctypes.c_uint64 * 2)(2**64 - 1, 2**64 - 1)
+        report([call("prlimit64", 0, 4, unlimited, 0), resource.getrlimit(resource.RLIMIT_CORE)])
+    """
+    assert run(code) == ["EPERM", [0, 0]]
+
+
+TAKE = """
+    import fcntl, select, resource
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
+    facts, kept = {"uid": os.getuid()}, []
+    try:
+        while len(kept) < 200:
+            kept.append(_libc.inotify_init1(0))
+            if kept[-1] < 0: raise OSError(ctypes.get_errno(), "")
+    except OSError as error:
+        facts["inotify"] = [len(kept) - 1, errno.errorcode[error.errno]]
+    facts["queued"] = 0
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGRTMIN})
+    while (answer := call("rt_sigqueueinfo", os.getpid(), signal.SIGRTMIN,
+                          (ctypes.c_int32 * 32)(signal.SIGRTMIN, 0, -1))) == 0:
+        facts["queued"] += 1
+    facts["queue"] = answer
+    pipes = [os.pipe() for _ in range(300)]
+    facts["pages"] = sum(fcntl.fcntl(write, 1032) for _, write in pipes) >> 12  # F_GETPIPE_SZ
+    for _, write in pipes:
+        try: fcntl.fcntl(write, 1031, 1 << 20)  # F_SETPIPE_SZ
+        except OSError: break
+    facts["all pages"] = sum(fcntl.fcntl(write, 1032) for _, write in pipes) >> 12
+    report(facts)
+"""
+
+
+@pytest.mark.catalogue("R27")
+def test_what_the_kernel_counts_by_user_is_not_taken_from_others(watch: Watch, run: Attack) -> None:
+    with watch(f"{TAKE}\n    input()") as first:
+        second = run(TAKE)
+        owner = first.init.stat().st_uid
+    told = first.told
+    assert told["inotify"] == [128, "EMFILE"]
+    assert (told["queue"], told["queued"] >= 100) == ("EAGAIN", True)
+    assert told["all pages"] > 10_000
+    assert told.pop("uid") != second.pop("uid")
+    assert second == told
+    assert owner != 0
+
+
+@pytest.mark.catalogue("R28")
+def test_cannot_have_the_machine_write_its_caches_out(run: Attack) -> None:
+    code = """
+        fd = os.open("/tmp", os.O_RDONLY)
+        report({"sync": call("sync"), "syncfs": call("syncfs", fd), "fsync": attempt(os.fsync, fd)})
+    """
+    assert run(code) == {"sync": "EPERM", "syncfs": "EPERM", "fsync": "ok"}
+
+
+@pytest.mark.catalogue("R29")
+@pytest.mark.parametrize("threads", ["1", "64"])
+def test_numpy_works_whatever_number_of_threads_it_takes(run: Attack, threads: str) -> None:
+    """On a machine of many cores it would want so many by itself."""
+    code = """
+        import numpy
+        square = numpy.ones((300, 300))
+        report([float((square @ square)[0, 0]), len(os.listdir("/proc/self/task")) <= 62])
+    """
+    assert run(code, timeout=20, env_vars={"OPENBLAS_NUM_THREADS": threads}) == [300.0, True]
+
+
+@pytest.mark.catalogue("R29")
+@pytest.mark.parametrize("language", ["javascript", "typescript"])
+def test_node_works_with_the_most_threads_it_can_have(executor: DockerCodeExecutor, language: str) -> None:
+    code = """
+        import { pbkdf2 } from 'crypto'
+        let left = 100
+        const count = () => { if (--left === 0) console.log('done') }
+        for (let i = left; i > 0; i--) pbkdf2('x', 'y', 1, 8, 'sha1', count)
+    """
+    result = executor.execute(code, language, timeout=40, env_vars={"UV_THREADPOOL_SIZE": "40"})
+    assert (result.status, result.stdout) == (Status.OK, "done\n"), result.stderr

@@ -1,0 +1,127 @@
+"""A program that writes without end costs this process little memory and little time."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from codeforge import DockerCodeExecutor, ExecutionRequest, KillReason, Status
+from hostile.heartbeat import Arena
+
+MIB = 1 << 20
+KEPT = 1 * MIB
+FLOOD = 64 * MIB
+SINGLE_S = 2
+ROOM = 24 * MIB
+"""For what this process may grow by: much less than what is written, some times what is kept."""
+
+
+@pytest.fixture(scope="module")
+def arena(executor: DockerCodeExecutor) -> Iterator[Arena]:
+    with Arena(executor) as arena:
+        yield arena
+
+
+class Growth:
+    """How much larger this process was at its largest than at the beginning of the block."""
+
+    def __enter__(self) -> Growth:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        self._before = _status("VmRSS")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bytes = _status("VmHWM") - self._before
+
+
+def _status(field: str) -> int:
+    found = re.search(rf"^{field}:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+FLOODS = {
+    "stdout": "while True: os.write(1, line)",
+    "stderr": "while True: os.write(2, line)",
+    "both": "os.fork()\nwhile True: os.write(1, line); os.write(2, line)",
+}
+
+
+@pytest.mark.catalogue("R12")
+@pytest.mark.parametrize("kind", FLOODS)
+def test_flood_is_cut_ended_and_not_held_in_memory(arena: Arena, kind: str) -> None:
+    code = f"import os\nline = b'x' * 999_999 + b'\\n'\n{FLOODS[kind]}"
+    with Growth() as growth:
+        result = arena.attack(code, timeout=20)
+    assert (result.status, result.evidence.killed) == (Status.OUTPUT_LIMIT, KillReason.FLOOD)
+    assert result.truncated
+    assert max(len(result.stdout_bytes), len(result.stderr_bytes)) == KEPT
+    assert max(result.evidence.stdout_bytes, result.evidence.stderr_bytes) > FLOOD
+    assert growth.bytes < ROOM
+
+
+@pytest.mark.catalogue("R12")
+def test_node_flood_is_cut_and_ended(arena: Arena) -> None:
+    code = "const line = Buffer.alloc(1e6, 'x'); for (;;) require('fs').writeSync(1, line)"
+    with Growth() as growth:
+        result = arena.attack(code, "javascript", timeout=20, memory="128m")
+    assert (result.status, len(result.stdout)) == (Status.OUTPUT_LIMIT, KEPT)
+    assert growth.bytes < ROOM
+
+
+@pytest.mark.catalogue("R13")
+def test_line_without_end_is_passed_on_as_it_comes(executor: DockerCodeExecutor) -> None:
+    arrived: list[tuple[float, int]] = []
+    with Growth() as growth:
+        started = time.monotonic()
+        result = executor.execute(
+            "import os\nwhile True: os.write(1, b'a')",
+            timeout=2,
+            on_stdout=lambda text: arrived.append((time.monotonic() - started, len(text))),
+        )
+    assert result.status is Status.TIMEOUT
+    assert set(result.stdout) == {"a"}
+    assert sum(size for _, size in arrived) == len(result.stdout) > 10_000
+    assert arrived[0][0] < 1.9
+    assert growth.bytes < ROOM
+
+
+@pytest.mark.catalogue("R14")
+def test_single_bytes_are_gathered_and_cost_this_process_little(arena: Arena) -> None:
+    """The program writes for the whole of its half core; what arrives here are few pieces."""
+    code = """
+        import os
+        while True:
+            os.write(1, b"a")
+            os.write(2, b"b")
+    """
+    pieces: list[str] = []
+    with ThreadPoolExecutor(1) as thread:
+        before_s = time.process_time()
+        request = ExecutionRequest(code=textwrap.dedent(code), timeout=SINGLE_S)
+        listeners = {"stdout": pieces.append, "stderr": pieces.append}
+        result = thread.submit(arena.executor._run_listening, request, listeners).result()
+        spent_s = time.process_time() - before_s
+    assert (result.status, result.truncated) == (Status.TIMEOUT, False)
+    assert len(result.stdout) + len(result.stderr) > 10 * len(pieces)
+    assert len(pieces) < 1100 * 2 * SINGLE_S  # each stream rests for a millisecond between two
+    assert spent_s < 0.5 * SINGLE_S
+
+
+@pytest.mark.catalogue("R15")
+@pytest.mark.parametrize(("full", "other"), [(1, 2), (2, 1)])
+def test_one_stream_that_is_full_does_not_hold_up_the_other(arena: Arena, full: int, other: int) -> None:
+    code = f"""
+        import os
+        for _ in range(100): os.write({full}, b"x" * 99_999)
+        os.write({other}, b"done")
+    """
+    result = arena.attack(code, timeout=10)
+    outputs = {1: result.stdout, 2: result.stderr}
+    assert (result.status, outputs[other], len(outputs[full])) == (Status.OK, "done", KEPT)
