@@ -223,7 +223,8 @@ class Sandbox:
         self._clean = False
         self._stepped.set()  # a run need not leave the worker its step
         conduct = Conduct(self._channel, self.posture, run)
-        self._decoder.expect_run(files_bytes=run.limits.files_bytes)
+        if not self._decoder.over:  # else init gave up right behind its READY; what it said comes below
+            self._decoder.expect_run(files_bytes=run.limits.files_bytes)
         try:
             await conduct.start(keep=self.runs < self.kind.max_runs)
             while not self._clean and (event := await self._next()) is not None:

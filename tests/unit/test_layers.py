@@ -16,11 +16,17 @@ LAYERS = [  # top to bottom; a module imports only from layers below its own
     {"__main__"},
     {"cli"},
     {"cli.app"},
-    {"cli.batch", "cli.bench", "cli.doctor", "cli.images", "cli.run"},
+    {"cli.audit", "cli.batch", "cli.bench", "cli.doctor", "cli.images", "cli.run"},
     {"cli.request_line", "cli.terminal"},
     {"__init__"},
     {"bench.report", "blocking"},
     {"bench.measure"},
+    {"audit.selftest"},
+    {"audit.auditor"},
+    {"audit.effect", "audit.pairs"},
+    {"audit.inside", "audit.mutations", "audit.outside"},
+    {"audit.cases", "audit.daemon", "audit.facts", "audit.host", "audit.lab", "audit.probes"},
+    {"audit.checks"},
     {"executor"},
     {"progress"},
     {"images.store", "pool", "testing"},
@@ -36,7 +42,7 @@ LAYERS = [  # top to bottom; a module imports only from layers below its own
     {"images.sbom", "images.tar", "images.context", "images.scan_answer"},
     {"bench.figures", "images.scan_report"},
     {"user_ids"},
-    {"errors", "_version", "fanout", "bench", "bench.chart", "images"},
+    {"errors", "_version", "fanout", "audit", "audit.canary", "bench", "bench.chart", "images"},
 ]
 RANK = {module: rank for rank, layer in enumerate(reversed(LAYERS)) for module in layer}
 
@@ -50,7 +56,7 @@ def name_of(path: Path) -> str:
 MODULES = {
     name_of(path): path
     for path in sorted(SRC.rglob("*.py"))
-    if "guest" not in path.parts and path != SRC / "execution/__init__.py"
+    if not {"guest", "payloads"} & set(path.parts) and path != SRC / "execution/__init__.py"
 }
 
 

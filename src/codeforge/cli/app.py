@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from codeforge._version import __version__
+from codeforge.cli import audit as audit_command
 from codeforge.cli import batch as batch_command
 from codeforge.cli import bench as bench_command
 from codeforge.cli import doctor as doctor_command
@@ -174,6 +175,36 @@ def doctor(
 ) -> None:
     """Check the engine, the images and a real run in each language; say what to do next."""
     raise typer.Exit(asyncio.run(doctor_command.perform(as_json=as_json, posture=posture)))
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "  codeforge audit\n\n"
+    "  sudo codeforge audit --full --strict\n\n"
+    "  codeforge audit --json | jq '.checks[] | select(.verdict == \"FAILS\")'\n\n"
+    "  codeforge audit --self-test\n\n"
+    "Exit codes: 0 all holds; 1 something FAILS (of host and engine only what is of high severity, or with "
+    "--strict everything and what is UNKNOWN); 2 bad usage, or no sandbox could be tested; 130 Ctrl-C.",
+)
+def audit(
+    full: Annotated[
+        bool,
+        typer.Option("--full/--quick", help="Also take resources, race and leave things behind; minutes."),
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Host and engine count as sandboxes do; UNKNOWN counts as FAILS.")
+    ] = False,
+    self_test: Annotated[
+        bool, typer.Option("--self-test", help="Weaken sandboxes, and see whether the audit notices.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Attack sandboxes on this machine as hostile programs would, and look at host and engine."""
+    if self_test:
+        code = asyncio.run(audit_command.perform_self_test(as_json=as_json))
+    else:
+        code = asyncio.run(audit_command.perform(full=full, strict=strict, as_json=as_json))
+    raise typer.Exit(code)
 
 
 @app.command(

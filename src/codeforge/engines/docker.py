@@ -303,7 +303,12 @@ class DockerChannel:
     async def _remove(self) -> None:
         if self._starting is not None:
             await asyncio.wait({self._starting})
-        # 404: gone already; 409: the daemon is removing it.
-        with contextlib.suppress(HostFailure), docker_errors():
-            async with asyncio.timeout(API_TIMEOUT_S):
-                await self._container.delete(force=True)
+        try:
+            with docker_errors():
+                async with asyncio.timeout(API_TIMEOUT_S):
+                    await self._container.delete(force=True)
+        except EngineError:  # 404: gone already; 409: the daemon is removing it
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._gone.wait(), REMOVAL_GRACE_S)
+        except HostFailure:
+            pass  # it answers no more; its sandboxes end when it has noticed

@@ -1,0 +1,143 @@
+"""The audit as a whole: the host, the engine, a sandbox from outside, and from inside."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+
+from codeforge.audit import daemon, effect, host, inside, outside, pairs
+from codeforge.audit.canary import VARIABLE, Canaries, planted
+from codeforge.audit.cases import FULL, QUICK, Case
+from codeforge.audit.checks import Check, Rule
+from codeforge.audit.facts import Facts, gather
+from codeforge.audit.lab import AuditExecutor, until
+from codeforge.errors import HostFailure, PostureMismatch
+from codeforge.languages import LANGUAGES, PYTHON
+from codeforge.limits import Limits
+
+AT_ONCE = 2
+_SANDBOX = Rule(
+    "outside.sandbox", "one is launched, and its posture is what was asked for", "NIST 800-190 4.4.3",
+    fix="codeforge doctor says what is missing",
+)  # fmt: skip
+_NOTHING_LEFT = Rule(
+    "outside.nothing-left", f"no container of the audit's after {pairs.GONE_S:g} s", "R19, X14"
+)
+
+
+async def audit(*, full: bool) -> AsyncIterator[Check]:
+    """Every check, as it is answered."""
+    for check in host.look():
+        yield check
+    executor = AuditExecutor()
+    try:
+        async with executor:
+            with planted() as canaries:
+                async for check in _engine_and_sandbox(executor, canaries, full=full):
+                    yield check
+        yield await _nothing_left(executor)
+    except PostureMismatch as error:
+        yield _SANDBOX.holds_if(False, str(error))
+    except HostFailure as error:
+        yield _SANDBOX.unknown(str(error))
+
+
+async def _engine_and_sandbox(
+    executor: AuditExecutor, canaries: Canaries, *, full: bool
+) -> AsyncIterator[Check]:
+    version, configs = await executor.version(), await executor.image_configs()
+    for check in daemon.look(version, await executor.socket_path()):
+        yield check
+    for check in daemon.images(configs, [row.name for row in LANGUAGES]):
+        yield check
+    hidden = {VARIABLE: canaries.neighbour}
+    async with executor.held(env_vars=hidden, files={"secret": canaries.neighbour}) as neighbour:
+        async with executor.held() as subject:
+            for check in look_at(subject, neighbour, str(configs[PYTHON.name]["Id"])):
+                yield check
+        for check in inside.not_sent(configs):
+            yield check
+        async for check in _probes(executor, inside.payloads(configs)):
+            yield check
+        async for check in _cases(executor, QUICK):
+            yield check
+    if full:
+        async for check in _full(executor):
+            yield check
+    yield await pairs.covert_channels(executor)
+
+
+def look_at(subject: dict[str, object], neighbour: dict[str, object] | None, image_id: str) -> list[Check]:
+    """All that can be said of a sandbox that waits, from outside."""
+    facts = gather(subject, image_id, user_ids(neighbour, image_id) if neighbour else frozenset())
+    limits = Limits()
+    return [*outside.look(facts, PYTHON, limits), *effect.look(facts, PYTHON, limits)]
+
+
+def user_ids(sandbox: dict[str, object], image_id: str) -> frozenset[str]:
+    """Whose processes there are in a sandbox."""
+    facts: Facts = gather(sandbox, image_id, frozenset())
+    asked = facts.inspect["Config"]["User"].partition(":")[0]
+    threads = (thread for process in facts.processes for thread in process.threads)
+    return frozenset({asked, *(thread["Uid"].split()[0] for thread in threads)})
+
+
+async def _probes(executor: AuditExecutor, payloads: Iterable[str]) -> AsyncIterator[Check]:
+    """A few programs at once."""
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def answer(payload: str) -> list[Check]:
+        async with gate:
+            return list(inside.judge_all(payload, await inside.observe(executor, payload)))
+
+    async with asyncio.TaskGroup() as group:
+        answers = [group.create_task(answer(payload)) for payload in payloads]
+        for task in asyncio.as_completed(answers):
+            for check in await task:
+                yield check
+
+
+async def _cases(executor: AuditExecutor, cases: Iterable[Case]) -> AsyncIterator[Check]:
+    for case in cases:
+        yield await run_case(executor, case)
+
+
+async def run_case(executor: AuditExecutor, case: Case) -> Check:
+    """One program, and whether its result is as it must be."""
+    result = await executor.execute(
+        inside.source(case.payload),
+        args=(case.what,) if case.what else (),
+        files=inside.beside(case.payload),
+        timeout=case.timeout_s,
+        memory_limit=case.memory,
+    )
+    code = f"exit code {result.exit_code}" if result.signal is None else f"signal {result.signal}"
+    got = f"{result.status.value}, {code}, {result.execution_time:.1f} s"
+    return case.rule.holds_if(case.judge(result), f"{got} {result.stdout[:60]!r}")
+
+
+async def _full(executor: AuditExecutor) -> AsyncIterator[Check]:
+    heartbeat, digest = pairs.Heartbeat(executor), await pairs.image_digest(executor)
+    async with heartbeat.beating():
+        async for check in _cases(executor, FULL):
+            yield check
+    yield heartbeat.check()
+    for pair in pairs.PAIRS:
+        yield await pair(executor)
+    yield pairs.image_unchanged(digest, await pairs.image_digest(executor))
+
+
+async def _nothing_left(closed: AuditExecutor) -> Check:
+    async with AuditExecutor() as executor:
+
+        async def nothing() -> bool:
+            return not await executor.sandboxes_of(closed.owner)
+
+        await until(nothing, pairs.GONE_S)
+        left = await executor.sandboxes_of(closed.owner)
+    return _NOTHING_LEFT.holds_if(not left, ", ".join(left) or "none")
+
+
+def expected_count(*, full: bool) -> int:
+    """About how many checks there will be, for a progress bar."""
+    return 162 + (len(FULL) + len(pairs.PAIRS) + 2 if full else 0)

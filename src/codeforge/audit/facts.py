@@ -1,0 +1,178 @@
+"""Facts: what the host's kernel says of every process in a sandbox, read from its files under /proc."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HOST_NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "uts", "user")
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A line of mountinfo."""
+
+    point: str
+    root: str
+    options: frozenset[str]
+    kind: str
+    propagation: str
+
+    @classmethod
+    def parse(cls, line: str) -> Mount:
+        """Of one line."""
+        left, _, right = line.partition(" - ")
+        _, _, _, root, point, options, *optional = left.split(" ")
+        return cls(point, root, frozenset(options.split(",")), right.split(" ")[0], " ".join(optional))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """A process in a sandbox, as the host sees it.
+
+    Attributes:
+        pid: the host's number for it.
+        inner: the sandbox's own.
+        threads: the status of each of its threads.
+        limits: soft and hard, by the kernel's names.
+        namespaces: kind to inode.
+        descriptors: number to what it is.
+        files_owner: who its files under /proc belong to: root, if it is not dumpable.
+    """
+
+    pid: int
+    inner: int
+    command: str
+    threads: tuple[dict[str, str], ...]
+    limits: dict[str, tuple[str, str]]
+    namespaces: dict[str, str]
+    descriptors: dict[int, str]
+    oom_score_adj: int
+    files_owner: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """All that was seen of one sandbox from outside.
+
+    Attributes:
+        inspect: the engine's description of the container.
+        image_id: the image that its language's reference stands for.
+        peer_uids: user ids of other sandboxes that were there at the same time.
+        processes: empty if the host's kernel could not be asked.
+        blind: why it could not.
+    """
+
+    inspect: dict[str, Any]
+    image_id: str
+    peer_uids: frozenset[str] = frozenset()
+    processes: tuple[Process, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    host_namespaces: dict[str, str] = field(default_factory=dict)
+    cgroup: dict[str, str] = field(default_factory=dict)
+    blind: str = ""
+
+    @property
+    def init(self) -> Process:
+        """Process 1."""
+        return next(process for process in self.processes if process.inner == 1)
+
+
+def gather(
+    inspect: dict[str, Any], image_id: str, peer_uids: frozenset[str], proc: Path = Path("/proc")
+) -> Facts:
+    """All there is to see of that container."""
+    pid = inspect["State"]["Pid"]
+    blind = _why_blind(proc / str(pid), inspect["Id"])
+    asked = Facts(inspect=inspect, image_id=image_id, peer_uids=peer_uids, blind=blind)
+    if blind:
+        return asked
+    return dataclasses.replace(
+        asked,
+        processes=tuple(_processes(proc, inspect["Id"])),
+        mounts=tuple(map(Mount.parse, (proc / str(pid) / "mountinfo").read_text().splitlines())),
+        host_namespaces=_namespaces(proc / "self"),
+        cgroup=_cgroup(proc / str(pid)),
+    )
+
+
+def _why_blind(process: Path, container: str) -> str:
+    if os.geteuid() != 0:
+        return "only root may look at a sandbox's processes: sudo codeforge audit"
+    try:
+        if container in (process / "cgroup").read_text():
+            return ""
+    except OSError:
+        pass
+    return "the engine's processes are not among this machine's: it is remote, or in a virtual machine"
+
+
+def _processes(proc: Path, container: str) -> Iterator[Process]:
+    """All in the container's cgroup: also what joined it later, in whatever namespaces."""
+    for folder in sorted(proc.glob("[0-9]*"), key=lambda path: int(path.name)):
+        # A process may end while it is looked at: then it is not there.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if container in (folder / "cgroup").read_text():
+                yield _process(folder)
+
+
+def _process(folder: Path) -> Process:
+    status = _status(folder)
+    return Process(
+        pid=int(folder.name),
+        inner=int(status.get("NSpid", folder.name).split()[-1]),
+        command=(folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip(),
+        threads=tuple(_status(thread) for thread in sorted((folder / "task").iterdir())),
+        limits=_limits((folder / "limits").read_text()),
+        namespaces=_namespaces(folder),
+        descriptors=dict(_descriptors(folder / "fd")),
+        oom_score_adj=int((folder / "oom_score_adj").read_text()),
+        files_owner=(folder / "environ").stat().st_uid,
+    )
+
+
+def _descriptors(folder: Path) -> Iterator[tuple[int, str]]:
+    for entry in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            yield int(entry.name), str(entry.readlink())
+
+
+def _status(folder: Path) -> dict[str, str]:
+    lines = (line.partition(":") for line in (folder / "status").read_text().splitlines())
+    return {key: " ".join(value.split()) for key, _, value in lines}
+
+
+def _limits(text: str) -> dict[str, tuple[str, str]]:
+    found = re.findall(r"^Max ([a-z ]+?) {2,}(\S+) +(\S+)", text, re.MULTILINE)
+    return {name: (soft, hard) for name, soft, hard in found}
+
+
+def _namespaces(folder: Path) -> dict[str, str]:
+    return {name: str((folder / "ns" / name).readlink()) for name in HOST_NAMESPACES}
+
+
+_CGROUP_FILES = {
+    "memory": ("memory.max", "memory.swap.max", "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"),
+    "pids": ("pids.max",),
+    "cpu": ("cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us"),
+    "devices": ("devices.list",),
+}
+
+
+def _cgroup(process: Path, root: Path = Path("/sys/fs/cgroup")) -> dict[str, str]:
+    """What limits the process, in the names of cgroup v2 or v1."""
+    values = {}
+    for line in (process / "cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        names = controllers.split(",") if controllers else list(_CGROUP_FILES)
+        folder = root / controllers if controllers else root
+        for file in (file for name in names for file in _CGROUP_FILES.get(name, ())):
+            with contextlib.suppress(OSError):
+                values[file] = (folder / path.lstrip("/") / file).read_text().strip()
+    return values

@@ -1,0 +1,179 @@
+"""The audit of the audit: weakened sandboxes, and whether the checks that must catch each did."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import json
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from codeforge.audit import inside
+from codeforge.audit.auditor import look_at
+from codeforge.audit.canary import planted
+from codeforge.audit.checks import Check, Verdict
+from codeforge.audit.lab import AuditExecutor, Weaken, no_check
+from codeforge.audit.mutations import WITHOUT_INIT, Mutation
+from codeforge.audit.probes import PROBES
+from codeforge.errors import HostFailure, PostureMismatch
+from codeforge.languages import PYTHON
+from codeforge.limits import Limits
+from codeforge.policy import container_spec
+from codeforge.user_ids import FIRST
+
+POSTURE = "posture check"
+LAUNCH = "launch refused"
+NO_INIT = "no init of ours, new privileges allowed"
+WAIT_S = 60.0
+
+# Process 1 as most images have it: dumpable, of the run's own user, without a filter of its own.
+_ORDINARY_PROCESS_1 = """
+import json, os, pathlib, signal, subprocess, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+for name, text in json.loads(sys.stdin.readline()).items():
+    path = pathlib.Path("/code", name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+done = subprocess.run([sys.executable, "/code/main.py"], capture_output=True, text=True, timeout=50)
+print(done.stdout or done.stderr, flush=True)
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one mutation.
+
+    Attributes:
+        name: the mutation's.
+        caught_by: what said so.
+        missed: what should have, with what it said.
+        blind: what cannot look on this machine, or as this user.
+    """
+
+    name: str
+    caught_by: tuple[str, ...]
+    missed: tuple[str, ...]
+    blind: tuple[str, ...] = ()
+
+    @property
+    def caught(self) -> bool:
+        """Whether everything that should have seen it did."""
+        return bool(self.caught_by) and not self.missed
+
+
+async def self_test(mutations: Iterable[Mutation]) -> AsyncGenerator[Outcome, None]:
+    """Each mutation, one after another; at the end, a sandbox without init."""
+    async with AuditExecutor() as unharmed:
+        socket = await unharmed.socket_path() or "/var/run/docker.sock"
+        image_id = str((await unharmed.image_configs())[PYTHON.name]["Id"])
+    with planted() as canaries:
+        places = {"{folder}": str(canaries.folder), "{socket}": socket}
+        for mutation in mutations:
+            yield await try_mutation(mutation, image_id, places)
+    yield await without_init()
+
+
+async def try_mutation(mutation: Mutation, image_id: str, places: Mapping[str, str]) -> Outcome:
+    """First with the posture check, then past it."""
+    caught: list[str] = []
+    missed: list[str] = []
+
+    def weaken(spec: dict[str, Any]) -> None:
+        mutation.weaken(spec)
+        binds = spec["HostConfig"].get("Binds")
+        for mark, path in places.items() if binds else ():
+            spec["HostConfig"]["Binds"] = [bind.replace(mark, path) for bind in spec["HostConfig"]["Binds"]]
+
+    if mutation.posture:
+        refusal = await _refusal(weaken)
+        (caught if refusal is None else missed).append(f"{POSTURE}{f': {refusal}' if refusal else ''}")
+    if not mutation.runs:
+        return Outcome(name=mutation.name, caught_by=tuple(caught), missed=tuple(missed))
+    try:
+        said = await _checks(weaken, mutation.caught_by, image_id)
+    except HostFailure as error:
+        said = {}
+        missed.append(f"{LAUNCH}: {error}")
+    blind: list[str] = []
+    for name in mutation.caught_by:
+        check = said.get(name)
+        if check is None:
+            missed.append(f"{name}: did not look")
+        elif check.verdict is Verdict.FAILS:
+            caught.append(name)
+        elif check.verdict is Verdict.NOT_AVAILABLE:
+            blind.append(name)
+        else:
+            missed.append(f"{name}: {check.verdict.value} {check.got}")
+    return Outcome(name=mutation.name, caught_by=tuple(caught), missed=tuple(missed), blind=tuple(blind))
+
+
+async def _refusal(weaken: Weaken) -> str | None:
+    """``None`` if the posture check refused it as it must, else what happened."""
+    async with AuditExecutor(_fresh(weaken)) as executor:
+        try:
+            result = await executor.execute("print(1)")
+        except PostureMismatch:
+            return None
+        except HostFailure as error:
+            return str(error)
+    return f"the program ran: {result.status.value}"
+
+
+async def _checks(weaken: Weaken, wanted: Iterable[str], image_id: str) -> dict[str, Check]:
+    """What the audit says of such a sandbox, past the posture check."""
+    payloads = {probe.payload for probe in PROBES if probe.rule.id in set(wanted)}
+    async with AuditExecutor(_fresh(weaken), no_check) as executor:
+        async with executor.held() as neighbour, executor.held() as subject:
+            checks = look_at(subject, neighbour, image_id)
+        for payload in payloads:
+            checks += inside.judge_all(payload, await inside.observe(executor, payload))
+    return {check.id: check for check in checks}
+
+
+def _fresh(weaken: Weaken) -> Weaken:
+    """Each sandbox gets settings of its own: a mutation's lists and dictionaries are not shared."""
+
+    def weaken_copy(spec: dict[str, Any]) -> None:
+        weaken(spec)
+        spec["HostConfig"] = copy.deepcopy(spec["HostConfig"])
+
+    return weaken_copy
+
+
+async def without_init() -> Outcome:
+    """The programs under an ordinary process 1, which no posture check would let pass."""
+    said: dict[str, Check] = {}
+    for payload in {probe.payload for probe in PROBES if probe.rule.id in WITHOUT_INIT}:
+        try:
+            observed = await _observe_without_init(payload)
+        except (HostFailure, TimeoutError) as error:
+            observed = str(error)
+        said |= {check.id: check for check in inside.judge_all(payload, observed)}
+    failed = [name for name in WITHOUT_INIT if said[name].verdict is Verdict.FAILS]
+    missed = [
+        f"{name}: {said[name].verdict.value} {said[name].got}" for name in WITHOUT_INIT if name not in failed
+    ]
+    return Outcome(name=NO_INIT, caught_by=tuple(failed), missed=tuple(missed))
+
+
+async def _observe_without_init(payload: str) -> Mapping[str, str] | str:
+    spec = container_spec(PYTHON, Limits(), owner="", uid=FIRST)
+    spec["Entrypoint"] = ["python", "-c", _ORDINARY_PROCESS_1]
+    spec["HostConfig"]["SecurityOpt"] = []
+    files = {"main.py": inside.source(payload), **inside.beside(payload)}
+    async with AuditExecutor() as executor, asyncio.timeout(WAIT_S):
+        channel = await executor.launch(spec)
+        try:
+            await channel.write(json.dumps(files).encode() + b"\n")
+            text = b""
+            with contextlib.suppress(HostFailure):
+                while data := await channel.read():
+                    text += data
+        finally:
+            await channel.destroy()
+    said = text.decode(errors="replace")
+    return inside.parse_text(said) or f"{PurePosixPath(payload).name} said {said[-300:]!r}"
