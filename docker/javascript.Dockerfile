@@ -56,7 +56,7 @@ RUN apt-get update \
  && sed -i 's/^hosts:.*/hosts: files myhostname dns/' /etc/nsswitch.conf
 
 # Every sandbox has a user id of its own (src/codeforge/user_ids.py); all have the same name.
-RUN seq 20000 22047 | sed 's,.*,runner:x:&:10001::/tmp:/usr/sbin/nologin,' >> /etc/passwd
+RUN seq --format='runner:x:%.0f:10001::/tmp:/usr/sbin/nologin' 20000 22047 >> /etc/passwd
 
 COPY docker/javascript/root-package.json docker/trim-node-modules.sh docker/prune-rootfs.sh /tmp/
 RUN rm package.json package-lock.json && mv /tmp/root-package.json package.json \

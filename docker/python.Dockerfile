@@ -55,7 +55,7 @@ RUN apt-get update \
  && sed -i 's/^hosts:.*/hosts: files myhostname dns/' /etc/nsswitch.conf
 
 # Every sandbox has a user id of its own (src/codeforge/user_ids.py); all have the same name.
-RUN seq 20000 22047 | sed 's,.*,runner:x:&:10001::/tmp:/usr/sbin/nologin,' >> /etc/passwd
+RUN seq --format='runner:x:%.0f:10001::/tmp:/usr/sbin/nologin' 20000 22047 >> /etc/passwd
 
 RUN pip check && pip uninstall --yes pip
 COPY docker/trim-python.sh docker/prune-rootfs.sh /tmp/

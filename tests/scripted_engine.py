@@ -80,6 +80,7 @@ class ScriptedEngine:
         broken: what every launch raises.
         clean: whether a sandbox that is to be kept comes out of a run clean.
         answers: whether anything comes back after GO.
+        more_than_ready: what inits say in the same breath.
         steps: whether workers do what they are to preload.
         sandboxes: every one that was launched.
         there: how many there are, from before their launch until they are destroyed.
@@ -95,6 +96,7 @@ class ScriptedEngine:
         self.failures: deque[BaseException] = deque()
         self.broken: BaseException | None = None
         self.clean = self.answers = self.steps = True
+        self.more_than_ready = b""
         self.sandboxes: list[ScriptedChannel] = []
         self.launches: list[float] = []
         self.there = self.most = 0
@@ -150,7 +152,7 @@ class ScriptedChannel:
         self.readers = 0
         self._engine = engine
         self._loop = asyncio.get_running_loop()
-        self._out: deque[bytes] = deque([frame("R", posture(spec))])
+        self._out: deque[bytes] = deque([frame("R", posture(spec)) + engine.more_than_ready])
         self._said = asyncio.Event()
         self._said.set()
         self._file = b""

@@ -25,6 +25,9 @@ STDIN_WINDOW = 64 * 1024
 MAX_FILES_OUT = 1000
 """Files, and separately skipped ones, that a run may leave; init is told the same."""
 
+MAX_PATH_OUT = 4095
+"""Bytes of a path that a run left; init cannot say a longer one."""
+
 _HEADER = struct.Struct("<IB")
 _LIMITS = struct.Struct("<QQII")
 _EXIT = struct.Struct("<BBQQQII")
@@ -286,6 +289,7 @@ class Decoder:
                 self._state = _State.IDLE
                 yield Ready(_parse_posture(payload))
             case b"P":
+                _unpack("<", payload)
                 yield Preloaded()
             case b"X":
                 number, size = _unpack("<BQ", payload)
@@ -303,22 +307,26 @@ class Decoder:
             case b"S":
                 yield self._skipped(payload)
             case b"C":
+                _unpack("<", payload)
                 self._state = _State.IDLE
                 yield Clean()
             case b"Z":
+                _unpack("<", payload)
                 self._state = _State.OVER
                 yield Done()
             case _:
                 self._state = _State.OVER
                 yield Failed(payload.decode("utf-8", "replace"))
 
-    def _count_entry(self) -> None:
+    def _count_entry(self, path: bytes) -> None:
         self._entries_left -= 1
         if self._entries_left < 0:
             raise ProtocolViolation("more files than were asked for")
+        if len(path) > MAX_PATH_OUT:
+            raise ProtocolViolation(f"a path of {len(path)} bytes")
 
     def _open(self, payload: bytes) -> None:
-        self._count_entry()
+        self._count_entry(payload[4:])
         if len(payload) < 5:
             raise ProtocolViolation("a file without a name")
         self._open_file = (payload[4:], int.from_bytes(payload[:4], "little"), bytearray())
@@ -336,7 +344,7 @@ class Decoder:
             yield FileOut(path, mode, bytes(data))
 
     def _skipped(self, payload: bytes) -> Skipped:
-        self._count_entry()
+        self._count_entry(payload[1:])
         if not payload or payload[0] not in SkipReason.__members__.values():
             raise ProtocolViolation("a skipped file without a known reason")
         return Skipped(payload[1:], SkipReason(payload[0]))

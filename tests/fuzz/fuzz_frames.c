@@ -5,10 +5,8 @@
  *   - the frames are those that a plain reading of the whole finds, however it was cut;
  *   - a payload lies inside the inbox;
  *   - what an outbox took comes out of a pipe as the same frames, however it was flushed;
- *   - a command's message has as many strings as it says, and they are those that were put in.
- *
- * libFuzzer's entry, or (with -DREPLAY) a main() that takes inputs as files or, packed as u32 size
- * and bytes, on stdin. */
+ *   - a command's message has as many strings as it says, and they are those that were put in. */
+#include "fuzz.h"
 #include "init.h"
 
 #include <fcntl.h>
@@ -16,16 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#define HOLDS(condition)                                                                             \
-    do {                                                                                             \
-        if (!(condition)) {                                                                          \
-            fprintf(stderr, "%s:%d: does not hold: %s\n", __FILE__, __LINE__, #condition);           \
-            abort();                                                                                 \
-        }                                                                                            \
-    } while (0)
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 struct inbox inbox;
 static struct inbox echo;
@@ -190,39 +178,3 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     HOLDS(sent.at == plain.at);
     return 0;
 }
-
-#ifdef REPLAY
-
-static void run_one(FILE *from, size_t size)
-{
-    uint8_t *data = malloc(size ? size : 1); /* of exactly its size: what reads beyond it is found */
-    if (!data || fread(data, 1, size, from) != size)
-        exit(2);
-    if (getenv("FUZZ_PLANT") && size == 5 && memcmp(data, "PLANT", 5) == 0)
-        printf("%d\n", ((volatile uint8_t *)data)[size]); /* shows that a fault here does not pass */
-    LLVMFuzzerTestOneInput(data, size);
-    free(data);
-}
-
-int main(int argc, char **argv)
-{
-    int count = 0;
-    for (int i = 1; i < argc; i++, count++) {
-        FILE *file = fopen(argv[i], "rb");
-        if (!file || fseek(file, 0, SEEK_END)) {
-            perror(argv[i]);
-            return 2;
-        }
-        long size = ftell(file);
-        rewind(file);
-        run_one(file, (size_t)size);
-        fclose(file);
-    }
-    uint8_t head[4];
-    for (; argc == 1 && fread(head, 1, sizeof head, stdin) == sizeof head; count++)
-        run_one(stdin, get_u32(head));
-    printf("%d inputs\n", count);
-    return 0;
-}
-
-#endif

@@ -18,8 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from codeforge import wire
 from codeforge.wire import SkipReason
@@ -40,7 +38,6 @@ from init_harness import (
 )
 
 GUEST_DIR = INIT_DIR.parent
-CORPUS = Path(__file__).parents[1] / "fuzz" / "corpus"
 FAILED = 70
 GONE_S = 2.0
 """From the end of the channel to the end of everything in the sandbox."""
@@ -1078,46 +1075,6 @@ def test_sleeping_costs_time_and_no_cpu(start: Starter) -> None:
 
 
 # --- Any bytes at all, on the parts that parse them
-
-
-@pytest.fixture(scope="session")
-def replay(world: World) -> Path:
-    make(world.dir, "fuzz-replay")
-    return world.dir / "fuzz-frames-replay"
-
-
-def replay_inputs(replay: Path, inputs: Sequence[bytes]) -> None:
-    packed = b"".join(struct.pack("<I", len(data)) + data for data in inputs)
-    done = subprocess.run([replay], input=packed, capture_output=True, timeout=60)
-    assert done.returncode == 0, done.stderr.decode(errors="replace")
-    assert done.stdout == b"%d inputs\n" % len(inputs)
-
-
-def test_the_corpus_is_parsed_soundly(replay: Path) -> None:
-    inputs = [path.read_bytes() for path in sorted(CORPUS.iterdir())]
-    assert len(inputs) >= 5
-    replay_inputs(replay, inputs)
-
-
-def test_the_fuzz_harness_notices_a_planted_fault(replay: Path) -> None:
-    done = subprocess.run(
-        [replay], input=struct.pack("<I", 5) + b"PLANT", capture_output=True, env={"FUZZ_PLANT": "1"}
-    )
-    assert done.returncode != 0
-    assert b"AddressSanitizer" in done.stderr
-
-
-KINDS = st.sampled_from([bytes([kind]) for kind in b"laecwpfdgik?\0"])
-FRAMES = st.builds(frame, KINDS, st.one_of(st.binary(max_size=40), st.sampled_from([b"K=V", b"x" * 65536])))
-INPUTS = st.one_of(
-    st.binary(max_size=300), st.lists(st.one_of(FRAMES, st.binary(max_size=8)), max_size=20).map(b"".join)
-)
-
-
-@settings(max_examples=60, deadline=None, database=None)
-@given(inputs=st.lists(INPUTS, min_size=20, max_size=60))
-def test_random_frames_are_parsed_soundly(replay: Path, inputs: list[bytes]) -> None:
-    replay_inputs(replay, inputs)
 
 
 def test_random_bytes_end_init_in_order(start: Starter) -> None:

@@ -71,7 +71,7 @@ def program(code: str, language: Language = PLAIN) -> Run:
 
 
 @contextlib.asynccontextmanager
-async def pool_on(engine: ScriptedEngine, **options: int) -> AsyncIterator[Pool]:
+async def pool_on(engine: ScriptedEngine, **options: Any) -> AsyncIterator[Pool]:
     """A pool that is closed in the end; then nothing may be left, and nothing may have been used twice."""
     pool = Pool(engine, owner="owner", **options)
     try:

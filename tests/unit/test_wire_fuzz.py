@@ -93,7 +93,7 @@ def cut(stream: bytes, sizes: list[int]) -> Iterator[bytes]:
         stream = stream[size:]
 
 
-@examples(400)
+@examples(250)
 @given(ANY_STREAMS)
 def test_every_stream_is_what_the_table_says(phases: list[bytes]) -> None:
     model, in_order = Model(), True
@@ -109,7 +109,7 @@ def test_every_stream_is_what_the_table_says(phases: list[bytes]) -> None:
         assert heard.over == (model.state == "over")
 
 
-@examples(400)
+@examples(250)
 @given(ANY_STREAMS, st.lists(st.integers(1, 30), min_size=1, max_size=8))
 def test_every_stream_is_the_same_however_it_was_cut(phases: list[bytes], sizes: list[int]) -> None:
     whole = hear([phase] for phase in phases)
@@ -124,7 +124,7 @@ def test_every_stream_is_the_same_however_it_was_cut(phases: list[bytes], sizes:
         assert whole.events == single.events
 
 
-@examples(300)
+@examples(200)
 @given(good_streams(), st.floats(0, 1, exclude_max=True))
 def test_a_stream_that_stops_anywhere_ends_nothing_too_early(phases: list[bytes], where: float) -> None:
     whole = hear([phase] for phase in phases)
@@ -274,7 +274,7 @@ ENDLESS: dict[str, tuple[Callable[[], Decoder], bytes]] = {
 def test_what_goes_on_without_end_leaves_little_behind(name: str) -> None:
     make, piece = ENDLESS[name]
     decoder = make()
-    assert peak_bytes(lambda: feed_all(decoder, itertools.repeat(piece, 150))) < 300_000
+    assert peak_bytes(lambda: feed_all(decoder, itertools.repeat(piece, 90))) < 300_000
 
 
 # --- In time that is in proportion --------------------------------------------------------------------
