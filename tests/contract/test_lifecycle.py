@@ -28,6 +28,7 @@ from codeforge import (
     Status,
 )
 from codeforge.errors import ExecutorClosed
+from codeforge.user_ids import RANGE
 from contract.support import docker, eventually, sandboxes
 
 pytestmark = pytest.mark.docker
@@ -252,7 +253,9 @@ def test_the_engine_sees_the_documented_restrictions() -> None:
     assert not config["Privileged"]
     assert not config["Binds"]
     assert {"noexec", "nosuid"} <= set(config["Tmpfs"]["/tmp"].split(","))
-    assert inspected["Config"]["User"] == "10001:10001"
+    uid, gid = map(int, inspected["Config"]["User"].split(":"))
+    assert uid in RANGE
+    assert gid == 10001
     assert os.environ.get("HOME", "/root") not in " ".join(inspected["Config"]["Env"])
 
 

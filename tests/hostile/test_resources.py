@@ -120,12 +120,15 @@ def test_node_memory_bomb_is_out_of_memory(arena: Arena) -> None:
 
 
 @pytest.mark.catalogue("R03")
-def test_node_heap_bomb_ends_by_its_own_heap_limit(arena: Arena) -> None:
+def test_node_heap_bomb_ends_by_its_own_heap_limit_or_the_kernel_s(arena: Arena) -> None:
     code = "const heap = []; for (;;) heap.push({ some: 'thing', more: [heap.length] })"
     result = arena.attack(code, "javascript", memory="128m", timeout=15)
-    assert (result.status, result.signal) == (Status.KILLED, 6)
-    assert "JavaScript heap out of memory" in result.stderr
-    assert not result.evidence.oom_event
+    if result.status is Status.OUT_OF_MEMORY:  # the collector itself needs room when it runs out of it
+        assert result.evidence.oom_event
+    else:
+        assert (result.status, result.signal) == (Status.KILLED, 6)
+        assert "JavaScript heap out of memory" in result.stderr
+        assert not result.evidence.oom_event
 
 
 @pytest.mark.catalogue("R04")

@@ -4,10 +4,11 @@
 
 const { Writable } = require('stream')
 
-// The stream of a pipe is node's `net`. process.stdout itself must be left alone: making it turns
-// its descriptor non-blocking, for the program and for every child that inherits it.
+// The stream of a pipe is node's `net`. process.stdout and process.stderr themselves must be left alone:
+// making one turns its descriptor non-blocking, for the program and for every child that inherits it.
+// A console that is to find out about colours asks stderr.
 exports.console = function () {
   require('net')
   const sink = new Writable({ write() {} })
-  new console.Console(sink).log('%s %d %o', 'text', 1, [{ key: 'value' }, new Error('none')])
+  new console.Console({ stdout: sink, colorMode: false }).log('%s %d %o', 'text', 1, [{ key: 'value' }, new Error('none')])
 }
