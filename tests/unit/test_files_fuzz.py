@@ -115,8 +115,14 @@ def left_by_init(frames: bytes) -> ExecutionResult:
     return run(scenario())
 
 
+SENT = RAW.filter(lambda path: 0 < len(path) <= wire.MAX_PATH_OUT)
 ENTRIES = st.lists(
-    st.tuples(st.sampled_from([0, *SkipReason]), RAW.filter(bool), st.binary(max_size=20)), max_size=12
+    st.tuples(
+        st.sampled_from([0, *SkipReason]),
+        SENT,
+        st.binary(max_size=20),
+    ),
+    max_size=12,
 )
 
 
