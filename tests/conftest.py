@@ -36,5 +36,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def executor() -> Iterator[DockerCodeExecutor]:
     """The executor as users get it, with its defaults."""
     with DockerCodeExecutor() as shared:
-        SHARED.add(f"{LABEL}={shared._executor._engine.owner}")
+        SHARED.add(f"{LABEL}={shared._executor.owner}")
         yield shared

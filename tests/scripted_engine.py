@@ -9,12 +9,14 @@ import asyncio
 import itertools
 import struct
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from codeforge.engines import Channel, EngineInfo
 from codeforge.errors import EngineUnavailable
-from codeforge.limits import CPU_PERIOD_US
-from codeforge.policy import LABEL, RUNNER_GID
+from codeforge.languages import Language
+from codeforge.limits import CPU_PERIOD_US, Limits
+from codeforge.policy import RUNNER_GID, container_spec, posture_faults
 from codeforge.wire import PROTOCOL
 
 _HEADER = struct.Struct("<IB")
@@ -87,6 +89,8 @@ class ScriptedEngine:
         most: how many there were at once, at most.
     """
 
+    name = "scripted"
+
     def __init__(
         self, *, launch_s: float = 0.0, run_s: float = 0.0, step_s: float = 0.0, destroy_s: float = 0.0
     ) -> None:
@@ -103,8 +107,22 @@ class ScriptedEngine:
         self.closed = 0
         self._ids = itertools.count()
 
-    async def launch(self, spec: dict[str, Any]) -> ScriptedChannel:
+    async def start(self) -> None:
+        """See ``Engine.start``."""
+
+    async def info(self) -> EngineInfo:
+        """See ``Engine.info``."""
+        raise NotImplementedError
+
+    async def faults(
+        self, channel: Channel, posture: Mapping[str, str], language: Language, limits: Limits, *, uid: int
+    ) -> list[str]:
+        """See ``Engine.faults``."""
+        return posture_faults(posture, language, limits, uid=uid)
+
+    async def launch(self, language: Language, limits: Limits, *, uid: int) -> ScriptedChannel:
         """See ``Engine.launch``."""
+        spec = container_spec(language, limits, owner="scripted", uid=uid)
         self.there += 1
         self.most = max(self.most, self.there)
         self.launches.append(asyncio.get_running_loop().time())
@@ -143,7 +161,6 @@ class ScriptedChannel:
 
     def __init__(self, engine: ScriptedEngine, spec: dict[str, Any], name: str) -> None:
         self.id = name
-        self.owner = spec["Labels"][LABEL]
         self.image = spec["Image"]
         self.programs: list[bytes] = []
         self.kept: list[bool] = []

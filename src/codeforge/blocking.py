@@ -9,18 +9,22 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from codeforge.errors import ExecutorClosed
+from codeforge.engines.choose import AUTO, ENGINE_VARIABLE
+from codeforge.errors import ExecutorClosed, InvalidRequest
 from codeforge.executor import DEFAULTS, CodeExecutor, OnText
-from codeforge.images.store import OnStep
 from codeforge.options import ExecutorOptions
 from codeforge.request import ExecutionRequest
 from codeforge.result import ExecutionResult, Finished
 from codeforge.testing import RunnerOptions
+
+if TYPE_CHECKING:
+    from codeforge.steps import OnStep
 
 T = TypeVar("T")
 
@@ -55,16 +59,16 @@ class _LoopThread:
         self.loop.close()
 
 
-class DockerCodeExecutor:
-    """Runs programs, each in a fresh container. Safe to use from many threads at once.
+class BlockingCodeExecutor:
+    """Runs programs, each in a fresh sandbox. Safe to use from many threads at once.
 
     Use it as a context manager, or call ``close``; sandboxes end with the process in any case.
     Arguments and methods are those of ``CodeExecutor``, which explains them; these block.
 
     Example::
 
-        with DockerCodeExecutor() as executor:
-            print(executor.execute("print('Hello from Docker!')").output)
+        with BlockingCodeExecutor() as executor:
+            print(executor.execute("print('Hello!')").output)
     """
 
     def __init__(
@@ -221,6 +225,32 @@ class DockerCodeExecutor:
     def get_stats(self) -> dict[str, Any]:
         """See ``CodeExecutor.get_stats``."""
         return self._executor.get_stats()
+
+
+class DockerCodeExecutor(BlockingCodeExecutor):
+    """The same on Docker, or on Podman where that is asked for; on nothing else.
+
+    Example::
+
+        with DockerCodeExecutor() as executor:
+            print(executor.execute("print('Hello from Docker!')").output)
+
+    Raises:
+        InvalidRequest: another engine was asked for, here or in CODEFORGE_ENGINE.
+    """
+
+    def __init__(
+        self,
+        default_timeout: float = DEFAULTS.timeout_s,
+        default_memory_limit: str | int = "512m",
+        default_cpu_quota: int = DEFAULTS.cpu_quota_us,
+        **options: Unpack[ExecutorOptions],
+    ) -> None:
+        engine = options.get("engine") or os.environ.get(ENGINE_VARIABLE) or "docker"
+        if engine == "bubblewrap":
+            raise InvalidRequest("DockerCodeExecutor is for docker and podman; use BlockingCodeExecutor")
+        options["engine"] = "docker" if engine == AUTO else engine
+        super().__init__(default_timeout, default_memory_limit, default_cpu_quota, **options)
 
 
 async def _finish_others() -> None:

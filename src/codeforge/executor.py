@@ -11,15 +11,20 @@ import os
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from codeforge import progress, testing
-from codeforge.engines import Engine
-from codeforge.engines.connection import EngineInfo
-from codeforge.engines.docker import DockerEngine
+from codeforge import testing
+from codeforge.engines import Engine, EngineInfo
+from codeforge.engines.choose import (
+    RUNTIME_VARIABLE,
+    EngineSettings,
+    FirstThatAnswers,
+    OnChoice,
+    engine_name,
+    make_engine,
+)
 from codeforge.errors import EngineUnavailable, ExecutorClosed, InvalidRequest, SandboxLost
 from codeforge.fanout import fan_out
-from codeforge.images.store import ImageStore, OnStep
 from codeforge.languages import LANGUAGES, Language, LanguageTable
 from codeforge.limits import MAX_MEMORY_BYTES, Limits, parse_memory, parse_size, require_int
 from codeforge.options import RequestOptions
@@ -27,6 +32,11 @@ from codeforge.pool import MAX_SANDBOXES, MAX_WAITING, MAX_WARM, WARM_MEMORY_BYT
 from codeforge.request import ExecutionRequest, Run, as_request, resolve
 from codeforge.result import Event, ExecutionResult, Finished, Output, StreamName
 from codeforge.sandbox import SandboxKind, named_steps
+
+if TYPE_CHECKING:
+    from codeforge.environments.store import EnvironmentStore
+    from codeforge.images.store import ImageStore
+    from codeforge.steps import OnStep
 
 DEFAULTS = Limits()
 
@@ -36,7 +46,7 @@ OnText = Callable[[str], object]
 
 
 class CodeExecutor:
-    """Runs programs, each in a fresh sandbox. For asyncio; ``DockerCodeExecutor`` is the blocking face.
+    """Runs programs, each in a fresh sandbox. For asyncio; ``BlockingCodeExecutor`` is the blocking face.
 
     Use it as ``async with CodeExecutor() as executor``; nothing is started before the first run.
     An instance belongs to the event loop that first uses it.
@@ -47,7 +57,15 @@ class CodeExecutor:
         default_cpu_quota: microseconds of CPU in each 100 ms; 50000 is half a core.
         images: language name to image reference, where it is not the language's own.
         languages: the rows this executor knows; add yours to ``codeforge.LANGUAGES``.
-        docker_host: address of the engine (``unix:///...``); default: as the docker command finds it.
+        engine: ``docker``, ``podman``, ``bubblewrap``, or ``auto``: the first of these that answers.
+            Default: what CODEFORGE_ENGINE says, else ``auto``.
+        runtime: Docker's OCI runtime, such as ``runsc`` (gVisor). Default: what CODEFORGE_RUNTIME says,
+            else the daemon's own.
+        docker_host: address of Docker or Podman (``unix:///...``); default: as their commands find it.
+        allow_unenforced_limits: let bubblewrap run programs where this machine gives it no way to limit
+            memory, CPU and processes. Else that is an error.
+        on_engine: called with the name of the engine that ``auto`` chose, and with those it passed over
+            and why.
         max_output_bytes: how much of stdout, and of stderr, is kept.
         max_files_bytes: how much of what a run wrote under /code is brought out.
         max_sandboxes: how many may be there at once; more callers wait their turn.
@@ -57,6 +75,10 @@ class CodeExecutor:
 
     Raises:
         InvalidRequest: one of these is not usable.
+
+    Attributes:
+        languages: the rows it knows.
+        owner: what its sandboxes are labelled with.
     """
 
     def __init__(
@@ -67,7 +89,11 @@ class CodeExecutor:
         *,
         images: Mapping[str, str] | None = None,
         languages: Iterable[Language] = LANGUAGES,
+        engine: str | None = None,
+        runtime: str | None = None,
         docker_host: str | None = None,
+        allow_unenforced_limits: bool = False,
+        on_engine: OnChoice | None = None,
         max_output_bytes: int = DEFAULTS.output_bytes,
         max_files_bytes: int = DEFAULTS.files_bytes,
         max_sandboxes: int = MAX_SANDBOXES,
@@ -85,14 +111,21 @@ class CodeExecutor:
         if docker_host is not None and not isinstance(docker_host, str):
             raise InvalidRequest(f"docker_host must be an address, not {type(docker_host).__name__}")
         self.languages = LanguageTable(languages).with_images(images or {})
-        owner = uuid.uuid4().hex
-        self._engine = DockerEngine(docker_host, owner)
+        self.owner = uuid.uuid4().hex
+        runtime = runtime or os.environ.get(RUNTIME_VARIABLE)
+        settings = EngineSettings(
+            engine=engine_name(engine, docker_host=docker_host, runtime=runtime),
+            owner=self.owner,
+            docker_host=docker_host,
+            runtime=runtime,
+            allow_unenforced_limits=allow_unenforced_limits,
+        )
+        self._engine = self._make_engine(settings, on_engine)
         require_int("max_sandboxes", max_sandboxes, 1, 10_000)
         require_int("max_warm", max_warm, 0, 10_000)
         require_int("max_waiting", max_waiting, 0, 10_000_000)
-        self._pool = self._make_pool(
+        self._pool = Pool(
             self._engine,
-            owner=owner,
             max_sandboxes=max_sandboxes,
             max_warm=max_warm,
             warm_memory_bytes=parse_size(warm_memory, "warm_memory", 0, MAX_MEMORY_BYTES),
@@ -103,9 +136,9 @@ class CodeExecutor:
         self._run_s = 0.0
         self._closed = False
 
-    def _make_pool(self, engine: Engine, **settings: Any) -> Pool:
-        """The audit's executor puts a weakened engine in between, to see its checks fail."""
-        return Pool(engine, **settings)
+    def _make_engine(self, settings: EngineSettings, on_choice: OnChoice | None) -> Engine:
+        """The audit's executor has one that can be weakened, to see its checks fail."""
+        return make_engine(settings, on_choice)
 
     async def __aenter__(self) -> Self:
         return self
@@ -349,23 +382,59 @@ class CodeExecutor:
         """
         resolve(request, self.languages, self._defaults)
 
+    async def engine(self) -> Engine:
+        """The engine that launches this executor's sandboxes; ``auto`` has chosen then.
+
+        Raises:
+            EngineUnavailable: none answers, or this user may not talk to it.
+        """
+        await self._engine.start()
+        return await self._engine.chosen() if isinstance(self._engine, FirstThatAnswers) else self._engine
+
     @property
     def images(self) -> ImageStore:
-        """The images of this executor's languages, on its engine."""
-        return ImageStore(self._engine)
+        """The images of this executor's languages, on its engine.
+
+        Raises:
+            InvalidRequest: its engine has none, or ``auto`` has not chosen yet (``await engine()``).
+        """
+        from codeforge.engines.docker import DockerEngine
+        from codeforge.images.store import ImageStore
+
+        engine = self._engine.choice if isinstance(self._engine, FirstThatAnswers) else self._engine
+        if not isinstance(engine, DockerEngine):
+            raise InvalidRequest(f"images are Docker's and Podman's; the engine is {self._engine.name}")
+        return ImageStore(engine)
+
+    async def provisions(self) -> ImageStore | EnvironmentStore:
+        """What has the interpreters and packages: images, or bubblewrap's environments.
+
+        Raises:
+            EngineUnavailable: no engine answers, or this user may not talk to it.
+        """
+        if (await self.engine()).name != "bubblewrap":
+            return self.images
+        from codeforge.environments.store import EnvironmentStore
+
+        return EnvironmentStore()
 
     async def pull_images(
         self, languages: Iterable[str] | None = None, *, on_step: OnStep | None = None
     ) -> dict[str, bool]:
-        """Have the images of these languages (default: all) ready: pull them, or build our own.
+        """Have ready what these languages (default: all) need: pull their images, or build our own.
+
+        Where bubblewrap is the engine, that is their environments.
 
         Returns:
-            language name to whether its image is there now. Why not is told to ``on_step``, or shown
-            on stderr, with a progress bar where that is a terminal.
+            language name to whether it is there now. Why not is told to ``on_step``, or shown on stderr,
+            with a progress bar where that is a terminal.
         """
+        from codeforge import progress
+
         rows = self.languages.pick(languages)
+        store = await self.provisions()
         with progress.steps(on_step) as report:
-            return {row.name: await self.images.provide(row, report) for row in rows}
+            return {row.name: await store.provide(row, report) for row in rows}
 
     async def engine_info(self) -> EngineInfo:
         """What the engine says of itself.
@@ -382,7 +451,7 @@ class CodeExecutor:
     async def is_docker_available(self) -> bool:
         """Whether an engine answers."""
         try:
-            await self._engine.client()
+            await self._engine.start()
         except EngineUnavailable:
             return False
         return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from typing import TypedDict
 
+from codeforge.engines.choose import OnChoice
 from codeforge.languages import Language
 
 
@@ -13,7 +14,11 @@ class ExecutorOptions(TypedDict, total=False):
 
     images: Mapping[str, str] | None
     languages: Iterable[Language]
+    engine: str | None
+    runtime: str | None
     docker_host: str | None
+    allow_unenforced_limits: bool
+    on_engine: OnChoice | None
     max_output_bytes: int
     max_files_bytes: int
     max_sandboxes: int

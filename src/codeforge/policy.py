@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from codeforge.languages import CODE_DIR, GUEST_DIR, Language
 from codeforge.limits import CPU_PERIOD_US, KiB, Limits, MiB
@@ -122,15 +122,6 @@ def _ulimits(limits: Limits) -> dict[str, int]:
         "sigpending": 128,
         "memlock": 64 * KiB,
     }
-
-
-class PostureCheck(Protocol):
-    """What ``posture_faults`` is."""
-
-    def __call__(
-        self, posture: Mapping[str, str], language: Language, limits: Limits, *, uid: int
-    ) -> list[str]:
-        """The faults."""
 
 
 def posture_faults(posture: Mapping[str, str], language: Language, limits: Limits, *, uid: int) -> list[str]:

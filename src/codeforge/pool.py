@@ -26,7 +26,6 @@ from typing import Any, TypeVar
 from codeforge.engines import Engine
 from codeforge.errors import Busy, ExecutorClosed, SandboxLost
 from codeforge.limits import GiB
-from codeforge.policy import PostureCheck, posture_faults
 from codeforge.sandbox import Sandbox, SandboxKind
 from codeforge.stock import Shelf, Stock, Waiter
 from codeforge.user_ids import UserIds
@@ -64,28 +63,22 @@ class Pool:
 
     Args:
         engine: launches them.
-        owner: goes into their label.
         max_sandboxes: at once, whatever they do.
         max_warm: of all kinds together, kept ready for callers to come.
         warm_memory_bytes: what those may hold, by their languages' ``idle_bytes``.
         max_waiting: callers in line.
-        check: what is asked of a launched sandbox's posture.
     """
 
     def __init__(
         self,
         engine: Engine,
         *,
-        owner: str,
         max_sandboxes: int = MAX_SANDBOXES,
         max_warm: int = MAX_WARM,
         warm_memory_bytes: int = WARM_MEMORY_BYTES,
         max_waiting: int = MAX_WAITING,
-        check: PostureCheck = posture_faults,
     ) -> None:
         self._engine = engine
-        self._owner = owner
-        self._check = check
         self._uids = UserIds()
         self._max_sandboxes = max_sandboxes
         self._max_waiting = max_waiting
@@ -325,7 +318,7 @@ class Pool:
     async def _start(self, kind: SandboxKind) -> Sandbox:
         uid = self._uids.take()
         try:
-            return await Sandbox.launch(self._engine, kind, self._owner, uid, self._check)
+            return await Sandbox.launch(self._engine, kind, uid)
         except BaseException:
             self._uids.give_back(uid)
             raise

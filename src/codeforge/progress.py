@@ -19,7 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from codeforge.images.store import OnStep, Step
+from codeforge.steps import OnStep, Step
 
 SIGN_OF_LIFE_S = 10.0
 

@@ -20,7 +20,6 @@ from codeforge.engines import Channel, Engine
 from codeforge.errors import EngineError, HostFailure, PostureMismatch, SandboxLost
 from codeforge.languages import CODE_DIR, Language
 from codeforge.limits import Limits
-from codeforge.policy import PostureCheck, container_spec
 from codeforge.request import Run
 from codeforge.result import ExecutionResult, StreamName
 
@@ -113,18 +112,15 @@ class Sandbox:
         self._init_ended = False
 
     @classmethod
-    async def launch(
-        cls, engine: Engine, kind: SandboxKind, owner: str, uid: int, check: PostureCheck
-    ) -> Sandbox:
+    async def launch(cls, engine: Engine, kind: SandboxKind, uid: int) -> Sandbox:
         """Launch, wait for init, and check that everything asked for is in force.
 
         Raises:
             HostFailure: the engine could not, or the sandbox came up weaker than asked for.
         """
-        spec = container_spec(kind.language, kind.limits, owner=owner, uid=uid)
-        sandbox = cls(channel := await engine.launch(spec), kind, uid)
+        sandbox = cls(channel := await engine.launch(kind.language, kind.limits, uid=uid), kind, uid)
         try:
-            await sandbox._get_ready(check)
+            await sandbox._get_ready(engine)
         except BaseException:
             await channel.destroy()
             raise
@@ -155,7 +151,7 @@ class Sandbox:
         self._stepped.set()
         await self._channel.destroy(ended=self._init_ended)
 
-    async def _get_ready(self, check: PostureCheck) -> None:
+    async def _get_ready(self, engine: Engine) -> None:
         await self._start_worker()
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
@@ -167,7 +163,7 @@ class Sandbox:
             why = first.message if isinstance(first, wire.Failed) else "no init answered"
             raise SandboxLost(f"the sandbox did not start: {why} (is {row.image} ours?)")
         self.posture = first.posture
-        faults = check(first.posture, row, self.kind.limits, uid=self.uid)
+        faults = await engine.faults(self._channel, first.posture, row, self.kind.limits, uid=self.uid)
         if faults:
             raise PostureMismatch(f"the sandbox is weaker than asked for: {'; '.join(faults)}")
 

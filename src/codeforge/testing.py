@@ -11,17 +11,16 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, TypedDict
-from xml.etree.ElementTree import Element, ParseError
-
-import defusedxml.ElementTree
-from defusedxml.common import DefusedXmlException
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from codeforge.errors import InvalidRequest, quoted
 from codeforge.languages import Language
 from codeforge.limits import Limits
 from codeforge.request import ExecutionRequest, Run, arguments, make_run, text_bytes
 from codeforge.result import ExecutionResult, TestOutcome
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
 
 MAX_MESSAGE_CHARS = 4000
 MAX_NAME_CHARS = 500
@@ -77,8 +76,14 @@ _Outcome = Literal["passed", "failed", "error", "skipped"]
 
 
 def _junit(report: bytes) -> list[TestOutcome]:
+    # Few runs have a report in XML, and every start of the command line would wait for its parser.
+    from xml.etree.ElementTree import ParseError
+
+    from defusedxml.common import DefusedXmlException
+    from defusedxml.ElementTree import fromstring
+
     try:
-        root = defusedxml.ElementTree.fromstring(report)
+        root = fromstring(report)
     except (ParseError, DefusedXmlException, ValueError, LookupError):  # the last: an encoding
         return []
     return [_junit_case(case) for case in root.iter("testcase")]

@@ -265,7 +265,7 @@ def with_init(language: str, act: Callable[[int], object], timeout: float) -> Ex
     """Run a program that waits, and do something to its init from outside once it has begun."""
     begin = {"python": "print('x', flush=True)\n", "javascript": "console.log('x')\n"}
     with DockerCodeExecutor(max_warm=0) as executor:
-        label = f"{LABEL}={executor._executor._engine.owner}"
+        label = f"{LABEL}={executor._executor.owner}"
         SHARED.add(label)
 
         def on_stdout(_: str) -> None:

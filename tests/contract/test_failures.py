@@ -159,7 +159,7 @@ def test_an_image_that_is_not_ours_is_refused() -> None:
 @pytest.mark.docker
 def test_a_weaker_sandbox_runs_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take one restriction away behind the executor's back: it must notice before GO."""
-    import codeforge.sandbox
+    import codeforge.engines.docker
     from codeforge.policy import container_spec
 
     def weakened(*args: Any, **options: Any) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def test_a_weaker_sandbox_runs_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
         spec["HostConfig"]["SecurityOpt"] = []
         return spec
 
-    monkeypatch.setattr(codeforge.sandbox, "container_spec", weakened)
+    monkeypatch.setattr(codeforge.engines.docker, "container_spec", weakened)
     with DockerCodeExecutor() as executor, pytest.raises(PostureMismatch, match="no_new_privs is '0'"):
         executor.execute("print('ran')")
 

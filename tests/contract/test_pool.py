@@ -28,7 +28,7 @@ SOON_S = 60.0
 def sandboxes_of(executor: DockerCodeExecutor | CodeExecutor) -> set[str]:
     """Ids of the containers that an executor has on the engine."""
     inner = executor._executor if isinstance(executor, DockerCodeExecutor) else executor
-    label = f"label={LABEL}={inner._pool._owner}"
+    label = f"label={LABEL}={inner.owner}"
     return set(docker("ps", "--all", "--quiet", "--no-trunc", "--filter", label).split())
 
 

@@ -121,7 +121,7 @@ Watch = Callable[..., AbstractContextManager[Watched]]
 def watch() -> Iterator[Watch]:
     """Holds a program that reports once and then reads stdin, so that one can look at it from outside."""
     with DockerCodeExecutor(max_warm=0) as executor:
-        label = f"{LABEL}={executor._executor._engine.owner}"
+        label = f"{LABEL}={executor._executor.owner}"
         SHARED.add(label)
 
         @contextlib.contextmanager

@@ -40,7 +40,7 @@ def outcome(*said: bytes, every_s: float = 0.0, ended: bool = False) -> Executio
     async def scenario() -> ExecutionResult | HostFailure:
         engine = ScriptedEngine()
         engine.answers = False
-        pool = Pool(engine, owner="owner", max_sandboxes=1, max_warm=0)
+        pool = Pool(engine, max_sandboxes=1, max_warm=0)
         try:
             speaking = asyncio.create_task(_speak(engine, said, every_s, ended))
             hostile = await _outcome(pool)

@@ -20,7 +20,6 @@ from codeforge import wire
 from codeforge.errors import InvalidRequest
 from codeforge.languages import JAVASCRIPT, LanguageTable
 from codeforge.limits import Limits
-from codeforge.policy import posture_faults
 from codeforge.request import MAX_PATH_BYTES, MAX_PATH_DEPTH, ExecutionRequest, check_path, resolve
 from codeforge.result import ExecutionResult
 from codeforge.sandbox import Sandbox, SandboxKind
@@ -100,7 +99,7 @@ def left_by_init(frames: bytes) -> ExecutionResult:
     async def scenario() -> ExecutionResult:
         engine = ScriptedEngine()
         engine.answers = False
-        sandbox = await Sandbox.launch(engine, kind, "owner", 20_000, posture_faults)
+        sandbox = await Sandbox.launch(engine, kind, 20_000)
         engine.sandboxes[0].say(frame(b"W", bytes(EXIT_BYTES)) + frames + frame(b"Z"))
         try:
             *_, result = [

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
 from hypothesis import strategies as st
@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 )
 
 from codeforge.errors import Busy, EngineError, HostFailure, InvalidRequest
-from codeforge.languages import JAVASCRIPT, PYTHON, LanguageTable
+from codeforge.languages import JAVASCRIPT, PYTHON, Language, LanguageTable
 from codeforge.limits import Limits, MiB
 from codeforge.pool import LAUNCHES_AT_ONCE, Pool
 from codeforge.request import ExecutionRequest, resolve
@@ -70,12 +70,11 @@ class Engine(ScriptedEngine):
         self._launching: list[int] = []
         self._there: dict[ScriptedChannel, int] = {}
 
-    async def launch(self, spec: dict[str, Any]) -> ScriptedChannel:
+    async def launch(self, language: Language, limits: Limits, *, uid: int) -> ScriptedChannel:
         """See ``Engine.launch``."""
-        uid = int(spec["User"].partition(":")[0])
         self._launching.append(uid)
         try:
-            channel = await super().launch(spec)
+            channel = await super().launch(language, limits, uid=uid)
         finally:
             self._launching.remove(uid)
         self._there[channel] = uid
@@ -130,7 +129,6 @@ class PoolMachine(RuleBasedStateMachine):
         self.max_sandboxes, self.max_warm, self.max_waiting = max_sandboxes, max_warm, max_waiting
         self.pool = Pool(
             self.engine,
-            owner="owner",
             max_sandboxes=max_sandboxes,
             max_warm=max_warm,
             max_waiting=max_waiting,

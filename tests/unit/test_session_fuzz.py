@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from codeforge.errors import HostFailure, ProtocolViolation, SandboxLost
 from codeforge.languages import JAVASCRIPT, LanguageTable
 from codeforge.limits import Limits
-from codeforge.policy import posture_faults
 from codeforge.request import ExecutionRequest, resolve
 from codeforge.result import ExecutionResult, Status
 from codeforge.sandbox import Sandbox, SandboxKind
@@ -40,7 +39,7 @@ def say(*frames: bytes, pause_s: float = 0.0, before: bytes = b"") -> tuple[Exec
         engine = ScriptedEngine()
         engine.answers, engine.more_than_ready = False, before
         kind = SandboxKind(language=LANGUAGE, limits=LIMITS.of_sandbox())
-        sandbox = await Sandbox.launch(engine, kind, "owner", 20_000, posture_faults)
+        sandbox = await Sandbox.launch(engine, kind, 20_000)
         (channel,) = engine.sandboxes
         talking = asyncio.get_running_loop().create_task(talk(channel.say))
         try:

@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
 from codeforge.engines import Channel, Engine
+from codeforge.engines.choose import EngineSettings, OnChoice
 from codeforge.engines.connection import docker_errors
+from codeforge.engines.docker import DockerEngine
 from codeforge.executor import CodeExecutor
 from codeforge.languages import Language
 from codeforge.limits import Limits
-from codeforge.policy import LABEL, PostureCheck, posture_faults
-from codeforge.pool import Pool
+from codeforge.policy import LABEL
 from codeforge.result import Output
 
 HOLD_S = 600.0
@@ -29,26 +30,32 @@ Weaken: TypeAlias = Callable[[dict[str, Any]], None]
 """Takes one control out of a container's description, in place."""
 
 
-class WeakenedEngine:
-    """An engine that launches what it is asked for with one control less."""
+class LabEngine(DockerEngine):
+    """Docker, with one control less in every sandbox, if so asked.
 
-    def __init__(self, engine: Engine, weaken: Weaken) -> None:
-        self._engine = engine
+    Args:
+        weaken: what to take out.
+        unchecked: whether programs run in it all the same.
+    """
+
+    def __init__(self, owner: str, weaken: Weaken | None, *, unchecked: bool) -> None:
+        super().__init__(None, owner)
         self._weaken = weaken
+        self._unchecked = unchecked
 
-    async def launch(self, spec: dict[str, Any]) -> Channel:
-        """See ``Engine.launch``."""
-        self._weaken(spec)
-        return await self._engine.launch(spec)
+    def spec(self, language: Language, limits: Limits, *, uid: int) -> dict[str, Any]:
+        """See ``DockerEngine.spec``."""
+        spec = super().spec(language, limits, uid=uid)
+        if self._weaken is not None:
+            self._weaken(spec)
+        return spec
 
-    async def close(self) -> None:
-        """See ``Engine.close``."""
-        await self._engine.close()
-
-
-def no_check(posture: Mapping[str, str], language: Language, limits: Limits, *, uid: int) -> list[str]:
-    """In place of the posture check, so that code runs in a weakened sandbox."""
-    return []
+    async def faults(
+        self, channel: Channel, posture: Mapping[str, str], language: Language, limits: Limits, *, uid: int
+    ) -> list[str]:
+        """See ``Engine.faults``."""
+        faults = await super().faults(channel, posture, language, limits, uid=uid)
+        return [] if self._unchecked else faults
 
 
 class AuditExecutor(CodeExecutor):
@@ -56,41 +63,35 @@ class AuditExecutor(CodeExecutor):
 
     Args:
         weaken: what to take out of every sandbox.
-        check: what is asked of a sandbox's posture.
+        unchecked: whether programs run in sandboxes that are weaker than asked for.
     """
 
-    def __init__(self, weaken: Weaken | None = None, check: PostureCheck = posture_faults) -> None:
-        self._weaken = weaken
-        self._check = check
+    def __init__(self, weaken: Weaken | None = None, *, unchecked: bool = False) -> None:
+        self._weaken, self._unchecked = weaken, unchecked
         super().__init__(max_warm=0)
 
-    def _make_pool(self, engine: Engine, **settings: Any) -> Pool:
-        launching = WeakenedEngine(engine, self._weaken) if self._weaken else engine
-        return super()._make_pool(launching, check=self._check, **settings)
-
-    @property
-    def owner(self) -> str:
-        """What its containers are labelled with."""
-        return self._engine.owner
+    def _make_engine(self, settings: EngineSettings, on_choice: OnChoice | None) -> Engine:
+        self.lab = LabEngine(settings.owner, self._weaken, unchecked=self._unchecked)
+        return self.lab
 
     async def launch(self, spec: dict[str, Any]) -> Channel:
-        """A container of this executor's with whatever is in it; ``close`` removes it."""
-        return await self._engine.launch({**spec, "Labels": {LABEL: self.owner}})
+        """A container with whatever is in it; ``close`` removes it."""
+        return await self.lab.launch_container(spec)
 
     async def version(self) -> dict[str, Any]:
         """What the engine says of its parts."""
-        client = await self._engine.client()
+        client = await self.lab.client()
         with docker_errors():
             return {**await client.version(), "Info": await client.system.info()}
 
     async def socket_path(self) -> str | None:
         """The engine's socket; ``None`` if it is not on this machine."""
-        path = getattr((await self._engine.client()).connector, "path", None)
+        path = getattr((await self.lab.client()).connector, "path", None)
         return None if path is None else str(path)
 
     async def image_configs(self) -> dict[str, dict[str, Any]]:
         """Of each language whose image is here, what the engine knows of it."""
-        client, found = await self._engine.client(), {}
+        client, found = await self.lab.client(), {}
         for row in self.languages:
             if await self.images.find(row.image) is not None:
                 with docker_errors():
@@ -103,14 +104,14 @@ class AuditExecutor(CodeExecutor):
 
     async def sandboxes_of(self, owner: str) -> set[str]:
         """Those of another executor."""
-        client, filters = await self._engine.client(), {"label": [f"{LABEL}={owner}"]}
+        client, filters = await self.lab.client(), {"label": [f"{LABEL}={owner}"]}
         with docker_errors():
             found = await client.containers.list(all=True, filters=json.dumps(filters))
         return {str(each.id) for each in found}
 
     async def inspect(self, sandbox: str) -> dict[str, Any]:
         """The engine's description of one."""
-        client = await self._engine.client()
+        client = await self.lab.client()
         with docker_errors():
             return dict(await client.containers.container(sandbox).show())
 

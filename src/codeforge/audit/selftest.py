@@ -15,13 +15,12 @@ from codeforge.audit import inside
 from codeforge.audit.auditor import look_at
 from codeforge.audit.canary import planted
 from codeforge.audit.checks import Check, Verdict
-from codeforge.audit.lab import AuditExecutor, Weaken, no_check
+from codeforge.audit.lab import AuditExecutor, Weaken
 from codeforge.audit.mutations import WITHOUT_INIT, Mutation
 from codeforge.audit.probes import PROBES
 from codeforge.errors import HostFailure, PostureMismatch
 from codeforge.languages import PYTHON
 from codeforge.limits import Limits
-from codeforge.policy import container_spec
 from codeforge.user_ids import FIRST
 
 POSTURE = "posture check"
@@ -126,7 +125,7 @@ async def _refusal(weaken: Weaken) -> str | None:
 async def _checks(weaken: Weaken, wanted: Iterable[str], image_id: str) -> dict[str, Check]:
     """What the audit says of such a sandbox, past the posture check."""
     payloads = {probe.payload for probe in PROBES if probe.rule.id in set(wanted)}
-    async with AuditExecutor(_fresh(weaken), no_check) as executor:
+    async with AuditExecutor(_fresh(weaken), unchecked=True) as executor:
         async with executor.held() as neighbour, executor.held() as subject:
             checks = look_at(subject, neighbour, image_id)
         for payload in payloads:
@@ -161,11 +160,11 @@ async def without_init() -> Outcome:
 
 
 async def _observe_without_init(payload: str) -> Mapping[str, str] | str:
-    spec = container_spec(PYTHON, Limits(), owner="", uid=FIRST)
-    spec["Entrypoint"] = ["python", "-c", _ORDINARY_PROCESS_1]
-    spec["HostConfig"]["SecurityOpt"] = []
     files = {"main.py": inside.source(payload), **inside.beside(payload)}
     async with AuditExecutor() as executor, asyncio.timeout(WAIT_S):
+        spec = executor.lab.spec(PYTHON, Limits(), uid=FIRST)
+        spec["Entrypoint"] = ["python", "-c", _ORDINARY_PROCESS_1]
+        spec["HostConfig"]["SecurityOpt"] = []
         channel = await executor.launch(spec)
         try:
             await channel.write(json.dumps(files).encode() + b"\n")

@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 
 from codeforge._version import __version__
 from codeforge.bench.figures import Series
-from codeforge.engines.connection import EngineInfo
+from codeforge.engines import EngineInfo
 from codeforge.errors import HostFailure
 from codeforge.executor import CodeExecutor
 from codeforge.languages import GUEST_DIR, Language

@@ -1,8 +1,13 @@
-"""Engines: what launches sandboxes. An engine knows containers and byte channels, not languages."""
+"""Engines: what launches sandboxes. An engine knows isolation and byte channels, and nothing of runs."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from codeforge.languages import Language
+from codeforge.limits import Limits
 
 
 class Channel(Protocol):
@@ -23,7 +28,10 @@ class Channel(Protocol):
         """Send bytes to init; waits while init is slow. Silently lost once the sandbox is gone."""
 
     async def oom_event(self, wait_s: float) -> bool:
-        """Whether the engine reported an out-of-memory kill in this sandbox, waiting for it so long."""
+        """Whether the kernel killed for want of memory in this sandbox, as the engine sees it.
+
+        Waits for the news so long.
+        """
 
     async def destroy(self, *, ended: bool = False) -> None:
         """End the sandbox, let go of the channel, and wait until it is gone. May be called again.
@@ -33,16 +41,71 @@ class Channel(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """An engine's versions and abilities, as it tells them.
+
+    Attributes:
+        name: ``Docker``, ``Podman`` or ``bubblewrap``.
+        api, driver: empty where there is none.
+        swap_limit: whether swap can be limited.
+        security_options: as the engine names them.
+    """
+
+    name: str
+    version: str
+    kernel: str
+    cgroup_version: str
+    cpus: int
+    memory_bytes: int
+    swap_limit: bool
+    security_options: tuple[str, ...]
+    api: str = ""
+    driver: str = ""
+
+
 class Engine(Protocol):
     """Launches sandboxes."""
 
-    async def launch(self, spec: dict[str, Any]) -> Channel:
+    @property
+    def name(self) -> str:
+        """As it is asked for: ``docker``, ``podman``, ``bubblewrap``."""
+
+    async def start(self) -> None:
+        """Make sure that it answers and can do what was asked of it. May be called again.
+
+        Raises:
+            EngineUnavailable: no engine answers, or this user may not talk to it, or it cannot.
+        """
+
+    async def info(self) -> EngineInfo:
+        """What it says of itself.
+
+        Raises:
+            EngineUnavailable: as ``start``.
+        """
+
+    async def launch(self, language: Language, limits: Limits, *, uid: int) -> Channel:
         """A channel to a new sandbox; it may still be starting.
+
+        Args:
+            language: says what is in it.
+            limits: say what it may take.
+            uid: its user id, which no other sandbox has; see user_ids.py.
 
         Raises:
             EngineUnavailable: no engine answers, or this user may not talk to it.
-            ImageNotFound: the image is not on this machine.
+            ImageNotFound: what the language needs is not on this machine.
+            InvalidRequest: this engine cannot do what was asked for.
             EngineError: the engine refused, or weakened what it was asked for.
+        """
+
+    async def faults(
+        self, channel: Channel, posture: Mapping[str, str], language: Language, limits: Limits, *, uid: int
+    ) -> list[str]:
+        """What of that sandbox is weaker than asked for; empty when everything is in force.
+
+        Judged by what its init said (``posture``), and by what the engine sees from outside.
         """
 
     async def close(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import aiodocker
 import aiohttp
@@ -85,21 +84,6 @@ async def connect_unbounded(docker_host: str | None) -> aiodocker.Docker:
     session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(path, limit=0))
     # With a connector given, the address only has to be a URL.
     return aiodocker.Docker("unix://localhost", connector=session.connector, session=session)
-
-
-@dataclass(frozen=True, slots=True)
-class EngineInfo:
-    """An engine's versions and abilities, as it tells them."""
-
-    version: str
-    api: str
-    kernel: str
-    driver: str
-    cgroup_version: str
-    cpus: int
-    memory_bytes: int
-    swap_limit: bool
-    security_options: tuple[str, ...]
 
 
 async def disconnect(client: aiodocker.Docker) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import aiodocker
@@ -15,15 +15,17 @@ from aiodocker.containers import DockerContainer
 from aiodocker.exceptions import DockerError
 from aiodocker.stream import Message, Stream
 
+from codeforge.engines import Channel, EngineInfo
 from codeforge.engines.connection import (
     API_TIMEOUT_S,
-    EngineInfo,
     connect_unbounded,
     disconnect,
     docker_errors,
 )
 from codeforge.errors import EngineError, HostFailure
-from codeforge.policy import LABEL
+from codeforge.languages import Language
+from codeforge.limits import Limits
+from codeforge.policy import LABEL, container_spec, posture_faults
 
 REMOVAL_GRACE_S = 5.0
 """How long the daemon may take to remove a sandbox that has ended before it is removed by force."""
@@ -40,9 +42,12 @@ SWEEP_EVERY_S = 60.0
 class DockerEngine:
     """Launches sandboxes as containers. Belongs to one event loop."""
 
-    def __init__(self, docker_host: str | None, owner: str) -> None:
+    name = "docker"
+
+    def __init__(self, docker_host: str | None, owner: str, *, runtime: str | None = None) -> None:
         self._docker_host = docker_host
         self.owner = owner
+        self._runtime = runtime
         self._client: aiodocker.Docker | None = None
         self._connecting = asyncio.Lock()
         self._channels: dict[str, DockerChannel] = {}
@@ -70,13 +75,18 @@ class DockerEngine:
                 self.in_background(self._sweep(client))
         return self._client
 
+    async def start(self) -> None:
+        """See ``Engine.start``."""
+        await self.client()
+
     async def info(self) -> EngineInfo:
-        """What the engine says of itself."""
+        """See ``Engine.info``."""
         client = await self.client()
         with docker_errors():
             async with asyncio.timeout(API_TIMEOUT_S):
                 info, version = await client.system.info(), await client.version()
         return EngineInfo(
+            name="Docker",
             version=version["Version"],
             api=version["ApiVersion"],
             kernel=info["KernelVersion"],
@@ -95,8 +105,22 @@ class DockerEngine:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def launch(self, spec: dict[str, Any]) -> DockerChannel:
+    def spec(self, language: Language, limits: Limits, *, uid: int) -> dict[str, Any]:
+        """The body of the create call."""
+        return container_spec(language, limits, owner=self.owner, uid=uid)
+
+    async def faults(
+        self, channel: Channel, posture: Mapping[str, str], language: Language, limits: Limits, *, uid: int
+    ) -> list[str]:
+        """See ``Engine.faults``."""
+        return posture_faults(posture, language, limits, uid=uid)
+
+    async def launch(self, language: Language, limits: Limits, *, uid: int) -> DockerChannel:
         """See ``Engine.launch``."""
+        return await self.launch_container(self.spec(language, limits, uid=uid))
+
+    async def launch_container(self, spec: dict[str, Any]) -> DockerChannel:
+        """A channel to a new container of that description."""
         launching = asyncio.ensure_future(self._launch(await self.client(), spec))
         self._launching.add(launching)
         launching.add_done_callback(self._launching.discard)

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from codeforge.errors import ImageBuildFailed
-
-_PACKAGE_DIR = Path(__file__).parents[1]
+from codeforge.shipped import GUEST_DIR, is_left_by_a_build, path_of
 
 
 def base_image(dockerfile: str) -> tuple[str, str]:
@@ -26,7 +25,7 @@ def base_image(dockerfile: str) -> tuple[str, str]:
 def write(into: IO[bytes]) -> None:
     """Write the build context, a tar of docker/ and of the guest's sources, as in a checkout."""
     with tarfile.open(fileobj=into, mode="w") as tar:
-        roots = {"docker": path_of("docker"), "src/codeforge/guest": _PACKAGE_DIR / "guest"}
+        roots = {"docker": path_of("docker"), "src/codeforge/guest": GUEST_DIR}
         for name, root in roots.items():
             for path in _regular_files(root):
                 info = tar.gettarinfo(path, f"{name}/{path.relative_to(root)}")
@@ -37,20 +36,4 @@ def write(into: IO[bytes]) -> None:
 
 
 def _regular_files(root: Path) -> Iterator[Path]:
-    return (p for p in sorted(root.rglob("*")) if p.is_file() and not _left_by_a_build(p.relative_to(root)))
-
-
-def _left_by_a_build(path: Path) -> bool:
-    """As .dockerignore says: what a build on the host leaves, make would take for up to date."""
-    return (
-        "__pycache__" in path.parts
-        or "build" in path.parts
-        or path.suffix == ".o"
-        or path == Path("init/init")
-    )
-
-
-def path_of(name: str) -> Path:
-    """Where a file of docker/ is: installed with the package, or in the checkout around it."""
-    installed = _PACKAGE_DIR / "_image_context" / name
-    return installed if installed.exists() else _PACKAGE_DIR.parent.parent / name
+    return (p for p in sorted(root.rglob("*")) if p.is_file() and not is_left_by_a_build(p.relative_to(root)))

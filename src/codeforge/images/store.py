@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,9 @@ from codeforge.errors import (
 )
 from codeforge.images import context as build_context
 from codeforge.languages import Language
+from codeforge.steps import OnStep as OnStep
+from codeforge.steps import Step as Step
+from codeforge.steps import silently
 
 PULL_STALL_S = 60.0
 """A pull that says nothing for this long is given up; a slow one that goes on is not."""
@@ -47,23 +50,6 @@ STAND_IN_LABEL = "ai-codeforge.stand-in"
 _EXTRA_PACKAGE = re.compile(r"[A-Za-z0-9@][A-Za-z0-9._/@^~<>=!,\[\]*-]*", re.ASCII)
 _REFERENCE = re.compile(r"[a-z0-9][a-zA-Z0-9._/:@-]*", re.ASCII)
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """Progress of a pull or a build: what is going on with which image, in bytes or steps where known."""
-
-    image: str
-    text: str
-    current: int | None = None
-    total: int | None = None
-
-
-OnStep = Callable[[Step], object]
-
-
-def _silently(step: Step) -> None:
-    """Nobody wants to see it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +89,7 @@ class ImageStore:
             labels=config.get("Labels") or {},
         )
 
-    async def provide(self, language: Language, on_step: OnStep = _silently) -> bool:
+    async def provide(self, language: Language, on_step: OnStep = silently) -> bool:
         """Whether the language's image is there now: pulled, built, or here already."""
         try:
             if _names_a_registry(language.image):
@@ -125,7 +111,7 @@ class ImageStore:
                 raise
             await self.build(language, on_step)
 
-    async def pull(self, reference: str, on_step: OnStep = _silently) -> None:
+    async def pull(self, reference: str, on_step: OnStep = silently) -> None:
         """Pull from the registry that the reference names, or from the engine's default one.
 
         Raises:
@@ -151,7 +137,7 @@ class ImageStore:
     async def build(
         self,
         language: Language,
-        on_step: OnStep = _silently,
+        on_step: OnStep = silently,
         *,
         packages: Sequence[str] = (),
         tag: str | None = None,
