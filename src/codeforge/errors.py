@@ -39,6 +39,10 @@ class UnknownLanguage(InvalidRequest):
     """No language of that name is configured."""
 
 
+class Unsupported(InvalidRequest):
+    """The engine cannot do what was asked for; another one can."""
+
+
 class HostFailure(CodeForgeError):
     """The host, the engine or the sandbox failed; says nothing about the program."""
 
@@ -65,6 +69,10 @@ class ImageNotFound(HostFailure):
 
     exit_code = 66
     http_status = 503
+
+
+class EnvironmentNotFound(ImageNotFound):
+    """The language's environment, which is what stands in for an image, is not on this machine."""
 
 
 class ImagePullTimeout(HostFailure):

@@ -61,7 +61,9 @@ enum {
     CALL_QUOTACTL_FD = 443,
     CALL_MEMFD_SECRET = 447,
     CALL_PROCESS_MRELEASE = 448,
+    CALL_SET_MEMPOLICY_HOME_NODE = 450,
     CALL_OPEN_TREE_ATTR = 467,
+    LAST_KNOWN_CALL = 469, /* file_setattr; whether later ones are harmless, nobody has looked */
 };
 
 enum { CLONE_NEW_ANY = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID |
@@ -87,12 +89,15 @@ static const long REFUSED_CALLS[] = {
     /* programs for the kernel, and its own workings */
     SYS_bpf, SYS_perf_event_open, SYS_userfaultfd, SYS_fanotify_init, SYS_init_module, SYS_finit_module,
     SYS_delete_module, SYS_kexec_load, SYS_kexec_file_load, SYS_reboot, SYS_swapon, SYS_swapoff, SYS_acct,
-    SYS_syslog, SYS_quotactl, CALL_QUOTACTL_FD, SYS_sethostname, SYS_setdomainname, SYS_settimeofday,
+    SYS_syslog, SYS_lookup_dcookie, SYS_vhangup, SYS_quotactl, CALL_QUOTACTL_FD, SYS_sethostname, SYS_setdomainname, SYS_settimeofday,
     SYS_clock_settime, SYS_clock_adjtime, SYS_adjtimex,
+    /* where memory lies, which is for who administers the machine */
+    SYS_mbind, SYS_get_mempolicy, SYS_set_mempolicy, CALL_SET_MEMPOLICY_HOME_NODE, SYS_migrate_pages, SYS_move_pages,
     /* what is the whole machine's: everybody's disks, and names that a namespace does not count */
     SYS_sync, SYS_syncfs, SYS_shmget, SYS_semget, SYS_msgget, SYS_mq_open,
 #if defined(__x86_64__)
-    SYS_modify_ldt, SYS_iopl, SYS_ioperm,
+    SYS_modify_ldt, SYS_iopl, SYS_ioperm, SYS_uselib, SYS_ustat, SYS_sysfs, SYS_nfsservctl, SYS__sysctl,
+    SYS_create_module, SYS_get_kernel_syms, SYS_query_module,
 #endif
 };
 
@@ -165,26 +170,18 @@ static void refuse_kind(long call, uint32_t kind, const uint32_t *values, int co
     load(offsetof(struct seccomp_data, nr));
 }
 
-bool filter_install(bool template)
+/* What no program needs of the kernel. */
+static void narrow_kernel(bool template)
 {
-    uint32_t self = (uint32_t)getpid(); /* exec keeps it */
-    uint32_t processes[] = {1, self}, signalled[] = {1, self, -self, (uint32_t)-1};
-    uint32_t everyone[] = {0, (uint32_t)getuid()}, requests[] = {TIOCSTI, TIOCLINUX, FIOSETOWN, SIOCSPGRP};
     /* Others are modules that the kernel would load for the asking. 0 is the usual one, and 1 also AF_UNIX's. */
     uint32_t families[] = {AF_UNIX, AF_INET, AF_INET6};
     uint32_t protocols[] = {0, IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_ICMPV6};
     uint32_t personalities[] = {0, 0xffffffff /* asks */};
-    int guarded = template ? 2 : 1;
-    length = 0;
+    /* Typing into a terminal, not that there is one. */
+    uint32_t requests[] = {TIOCSTI, TIOCLINUX, FIOSETOWN, SIOCSPGRP};
 
-    load(offsetof(struct seccomp_data, arch));
-    emit(BPF_JMP | BPF_JEQ | BPF_K, ARCH, 1, 0);
-    emit(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS, 0, 0);
-    load(offsetof(struct seccomp_data, nr));
-#if defined(__x86_64__)
-    emit(BPF_JMP | BPF_JGE | BPF_K, 0x40000000, 0, 1); /* x32 */
-    emit(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS, 0, 0);
-#endif
+    emit(BPF_JMP | BPF_JGT | BPF_K, LAST_KNOWN_CALL, 0, 1); /* as on a kernel that has not got it yet */
+    emit(BPF_RET | BPF_K, ABSENT, 0, 0);
     answer_calls(ABSENT_CALLS, sizeof ABSENT_CALLS / sizeof *ABSENT_CALLS, ABSENT);
     answer_calls(REFUSED_CALLS, sizeof REFUSED_CALLS / sizeof *REFUSED_CALLS, REFUSE);
     answer_unless(SYS_socket, 0, families, 3, SECCOMP_RET_ERRNO | EAFNOSUPPORT);
@@ -196,6 +193,17 @@ bool filter_install(bool template)
     emit(BPF_JMP | BPF_JSET | BPF_K, CLONE_NEW_ANY, 0, 1);
     emit(BPF_RET | BPF_K, REFUSE, 0, 0);
     emit(BPF_RET | BPF_K, SECCOMP_RET_ALLOW, 0, 0);
+    refuse_for(SYS_ioctl, 1, requests, template ? 4 : 2);
+}
+
+/* init, and this process if it is to be a template. exec keeps its number. */
+static void protect(bool template)
+{
+    uint32_t self = (uint32_t)getpid();
+    uint32_t processes[] = {1, self}, signalled[] = {1, self, -self, (uint32_t)-1};
+    uint32_t everyone[] = {0, (uint32_t)getuid()};
+    int guarded = template ? 2 : 1;
+
     /* Of one's own, with 0, these are every program's; of init's they would change its children. */
     refuse_for(SYS_prlimit64, 0, processes, guarded);
     refuse_for(SYS_sched_setaffinity, 0, processes, guarded);
@@ -214,19 +222,34 @@ bool filter_install(bool template)
     refuse_for(SYS_tgkill, 0, processes, guarded);
     refuse_for(SYS_rt_sigqueueinfo, 0, processes, guarded);
     refuse_for(SYS_rt_tgsigqueueinfo, 0, processes, guarded);
-    refuse_for(SYS_ioctl, 1, requests, template ? 4 : 2); /* typing into a terminal, not that there is one */
-    if (template) {
-        refuse(SYS_pidfd_send_signal);
-        /* Whom a descriptor's signals go to: F_SETOWN says it by number, F_SETOWN_EX by address. */
-        emit(BPF_JMP | BPF_JEQ | BPF_K, SYS_fcntl, 0, 10);
-        load(offsetof(struct seccomp_data, args) + 8);
-        answer_if_equal(F_SETOWN_EX, REFUSE);
-        emit(BPF_JMP | BPF_JEQ | BPF_K, F_SETOWN, 1, 0);
-        emit(BPF_RET | BPF_K, SECCOMP_RET_ALLOW, 0, 0);
-        load(offsetof(struct seccomp_data, args) + 16);
-        answer_if_equal(self, REFUSE);
-        answer_if_equal(-self, REFUSE);
-    }
+    if (!template)
+        return;
+    refuse(SYS_pidfd_send_signal);
+    /* Whom a descriptor's signals go to: F_SETOWN says it by number, F_SETOWN_EX by address. */
+    emit(BPF_JMP | BPF_JEQ | BPF_K, SYS_fcntl, 0, 10);
+    load(offsetof(struct seccomp_data, args) + 8);
+    answer_if_equal(F_SETOWN_EX, REFUSE);
+    emit(BPF_JMP | BPF_JEQ | BPF_K, F_SETOWN, 1, 0);
+    emit(BPF_RET | BPF_K, SECCOMP_RET_ALLOW, 0, 0);
+    load(offsetof(struct seccomp_data, args) + 16);
+    answer_if_equal(self, REFUSE);
+    answer_if_equal(-self, REFUSE);
+}
+
+bool filter_install(enum filter_for whom)
+{
+    length = 0;
+    load(offsetof(struct seccomp_data, arch));
+    emit(BPF_JMP | BPF_JEQ | BPF_K, ARCH, 1, 0);
+    emit(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS, 0, 0);
+    load(offsetof(struct seccomp_data, nr));
+#if defined(__x86_64__)
+    emit(BPF_JMP | BPF_JGE | BPF_K, 0x40000000, 0, 1); /* x32 */
+    emit(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS, 0, 0);
+#endif
+    narrow_kernel(whom == RUN_TEMPLATE);
+    if (whom != ENGINE)
+        protect(whom == RUN_TEMPLATE);
     emit(BPF_RET | BPF_K, SECCOMP_RET_ALLOW, 0, 0);
     struct sock_fprog loaded = {length, program};
     return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &loaded) == 0;

@@ -210,8 +210,14 @@ void worker_hear(void);
 
 /* --- filter.c: system calls that reach beyond the run ---------------------------------------------- */
 
-/* For this process and all that come of it; false and errno. Its own pid is the template's, if it is one. */
-bool filter_install(bool template);
+enum filter_for {
+    ENGINE,      /* a sandbox, init with it: the kernel's surface alone */
+    RUN,         /* what is started in it: init is out of reach as well */
+    RUN_TEMPLATE /* likewise, and so is the template, which this process is to be */
+};
+
+/* For this process and all that come of it; false and errno. */
+bool filter_install(enum filter_for whom);
 
 /* --- clean.c: between two runs in one sandbox ------------------------------------------------------- */
 

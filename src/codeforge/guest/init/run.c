@@ -195,7 +195,7 @@ static _Noreturn void become_command(int in, int out, int err, int control, bool
         e = errno;
     if (control < 0)
         close(CONTROL_FD);
-    if (!e && !filter_install(template))
+    if (!e && !filter_install(template ? RUN_TEMPLATE : RUN))
         e = errno;
     if (!e)
         e = command_exec(&command);

@@ -1,0 +1,329 @@
+"""Sandboxes by bubblewrap: no daemon, no image. For machines without Docker, and for what must start fast.
+
+Theory of operation: ``bwrap`` makes the namespaces and mounts what is read, then runs ``enter``, which
+does the rest and becomes init (guest/enter/). Its child waits, before it runs anything, until the host
+has put it into the sandbox's control group. The channel is one socket, init's stdin and stdout both: when
+this process ends, however it ends, init hears the end of it and takes the sandbox along.
+
+Where this process is root, each sandbox is a user of its own on the machine, too. Otherwise all of them
+are the user who started them, without any of his privileges; see docs/engines.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+from codeforge.engines import Channel, EngineInfo
+from codeforge.engines.cgroups import Cgroup, CgroupTree, find_tree
+from codeforge.environments.store import Environment, EnvironmentStore
+from codeforge.errors import EngineError, EngineUnavailable, EnvironmentNotFound, Unsupported
+from codeforge.languages import Language
+from codeforge.limits import Limits
+from codeforge.policy import SYSTEM, BubblewrapPlan, bubblewrap_plan, posture_faults
+
+READ_BYTES = 256 * 1024
+
+CHILD_TIMEOUT_S = 10.0
+"""From the start of bwrap to its child: milliseconds."""
+
+REMOVAL_RETRY_S = 0.005
+REMOVAL_TIMEOUT_S = 10.0
+"""A control group can be removed when the kernel has taken the last process apart."""
+
+UNENFORCED = ("memory_max", "memsw_max", "swap_max", "cpu_quota_us", "cpu_period_us", "pids_max")
+"""What of a posture only a control group can enforce."""
+
+_INSTALL = "bubblewrap is not here. Install it: apt-get install bubblewrap (as root)"
+_NO_NAMESPACES = {
+    "/proc/sys/kernel/apparmor_restrict_unprivileged_userns": (
+        "1",
+        "AppArmor lets no unprivileged program make user namespaces on this system (Ubuntu 23.10 and later).\n"
+        "Give bwrap a profile that may (docs/engines.md has it), or, for the whole machine: "
+        "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 (as root)",
+    ),
+    "/proc/sys/kernel/unprivileged_userns_clone": (
+        "0",
+        "This system lets no unprivileged user make user namespaces.\n"
+        "Allow it: sysctl -w kernel.unprivileged_userns_clone=1 (as root)",
+    ),
+    "/proc/sys/user/max_user_namespaces": (
+        "0",
+        "This system allows no user namespaces.\n"
+        "Allow them: sysctl -w user.max_user_namespaces=10000 (as root)",
+    ),
+}
+"""Settings that refuse user namespaces: file to value, and what to say then."""
+
+
+class BubblewrapEngine:
+    """Launches sandboxes by bubblewrap. Belongs to one event loop.
+
+    Args:
+        allow_unenforced_limits: whether sandboxes may go without limits of memory, CPU and processes where
+            this user may not make control groups.
+    """
+
+    name = "bubblewrap"
+
+    def __init__(self, *, allow_unenforced_limits: bool = False) -> None:
+        self._allow_unenforced = allow_unenforced_limits
+        self._environments = EnvironmentStore()
+        self._channels: set[BubblewrapChannel] = set()
+        self._found: dict[str, Environment] = {}
+        self._system: dict[str, str | None] = {}
+        self._tree: CgroupTree | None = None
+        self._started = False
+
+    async def start(self) -> None:
+        """See ``Engine.start``."""
+        if self._started:
+            return
+        if shutil.which("bwrap") is None:
+            raise EngineUnavailable(_INSTALL)
+        tree = find_tree()
+        if isinstance(tree, CgroupTree):
+            self._tree = tree
+            tree.sweep()
+        elif not self._allow_unenforced:
+            raise EngineUnavailable(
+                f"memory, CPU and processes cannot be limited here: {tree}\n"
+                "See docs/engines.md; or let programs run without: allow_unenforced_limits=True"
+            )
+        for path in SYSTEM:
+            if os.path.lexists(path):
+                self._system[path] = os.readlink(path) if os.path.islink(path) else None  # noqa: PTH114, PTH115
+        self._started = True
+
+    async def info(self) -> EngineInfo:
+        """See ``Engine.info``."""
+        await self.start()
+        said = subprocess.run(["bwrap", "--version"], capture_output=True, text=True, check=True).stdout
+        return EngineInfo(
+            name="bubblewrap",
+            version=said.split()[-1],
+            kernel=os.uname().release,
+            cgroup_version=str(self._tree.version) if self._tree else "none",
+            cpus=os.cpu_count() or 1,
+            memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            swap_limit=self._tree is not None,
+            security_options=("seccomp",),
+        )
+
+    async def launch(self, language: Language, limits: Limits, *, uid: int) -> BubblewrapChannel:
+        """See ``Engine.launch``."""
+        if limits.network:
+            raise Unsupported("bubblewrap gives a sandbox no network; use engine='docker' or 'podman'")
+        await self.start()
+        environment = self._environment(language)
+        name = uuid.uuid4().hex
+        cgroup = self._tree.make(name, limits, language.pids) if self._tree else None
+        channel = BubblewrapChannel(self, name, cgroup)
+        self._channels.add(channel)
+        try:
+            plan = bubblewrap_plan(
+                language,
+                limits,
+                uid=uid,
+                as_root=os.geteuid() == 0,
+                env=environment.env,
+                mounts=[(str(here), there) for here, there in environment.mounts],
+                system=self._system,
+                cgroups=cgroup.mounts if cgroup else (),
+            )
+            await channel.open(plan)
+        except BaseException:
+            await channel.destroy()
+            raise
+        return channel
+
+    def _environment(self, language: Language) -> Environment:
+        found = self._found.get(language.name) or self._environments.find(language)
+        if found is None:
+            raise EnvironmentNotFound(
+                f"the environment of {language.name} is not on this machine\n"
+                f"Have it ready first: codeforge environments build {language.name}"
+            )
+        self._found[language.name] = found
+        return found
+
+    async def faults(
+        self, channel: Channel, posture: Mapping[str, str], language: Language, limits: Limits, *, uid: int
+    ) -> list[str]:
+        """See ``Engine.faults``."""
+        # Groups that are not mapped: without privileges nobody can give up those that he is in.
+        known = dict(posture)
+        if os.geteuid() != 0:
+            known["groups"] = " ".join(g for g in known.get("groups", "?").split() if g != str(_OVERFLOW_GID))
+        return posture_faults(known, language, limits, uid=uid, but=() if self._tree else UNENFORCED)
+
+    def forget(self, channel: BubblewrapChannel) -> None:
+        """Nothing of that sandbox is left."""
+        self._channels.discard(channel)
+
+    async def close(self) -> None:
+        """See ``Engine.close``."""
+        await asyncio.gather(*(channel.destroy() for channel in list(self._channels)))
+
+
+_OVERFLOW_GID = 65534
+"""What the kernel calls a group that a user namespace has no name for."""
+
+
+class BubblewrapChannel:
+    """See ``Channel``: a process of bwrap's, and the socket to its init."""
+
+    def __init__(self, engine: BubblewrapEngine, name: str, cgroup: Cgroup | None) -> None:
+        self.id = name
+        self._engine = engine
+        self._cgroup = cgroup
+        self._loop = asyncio.get_running_loop()
+        self._writing = asyncio.Lock()
+        self._socket, self._theirs = socket.socketpair()
+        self._socket.setblocking(False)
+        self._complaints = os.memfd_create("bwrap")
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ended = asyncio.Event()
+        self._child: int | None = None
+        self._oom_kills = 0
+        self._heard = False
+        self._destroying: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Of init, on this machine."""
+        return self._child
+
+    async def open(self, plan: BubblewrapPlan) -> None:
+        """Start it, put it into its control group, and let it go on."""
+        info, info_theirs = os.pipe()
+        go_theirs, go = os.pipe()
+        try:
+            words = ("--info-fd", str(info_theirs), "--block-fd", str(go_theirs), *plan.options, "--")
+            self._process = subprocess.Popen(
+                [*plan.prefix, "bwrap", *words, *plan.program],
+                stdin=self._theirs,
+                stdout=self._theirs,
+                stderr=self._complaints,
+                pass_fds=(info_theirs, go_theirs),
+                cwd="/",
+                env={"PATH": os.environ.get("PATH", os.defpath)},
+            )
+            self._watch(self._process.pid)
+            for fd in (info_theirs, go_theirs):
+                os.close(fd)
+            info_theirs = go_theirs = -1
+            self._theirs.close()
+            self._child = await self._child_of(info)
+            if self._child is not None:
+                if self._cgroup is not None:
+                    self._cgroup.add(self._child)
+                os.write(go, b"!")
+        finally:
+            for fd in (info, info_theirs, go_theirs, go):
+                if fd >= 0:
+                    os.close(fd)
+
+    async def _child_of(self, info: int) -> int | None:
+        """The process that is to be init; ``None`` if there was a reason not to make it."""
+        said = b""
+        os.set_blocking(info, False)
+        try:
+            async with asyncio.timeout(CHILD_TIMEOUT_S):
+                while not said.rstrip().endswith(b"}"):
+                    await _readable(self._loop, info)
+                    if not (piece := os.read(info, 4096)):
+                        return None
+                    said += piece
+        except TimeoutError:
+            raise EngineError(f"bwrap made no sandbox within {CHILD_TIMEOUT_S:g} s") from None
+        return int(json.loads(said)["child-pid"])
+
+    def _watch(self, pid: int) -> None:
+        ended = os.pidfd_open(pid)
+
+        def reap() -> None:
+            self._loop.remove_reader(ended)
+            os.close(ended)
+            if self._process is not None:
+                self._process.wait()
+            self._ended.set()
+
+        self._loop.add_reader(ended, reap)
+
+    async def read(self) -> bytes:
+        """See ``Channel.read``."""
+        try:
+            data = await self._loop.sock_recv(self._socket, READ_BYTES)
+        except OSError:  # reset, or closed by destroy()
+            data = b""
+        if not data and not self._heard and self._destroying is None:
+            await self._ended.wait()
+            raise self._failure()
+        self._heard = True
+        return data
+
+    def _failure(self) -> EngineError | EngineUnavailable:
+        said = os.pread(self._complaints, 2000, 0).decode("utf-8", "replace").strip()
+        if "namespace" in said or "uid map" in said:
+            for path, (value, advice) in _NO_NAMESPACES.items():
+                with contextlib.suppress(OSError):
+                    if Path(path).read_text().strip() == value:
+                        return EngineUnavailable(f"{advice}\n{said}")
+            return EngineUnavailable(f"bubblewrap may make no namespaces here: {said}")
+        return EngineError(f"bubblewrap: {said or 'the sandbox ended before it was ready'}")
+
+    async def write(self, data: bytes) -> None:
+        """See ``Channel.write``."""
+        async with self._writing:
+            with contextlib.suppress(OSError):
+                await self._loop.sock_sendall(self._socket, data)
+
+    async def oom_event(self, wait_s: float) -> bool:
+        """See ``Channel.oom_event``. The kernel counts first and kills then, so there is nothing to wait for."""
+        return self._count_oom_kills() > 0
+
+    def _count_oom_kills(self) -> int:
+        if self._cgroup is not None:
+            self._oom_kills = max(self._oom_kills, self._cgroup.oom_kills())
+        return self._oom_kills
+
+    async def destroy(self, *, ended: bool = False) -> None:
+        """See ``Channel.destroy``. Once begun it goes on, whatever becomes of who asked."""
+        if self._destroying is None:
+            self._destroying = self._loop.create_task(self._destroy())
+        await asyncio.shield(self._destroying)
+
+    async def _destroy(self) -> None:
+        if self._process is not None:
+            # init first: bwrap waits for it, so that when bwrap has ended nothing is left of the sandbox.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._child or self._process.pid, signal.SIGKILL)
+            await self._ended.wait()
+        self._count_oom_kills()
+        if self._cgroup is not None:
+            deadline = self._loop.time() + REMOVAL_TIMEOUT_S
+            while not self._cgroup.remove() and self._loop.time() < deadline:
+                await asyncio.sleep(REMOVAL_RETRY_S)
+        self._socket.close()
+        self._theirs.close()
+        os.close(self._complaints)
+        self._engine.forget(self)
+
+
+async def _readable(loop: asyncio.AbstractEventLoop, fd: int) -> None:
+    ready = loop.create_future()
+    loop.add_reader(fd, ready.set_result, None)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(fd)
