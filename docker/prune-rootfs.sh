@@ -19,7 +19,7 @@ programs='
   openssl-provider-legacy passwd perl-base sqv sysvinit-utils usr-is-merged usrmerge
   util-linux util-linux-extra'
 # Stay though ldd may not see who needs them: the C library, what it opens by itself
-# (libgcc_s, for pthread_cancel), the C++ library of wheels and addons, Debian's Python.
+# (libgcc_s for pthread_cancel, the name service's modules), the C++ library of wheels and addons, Debian's Python.
 kept_libraries='^lib(c6|c-bin|gcc-s1|nss-myhostname|stdc\+\+6|python3.*)(:|$)'
 
 dpkg_db=/var/lib/dpkg

@@ -12,6 +12,7 @@ is gone, however it ended.
 
 from __future__ import annotations
 
+import errno
 import socket
 
 from codeforge.errors import EngineError
@@ -52,15 +53,26 @@ class UserIds:
 
     def _claim(self) -> range:
         for block in range(BLOCKS):
-            claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            try:
-                claim.bind(f"\0ai-codeforge-user-ids-{block}")
-            except OSError:
-                claim.close()
-            else:
+            if (claim := _bind(f"\0ai-codeforge-user-ids-{block}")) is not None:
                 self._claims.append(claim)
                 start = FIRST + block * BLOCK
                 return range(start, start + BLOCK)
         raise EngineError(
             f"all {len(RANGE)} user ids for sandboxes are taken: close other executors on this machine"
         )
+
+
+def _bind(name: str) -> socket.socket | None:
+    """A socket of that name; ``None`` if another process has it."""
+    try:
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    except OSError as error:
+        raise EngineError(f"no user id for a sandbox: {error.strerror}") from error
+    try:
+        claim.bind(name)
+    except OSError as error:
+        claim.close()
+        if error.errno == errno.EADDRINUSE:
+            return None
+        raise EngineError(f"no user id for a sandbox: {error.strerror}") from error
+    return claim

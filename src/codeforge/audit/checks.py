@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
 
 EXIT_ALL_HOLD, EXIT_FAILS, EXIT_NOT_TESTED = 0, 1, 2
 
@@ -99,10 +98,6 @@ class Rule:
     def not_available(self, why: str) -> Check:
         """There is nothing to tell."""
         return self.says(Verdict.NOT_AVAILABLE, why)
-
-
-OnCheck: TypeAlias = Callable[[Check], object]
-"""Is told each check as it is answered."""
 
 
 def matters(check: Check, *, strict: bool) -> bool:

@@ -100,9 +100,10 @@ static void say_limits(struct report *r)
     static const struct {
         const char *key;
         int resource;
-    } kinds[] = {{"core_max", RLIMIT_CORE},         {"nofile_max", RLIMIT_NOFILE},
-                   {"fsize_max", RLIMIT_FSIZE},       {"msgqueue_max", RLIMIT_MSGQUEUE},
-                   {"sigpending_max", RLIMIT_SIGPENDING}, {"memlock_max", RLIMIT_MEMLOCK}};
+    } kinds[] = {
+        {"core_max", RLIMIT_CORE},         {"nofile_max", RLIMIT_NOFILE},         {"fsize_max", RLIMIT_FSIZE},
+        {"msgqueue_max", RLIMIT_MSGQUEUE}, {"sigpending_max", RLIMIT_SIGPENDING}, {"memlock_max", RLIMIT_MEMLOCK},
+    };
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         struct rlimit l;
         if (!getrlimit((unsigned)kinds[i].resource, &l))
