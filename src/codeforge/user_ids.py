@@ -21,6 +21,9 @@ FIRST, BLOCK, BLOCKS = 20_000, 32, 64
 RANGE = range(FIRST, FIRST + BLOCK * BLOCKS)
 """In the images all of these are called ``runner``; above what distributions give to anybody."""
 
+CLAIM = "ai-codeforge-user-ids"
+"""What the sockets are called, with the block's number."""
+
 
 class UserIds:
     """Those of one executor."""
@@ -53,7 +56,7 @@ class UserIds:
 
     def _claim(self) -> range:
         for block in range(BLOCKS):
-            if (claim := _bind(f"\0ai-codeforge-user-ids-{block}")) is not None:
+            if (claim := _bind(f"\0{CLAIM}-{block}")) is not None:
                 self._claims.append(claim)
                 start = FIRST + block * BLOCK
                 return range(start, start + BLOCK)
