@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from codeforge._version import __version__
 
 if TYPE_CHECKING:
-    from codeforge.blocking import DockerCodeExecutor
+    from codeforge.blocking import BlockingCodeExecutor, DockerCodeExecutor
     from codeforge.errors import CodeForgeError, HostFailure, InvalidRequest
     from codeforge.evidence import Evidence, KillReason
     from codeforge.executor import CodeExecutor
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LANGUAGES",
+    "BlockingCodeExecutor",
     "CodeExecutor",
     "CodeForgeError",
     "DockerCodeExecutor",
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "BlockingCodeExecutor": "blocking",
     "DockerCodeExecutor": "blocking",
     "CodeForgeError": "errors",
     "HostFailure": "errors",

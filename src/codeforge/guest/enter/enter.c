@@ -150,6 +150,7 @@ int main(int argc, char **argv)
     if (!*at || !at[1])
         fail("nothing to run");
     must(chdir("/") == 0, "/");
+    unsetenv("PWD"); /* of bubblewrap's making; the program's environment is what the host says */
     must(syscall(SYS_close_range, 3, ~0U, 0) == 0, "descriptors");
     give_up_capabilities();
     must(filter_install(ENGINE), "the filter");
