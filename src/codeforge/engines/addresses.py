@@ -21,7 +21,7 @@ def podman_address() -> str:
 
 
 def not_there(engine: str) -> str | None:
-    """Why it is of no use to ask that engine, as far as its sockets tell at once; ``None``: it may be there."""
+    """Why it is of no use to ask that engine, as its sockets tell at once; ``None``: it may be there."""
     if engine == "docker":
         configured = os.environ.get("DOCKER_HOST") or os.environ.get("DOCKER_CONTEXT")
         if configured or Path("~/.docker/config.json").expanduser().exists():

@@ -37,7 +37,7 @@ CHILD_TIMEOUT_S = 10.0
 """From the start of bwrap to its child: milliseconds."""
 
 REMOVAL_RETRY_S = 0.005
-REMOVAL_TIMEOUT_S = 10.0
+REMOVAL_RETRIES = 2000
 """A control group can be removed when the kernel has taken the last process apart."""
 
 UNENFORCED = ("memory_max", "memsw_max", "swap_max", "cpu_quota_us", "cpu_period_us", "pids_max")
@@ -47,7 +47,7 @@ _INSTALL = "bubblewrap is not here. Install it: apt-get install bubblewrap (as r
 _NO_NAMESPACES = {
     "/proc/sys/kernel/apparmor_restrict_unprivileged_userns": (
         "1",
-        "AppArmor lets no unprivileged program make user namespaces on this system (Ubuntu 23.10 and later).\n"
+        "AppArmor lets no unprivileged program make user namespaces on this system (as Ubuntu's does).\n"
         "Give bwrap a profile that may (docs/engines.md has it), or, for the whole machine: "
         "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 (as root)",
     ),
@@ -83,14 +83,19 @@ class BubblewrapEngine:
         self._system: dict[str, str | None] = {}
         self._tree: CgroupTree | None = None
         self._started = False
+        self._starting = asyncio.Lock()
 
     async def start(self) -> None:
         """See ``Engine.start``."""
-        if self._started:
-            return
+        async with self._starting:
+            if not self._started:
+                await self._start()
+                self._started = True
+
+    async def _start(self) -> None:
         if shutil.which("bwrap") is None:
             raise EngineUnavailable(_INSTALL)
-        tree = find_tree()
+        tree = await asyncio.to_thread(find_tree)
         if isinstance(tree, CgroupTree):
             self._tree = tree
             tree.sweep()
@@ -99,18 +104,16 @@ class BubblewrapEngine:
                 f"memory, CPU and processes cannot be limited here: {tree}\n"
                 "See docs/engines.md; or let programs run without: allow_unenforced_limits=True"
             )
-        for path in SYSTEM:
-            if os.path.lexists(path):
-                self._system[path] = os.readlink(path) if os.path.islink(path) else None  # noqa: PTH114, PTH115
-        self._started = True
+        self._system = _system()
 
     async def info(self) -> EngineInfo:
         """See ``Engine.info``."""
         await self.start()
-        said = subprocess.run(["bwrap", "--version"], capture_output=True, text=True, check=True).stdout
+        process = await asyncio.create_subprocess_exec("bwrap", "--version", stdout=subprocess.PIPE)
+        said, _ = await process.communicate()
         return EngineInfo(
             name="bubblewrap",
-            version=said.split()[-1],
+            version=said.decode().split()[-1],
             kernel=os.uname().release,
             cgroup_version=str(self._tree.version) if self._tree else "none",
             cpus=os.cpu_count() or 1,
@@ -173,6 +176,8 @@ class BubblewrapEngine:
     async def close(self) -> None:
         """See ``Engine.close``."""
         await asyncio.gather(*(channel.destroy() for channel in list(self._channels)))
+        if self._tree is not None:
+            await asyncio.to_thread(self._tree.close)
 
 
 _OVERFLOW_GID = 65534
@@ -208,17 +213,7 @@ class BubblewrapChannel:
         info, info_theirs = os.pipe()
         go_theirs, go = os.pipe()
         try:
-            words = ("--info-fd", str(info_theirs), "--block-fd", str(go_theirs), *plan.options, "--")
-            self._process = subprocess.Popen(
-                [*plan.prefix, "bwrap", *words, *plan.program],
-                stdin=self._theirs,
-                stdout=self._theirs,
-                stderr=self._complaints,
-                pass_fds=(info_theirs, go_theirs),
-                cwd="/",
-                env={"PATH": os.environ.get("PATH", os.defpath)},
-            )
-            self._watch(self._process.pid)
+            self._spawn(plan, info_theirs, go_theirs)
             for fd in (info_theirs, go_theirs):
                 os.close(fd)
             info_theirs = go_theirs = -1
@@ -226,12 +221,26 @@ class BubblewrapChannel:
             self._child = await self._child_of(info)
             if self._child is not None:
                 if self._cgroup is not None:
-                    self._cgroup.add(self._child)
+                    # On a quiet machine the kernel takes 10 ms to move it, while bwrap goes on mounting.
+                    await asyncio.to_thread(self._cgroup.add, self._child)
                 os.write(go, b"!")
         finally:
             for fd in (info, info_theirs, go_theirs, go):
                 if fd >= 0:
                     os.close(fd)
+
+    def _spawn(self, plan: BubblewrapPlan, info: int, go: int) -> None:
+        words = ("--info-fd", str(info), "--block-fd", str(go), *plan.options, "--")
+        self._process = subprocess.Popen(
+            [*plan.prefix, "bwrap", *words, *plan.program],
+            stdin=self._theirs.fileno(),
+            stdout=self._theirs.fileno(),
+            stderr=self._complaints,
+            pass_fds=(info, go),
+            cwd="/",
+            env={"PATH": os.environ.get("PATH", os.defpath)},
+        )
+        self._watch(self._process.pid)
 
     async def _child_of(self, info: int) -> int | None:
         """The process that is to be init; ``None`` if there was a reason not to make it."""
@@ -289,7 +298,8 @@ class BubblewrapChannel:
                 await self._loop.sock_sendall(self._socket, data)
 
     async def oom_event(self, wait_s: float) -> bool:
-        """See ``Channel.oom_event``. The kernel counts first and kills then, so there is nothing to wait for."""
+        """See ``Channel.oom_event``."""
+        # The kernel counts first and kills then, so that there is nothing to wait for.
         return self._count_oom_kills() > 0
 
     def _count_oom_kills(self) -> int:
@@ -311,13 +321,19 @@ class BubblewrapChannel:
             await self._ended.wait()
         self._count_oom_kills()
         if self._cgroup is not None:
-            deadline = self._loop.time() + REMOVAL_TIMEOUT_S
-            while not self._cgroup.remove() and self._loop.time() < deadline:
+            for _ in range(REMOVAL_RETRIES):
+                if self._cgroup.remove():
+                    break
                 await asyncio.sleep(REMOVAL_RETRY_S)
         self._socket.close()
         self._theirs.close()
         os.close(self._complaints)
         self._engine.forget(self)
+
+
+def _system() -> dict[str, str | None]:
+    there = [Path(path) for path in SYSTEM if os.path.lexists(path)]
+    return {str(path): str(path.readlink()) if path.is_symlink() else None for path in there}
 
 
 async def _readable(loop: asyncio.AbstractEventLoop, fd: int) -> None:

@@ -1,20 +1,28 @@
 """Control groups, for sandboxes that no daemon makes: a sandbox's own, and where such are made.
 
 Theory of operation: the kernel counts and limits memory, CPU and processes by control group. Version 2
-has one tree of them, version 1 one for each controller. A sandbox's group lies below one called
+has one tree of them, version 1 one for each controller. Root's sandboxes have theirs below one called
 ``ai-codeforge``, whose name is all that executors of this machine share. A group that nobody is in and
 that is older than a launch takes is swept by whoever starts next: that is how a killed process leaves
 nothing.
+
+Another user may make groups only where systemd lets him: in a scope of his own user manager. One is
+started for each executor, around a process that does nothing and ends with it; processes are brought into
+it by the manager, for their user may not move them there himself. With the last process the scope goes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
+import shutil
+import subprocess
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from codeforge.errors import EngineError
 from codeforge.limits import CPU_PERIOD_US, Limits
@@ -24,6 +32,9 @@ FOLDER = "ai-codeforge"
 
 STALE_S = 120.0
 """A group that was made and nobody entered for so long is nobody's."""
+
+SCOPE_TIMEOUT_S = 30.0
+"""For systemd to start a scope: tens of milliseconds, unless the machine is busy."""
 
 _CONTROLLERS = ("memory", "cpu", "pids")
 _MOUNT = "/sys/fs/cgroup"
@@ -40,18 +51,23 @@ class Cgroup:
         folders: of each tree that it is in.
         mounts: folders here, and where init looks for them.
         oom_file: where the kernel counts whom it killed for want of memory.
+        scope: the unit of the user's manager that it is in, if it is in one.
     """
 
     folders: tuple[Path, ...]
     mounts: tuple[tuple[str, str], ...]
     oom_file: Path
+    scope: str | None = None
 
     def add(self, pid: int) -> None:
-        """Put a process of one thread into it.
+        """Put a process of one thread into it. Takes 10 ms and more, and blocks.
 
         Raises:
             EngineError: it is gone, or may not be moved.
         """
+        if self.scope is not None:
+            _manager("AttachProcessesToUnit", "ssau", self.scope, f"/{self.folders[0].name}", "1", str(pid))
+            return
         for folder in self.folders:
             _write(folder / "cgroup.procs", pid)
 
@@ -82,10 +98,14 @@ class CgroupTree:
     Attributes:
         version: 1 or 2.
         roots: our folder, of each tree; controller to path.
+        keeper: the process that keeps the user's scope alive, where it is in one.
+        scope: that scope's name.
     """
 
     version: int
     roots: Mapping[str, Path]
+    keeper: subprocess.Popen[bytes] | None = None
+    scope: str | None = None
 
     def make(self, name: str, limits: Limits, pids: int) -> Cgroup:
         """A new group with those limits.
@@ -95,7 +115,8 @@ class CgroupTree:
         """
         if self.version == 2:
             folder = self.roots["memory"] / name
-            group = Cgroup((folder,), ((str(folder), _MOUNT),), folder / "memory.events")
+            mounts: tuple[tuple[str, str], ...] = ((str(folder), _MOUNT),)
+            group = Cgroup((folder,), mounts, folder / "memory.events", self.scope)
         else:
             folders = {controller: root / name for controller, root in self.roots.items()}
             mounts = tuple((str(path), f"{_MOUNT}/{controller}") for controller, path in folders.items())
@@ -129,6 +150,12 @@ class CgroupTree:
             yield cpu / "cpu.shares", CPU_SHARES
         yield processes / "pids.max", pids
 
+    def close(self) -> None:
+        """Let go of the user's scope."""
+        if self.keeper is not None and self.keeper.stdin is not None:
+            self.keeper.stdin.close()
+            self.keeper.wait()
+
     def sweep(self) -> None:
         """Remove what nobody is in, and nobody is about to enter."""
         for root in set(self.roots.values()):
@@ -139,25 +166,82 @@ class CgroupTree:
 
 
 def find_tree() -> CgroupTree | str:
-    """Where this process may make groups that limit everything; or why nowhere."""
-    trees = _trees()
-    if all(controller in trees for controller in _CONTROLLERS):
-        version, parents = 1, {controller: trees[controller] for controller in _CONTROLLERS}
-    elif "" in trees:
-        version, parents = 2, dict.fromkeys(_CONTROLLERS, trees[""])
-    else:
-        return "no control groups are mounted on /sys/fs/cgroup"
-    roots = {controller: parent / FOLDER for controller, parent in parents.items()}
+    """Where this process may make groups that limit everything; or why nowhere. Blocks."""
+    mounts = _mounts()
     try:
-        for root in dict.fromkeys(roots.values()):
-            if version == 2:
-                _delegate(root.parent)
-            root.mkdir(exist_ok=True)
-            if version == 2:
-                _delegate(root)
+        if all(controller in mounts for controller in _CONTROLLERS):
+            return _tree(1, {controller: mounts[controller] for controller in _CONTROLLERS})
+        if "" not in mounts:
+            return "no control groups are mounted on /sys/fs/cgroup"
+        if os.geteuid() == 0:
+            return _tree(2, dict.fromkeys(_CONTROLLERS, mounts[""]))
+        return _scope(mounts[""])
     except (OSError, EngineError) as error:
-        return f"this user may not make control groups: {error}"
+        return f"this user may make no control groups: {error}"
+
+
+def _tree(version: int, parents: Mapping[str, Path]) -> CgroupTree:
+    roots = {controller: parent / FOLDER for controller, parent in parents.items()}
+    for root in dict.fromkeys(roots.values()):
+        if version == 2:
+            _delegate(root.parent)
+        root.mkdir(exist_ok=True)
+        if version == 2:
+            _delegate(root)
     return CgroupTree(version, roots)
+
+
+def _scope(mounted: Path) -> CgroupTree:
+    """A scope of the user's manager, in which he may make groups."""
+    if shutil.which("systemd-run") is None or "XDG_RUNTIME_DIR" not in os.environ:
+        raise EngineError("there is no user manager of systemd that could delegate them (log in, or be root)")
+    name = f"{FOLDER}-{uuid.uuid4().hex}.scope"
+    command = ("systemd-run", "--user", "--scope", "--quiet", "--collect", "-p", "Delegate=yes")
+    keeper = subprocess.Popen(
+        [*command, f"--unit={name}", "cat"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    tree = CgroupTree(2, {}, keeper, name)
+    try:
+        root = mounted / _own_group(keeper, name).relative_to("/")
+        inner = root / "keeper"  # a group that hands controllers down has no processes of its own
+        inner.mkdir()
+        _write(inner / "cgroup.procs", keeper.pid)
+        _delegate(root)
+    except BaseException:
+        tree.close()
+        raise
+    return dataclasses.replace(tree, roots=dict.fromkeys(_CONTROLLERS, root))
+
+
+def _own_group(keeper: subprocess.Popen[bytes], scope: str) -> PurePosixPath:
+    """The group of the scope that a process has been started in, once it is."""
+    deadline = time.monotonic() + SCOPE_TIMEOUT_S
+    while keeper.poll() is None and time.monotonic() < deadline:
+        path = PurePosixPath(Path(f"/proc/{keeper.pid}/cgroup").read_text().strip().rpartition("::")[2])
+        if path.name == scope:
+            return path
+        time.sleep(0.002)
+    keeper.kill()
+    said = keeper.stderr.read().decode("utf-8", "replace").strip() if keeper.stderr else ""
+    raise EngineError(f"systemd-run --user --scope: {said or f'no scope within {SCOPE_TIMEOUT_S:g} s'}")
+
+
+def _manager(method: str, *arguments: str) -> None:
+    """Call a method of the user's systemd."""
+    interface = "org.freedesktop.systemd1"
+    done = subprocess.run(
+        ["busctl", "--user", "call", interface, "/org/freedesktop/systemd1", f"{interface}.Manager",
+         method, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise EngineError(f"systemd's {method}: {done.stderr.strip()}")
 
 
 def _delegate(folder: Path) -> None:
@@ -167,8 +251,12 @@ def _delegate(folder: Path) -> None:
         _write(folder / "cgroup.subtree_control", " ".join(f"+{controller}" for controller in sorted(wanted)))
 
 
-def _trees() -> dict[str, Path]:
-    """The groups that this process is in: controller to folder; version 2's is called ``""``."""
+def _mounts() -> dict[str, Path]:
+    """Where groups can be made: controller to folder; version 2's is called ``""``.
+
+    In version 1 that is this process's own group, so that what bounds it bounds its sandboxes; in version
+    2 a group with processes in it can have none below it, so that it is the whole tree's root.
+    """
     own: dict[str, str] = {}
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
@@ -178,9 +266,10 @@ def _trees() -> dict[str, Path]:
         before, _, after = line.partition(" - ")
         kind, _, options = after.split(" ", 2)
         root, mounted = before.split(" ")[3:5]
-        names = [""] if kind == "cgroup2" else options.split(",") if kind == "cgroup" else []
-        for name in names:
-            if name in own:
+        if kind == "cgroup2":
+            found[""] = Path(mounted)
+        elif kind == "cgroup":
+            for name in own.keys() & set(options.split(",")):
                 found[name] = Path(mounted) / os.path.relpath(own[name], root)
     return found
 
