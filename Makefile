@@ -9,8 +9,8 @@ BIN := .venv/bin
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
-run: images ## run an example in each language, in front of you
-	@$(BIN)/python examples/tour.py
+run: .venv ## run an example in each language, in front of you: in Docker if it answers, else by bubblewrap
+	@scripts/run.sh
 
 test: .venv ## lint, type-check and test; Docker tests where an engine can run
 	@scripts/test.sh

@@ -9,7 +9,7 @@ from rich.panel import Panel
 from rich.syntax import Syntax
 from rich.text import Text
 
-from codeforge import LANGUAGES, DockerCodeExecutor
+from codeforge import LANGUAGES, BlockingCodeExecutor
 
 PROGRAMS = [
     (
@@ -81,7 +81,7 @@ time.sleep(60)
 def main() -> None:
     """Run every program in front of the reader."""
     console = Console(highlight=False)
-    with DockerCodeExecutor() as executor:
+    with BlockingCodeExecutor() as executor:
         for language, title, code in PROGRAMS:
             console.print(Panel(Syntax(code.rstrip(), language), title=title, title_align="left"))
             timeout = 2 if "time.sleep(60)" in code else 30
@@ -93,21 +93,21 @@ def main() -> None:
             console.print(
                 f"[dim]{result.status}, exit code {result.exit_code}, "
                 f"{result.execution_time * 1000:.0f} ms, {result.memory_used / 1e6:.0f} MB, "
-                f"container {result.container_id[:12]}, used once[/]\n"
+                f"sandbox {result.container_id[:12]}, used once[/]\n"
             )
         show_warm(console, executor)
 
 
-def show_warm(console: Console, executor: DockerCodeExecutor) -> None:
-    """The same again, with containers that were started and preloaded beforehand."""
-    with console.status("having containers ready ..."):
+def show_warm(console: Console, executor: BlockingCodeExecutor) -> None:
+    """The same again, with sandboxes that were started and preloaded beforehand."""
+    with console.status("having sandboxes ready ..."):
         executor.warm(count=1)
     for row in LANGUAGES:
         start = time.perf_counter()
         result = executor.execute(row.smoke, row.name)
         elapsed_ms = (time.perf_counter() - start) * 1000
         console.print(
-            f"warm {row.name}: {result.output.strip()!r} after {elapsed_ms:.0f} ms, container included"
+            f"warm {row.name}: {result.output.strip()!r} after {elapsed_ms:.0f} ms, sandbox included"
         )
 
 

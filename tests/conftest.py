@@ -1,7 +1,8 @@
-"""Fixtures for tests that need a real engine.
+"""Fixtures for tests that need a real engine, and the choice of tests for the one there is.
 
-Docker tests are required wherever an engine is to be had; only ``CODEFORGE_TEST_ENGINE=none``, which
-``make test`` sets on a machine that cannot run one, leaves them out, and says so at the end.
+``CODEFORGE_ENGINE`` says which; Docker if it says nothing. What is about other engines is not run, and
+counted at the end. Tests of an engine are required; only ``CODEFORGE_TEST_ENGINE=none``, which ``make test``
+sets on a machine that cannot run one, leaves them out, and says so at the end.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from codeforge import DockerCodeExecutor
-from codeforge.policy import LABEL
+from codeforge.blocking import BlockingCodeExecutor
 from contract.support import SHARED
+from observer import UNDER_TEST
 
 # Examples take as long as they take: a loaded machine is no defect.
 settings.register_profile("codeforge", deadline=None)
@@ -22,19 +23,47 @@ settings.load_profile("codeforge")
 
 NO_ENGINE = os.environ.get("CODEFORGE_TEST_ENGINE") == "none"
 
+OTHERS = pytest.StashKey[int]()
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Without an engine, leave out what needs one."""
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What tests say of themselves."""
+    config.addinivalue_line(
+        "markers",
+        "engine(*names): runs programs on the engine under test; with names, is about those engines alone",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is about another engine and, without one, what needs one."""
+    others = [item for item in items if not _is_for_this_engine(item)]
+    items[:] = [item for item in items if item not in set(others)]
+    config.hook.pytest_deselected(items=others)
+    config.stash[OTHERS] = len(others)
     if NO_ENGINE:
-        reason = pytest.mark.skip(reason="needs a Docker engine, and none can run on this machine")
+        reason = pytest.mark.skip(reason="needs an engine, and none can run on this machine")
         for item in items:
-            if item.get_closest_marker("docker"):
+            if item.get_closest_marker("engine") or item.get_closest_marker("docker"):
                 item.add_marker(reason)
 
 
+def _is_for_this_engine(item: pytest.Item) -> bool:
+    return all(not mark.args or UNDER_TEST in mark.args for mark in item.iter_markers("engine"))
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
+) -> None:
+    """Which engine this was about, and how much was about another."""
+    if others := config.stash.get(OTHERS, 0):
+        terminalreporter.write_line(
+            f"engine: {UNDER_TEST}; {others} tests are about other engines, and were not run"
+        )
+
+
 @pytest.fixture(scope="session")
-def executor() -> Iterator[DockerCodeExecutor]:
+def executor() -> Iterator[BlockingCodeExecutor]:
     """The executor as users get it, with its defaults."""
-    with DockerCodeExecutor() as shared:
-        SHARED.add(f"{LABEL}={shared._executor.owner}")
+    with BlockingCodeExecutor() as shared:
+        SHARED.append(shared)
         yield shared

@@ -114,6 +114,10 @@ class ScriptedEngine:
         """See ``Engine.info``."""
         raise NotImplementedError
 
+    async def observe(self, channel: Channel) -> Mapping[str, str]:
+        """See ``Engine.observe``."""
+        return {}
+
     async def faults(
         self, channel: Channel, posture: Mapping[str, str], language: Language, limits: Limits, *, uid: int
     ) -> list[str]:

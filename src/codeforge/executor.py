@@ -34,7 +34,7 @@ from codeforge.result import Event, ExecutionResult, Finished, Output, StreamNam
 from codeforge.sandbox import SandboxKind, named_steps
 
 if TYPE_CHECKING:
-    from codeforge.environments.store import EnvironmentStore
+    from codeforge.environments.making import EnvironmentMaker
     from codeforge.images.store import ImageStore
     from codeforge.steps import OnStep
 
@@ -406,7 +406,7 @@ class CodeExecutor:
             raise InvalidRequest(f"images are Docker's and Podman's; the engine is {self._engine.name}")
         return ImageStore(engine)
 
-    async def provisions(self) -> ImageStore | EnvironmentStore:
+    async def provisions(self) -> ImageStore | EnvironmentMaker:
         """What has the interpreters and packages: images, or bubblewrap's environments.
 
         Raises:
@@ -414,9 +414,9 @@ class CodeExecutor:
         """
         if (await self.engine()).name != "bubblewrap":
             return self.images
-        from codeforge.environments.store import EnvironmentStore
+        from codeforge.environments.making import EnvironmentMaker
 
-        return EnvironmentStore()
+        return EnvironmentMaker()
 
     async def pull_images(
         self, languages: Iterable[str] | None = None, *, on_step: OnStep | None = None

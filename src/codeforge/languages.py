@@ -8,6 +8,7 @@ import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Literal
 
 from codeforge.errors import InvalidRequest, UnknownLanguage, quoted
 from codeforge.limits import MiB
@@ -38,6 +39,30 @@ class TestRunner:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What a language's environment is made of, for engines that have no images; as its Dockerfile says it.
+
+    Paths are of the build context, or absolute.
+
+    Attributes:
+        installer: ``pip``, for packages beside this machine's interpreter, or ``npm``, for Node and packages.
+        packages: what is installed, by hash: a file of requirements for ``pip``, a folder with
+            ``package.json`` and ``package-lock.json`` for ``npm``.
+        commands: programs of npm packages that are to be in PATH.
+        root: files that lie in ``/``: name there to path here.
+        env: environment of every run.
+        keep_declarations: whether the declarations of npm packages, for TypeScript, are kept.
+    """
+
+    installer: Literal["pip", "npm"]
+    packages: str
+    commands: tuple[str, ...] = ()
+    root: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    keep_declarations: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Language:
     """One language.
 
@@ -64,6 +89,7 @@ class Language:
         tmp_inodes: how many files /tmp, and /code, may hold.
         smoke: a program that prints ``hello``; tests and ``codeforge doctor`` run it.
         dockerfile: path in the build context, if the image is one of ours.
+        environment: what stands in for the image on engines that have none, if anything does.
     """
 
     name: str
@@ -86,6 +112,7 @@ class Language:
     smoke: str
     tests: TestRunner | None = None
     dockerfile: str | None = None
+    environment: Recipe | None = None
 
     @property
     def suffix(self) -> str:
@@ -111,6 +138,8 @@ _JEST = TestRunner(
 )
 _MODULE_SCAFFOLD = MappingProxyType({"package.json": b'{"type": "module"}\n'})
 _NODE_BOOT_ENV = ("NODE_", "LD_", "LC_", "LANG", "UV_", "SSL_", "OPENSSL_")
+
+_ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp"}  # noqa: S108 - its own
 
 PYTHON = Language(
     name="python",
@@ -141,6 +170,18 @@ PYTHON = Language(
         report_format="junit",
     ),
     dockerfile="docker/python.Dockerfile",
+    environment=Recipe(
+        installer="pip",
+        packages="docker/python-requirements.lock",
+        env=MappingProxyType(
+            _ENV
+            | {
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "PYTEST_ADDOPTS": "-p no:cacheprovider -p no:anyio",
+                "OPENBLAS_NUM_THREADS": "1",
+            }
+        ),
+    ),
 )
 
 JAVASCRIPT = Language(
@@ -159,6 +200,13 @@ JAVASCRIPT = Language(
     smoke="console.log('hello')\n",
     tests=_JEST,
     dockerfile="docker/javascript.Dockerfile",
+    environment=Recipe(
+        installer="npm",
+        packages="docker/javascript",
+        commands=("jest", "mocha"),
+        root=MappingProxyType({"package.json": "docker/javascript/root-package.json"}),
+        env=MappingProxyType(_ENV),
+    ),
 )
 
 TYPESCRIPT = Language(
@@ -185,6 +233,19 @@ TYPESCRIPT = Language(
         report_format=_JEST.report_format,
     ),
     dockerfile="docker/typescript.Dockerfile",
+    environment=Recipe(
+        installer="npm",
+        packages="docker/typescript",
+        commands=("jest", "tsc", "ts-node", "ts-node-transpile-only"),
+        root=MappingProxyType(
+            {
+                "package.json": "docker/typescript/root-package.json",
+                "tsconfig.json": "docker/typescript/tsconfig.json",
+            }
+        ),
+        env=MappingProxyType(_ENV),
+        keep_declarations=True,
+    ),
 )
 
 LANGUAGES: tuple[Language, ...] = (PYTHON, JAVASCRIPT, TYPESCRIPT)

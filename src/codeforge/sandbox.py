@@ -162,8 +162,8 @@ class Sandbox:
         if not isinstance(first, wire.Ready):
             why = first.message if isinstance(first, wire.Failed) else "no init answered"
             raise SandboxLost(f"the sandbox did not start: {why} (is {row.image} ours?)")
-        self.posture = first.posture
-        faults = await engine.faults(self._channel, first.posture, row, self.kind.limits, uid=self.uid)
+        self.posture = {**first.posture, **await engine.observe(self._channel)}
+        faults = await engine.faults(self._channel, self.posture, row, self.kind.limits, uid=self.uid)
         if faults:
             raise PostureMismatch(f"the sandbox is weaker than asked for: {'; '.join(faults)}")
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 PACKAGE_DIR = Path(__file__).parent
-GUEST_DIR = PACKAGE_DIR / "guest"
+
+
+def guest_dir() -> Path:
+    """Where the sources are of what runs in sandboxes."""
+    return PACKAGE_DIR / "guest"
 
 
 def path_of(name: str) -> Path:
@@ -19,5 +23,5 @@ def is_left_by_a_build(path: Path) -> bool:
     return (
         not {"__pycache__", "build", "bin"}.isdisjoint(path.parts)
         or path.suffix == ".o"
-        or path == Path("init/init")
+        or path in (Path("init/init"), Path("enter/enter"))
     )

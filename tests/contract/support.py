@@ -6,28 +6,24 @@ import subprocess
 import time
 from collections.abc import Callable
 
-from codeforge.policy import LABEL
+from observer import OBSERVER, Executor
 
 
 def docker(*arguments: str) -> str:
-    """What ``docker ARGUMENTS`` prints."""
+    """What ``docker ARGUMENTS`` prints: for tests of Docker alone."""
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True)
     return done.stdout
 
 
-SHARED: set[str] = set()
-"""Labels of executors that many tests share: their stock comes and goes."""
+SHARED: list[Executor] = []
+"""Executors that many tests share: their stock comes and goes."""
 
 
 def sandboxes(*, all_states: bool = True) -> set[str]:
     """Ids of all sandboxes on the engine, but for the shared executors'."""
-    flags = ["--all"] if all_states else []
-
-    def labelled(label: str) -> set[str]:
-        return set(docker("ps", "--quiet", "--no-trunc", *flags, "--filter", f"label={label}").split())
-
     # The shared ones last: one that is made meanwhile must be among them.
-    return labelled(LABEL).difference(*map(labelled, SHARED))
+    found = OBSERVER.all(running=not all_states)
+    return found.difference(*(OBSERVER.of(executor) for executor in SHARED))
 
 
 def eventually(condition: Callable[[], bool], within_s: float) -> bool:

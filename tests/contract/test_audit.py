@@ -24,7 +24,7 @@ from codeforge.errors import EngineUnavailable
 from codeforge.policy import LABEL
 from contract.support import docker, eventually
 
-pytestmark = pytest.mark.docker
+pytestmark = pytest.mark.engine("docker")
 
 CODEFORGE = [sys.executable, "-m", "codeforge"]
 FIELDS = {"id", "layer", "verdict", "expected", "got", "severity", "fix", "reference"}

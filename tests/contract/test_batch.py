@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from contract.support import docker, eventually, sandboxes
+from contract.support import eventually, sandboxes
+from observer import OBSERVER
 
 BATCH = [sys.executable, "-m", "codeforge", "batch"]
 NO_ENGINE = "unix:///nonexistent"
@@ -37,7 +38,7 @@ def out(tmp_path: Path) -> Path:
 def _leaves_nothing_behind() -> Iterator[None]:
     before = sandboxes()
     yield
-    assert eventually(lambda: sandboxes() <= before, GONE_WITHIN_S), docker("ps", "--all")
+    assert eventually(lambda: sandboxes() <= before, GONE_WITHIN_S), OBSERVER.told()
 
 
 def batch(*arguments: str | Path, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
@@ -71,7 +72,7 @@ def test_help_has_examples_and_exit_codes() -> None:
     assert "\x1b" not in shown
 
 
-@pytest.mark.docker
+@pytest.mark.engine
 def test_programs_of_all_languages_and_fates_each_get_their_record(source: Path, out: Path) -> None:
     write(
         source,
@@ -93,7 +94,7 @@ def test_programs_of_all_languages_and_fates_each_get_their_record(source: Path,
     assert "\x1b" not in done.stderr
 
 
-@pytest.mark.docker
+@pytest.mark.engine
 def test_a_bad_line_is_a_record_and_stops_nothing(source: Path, out: Path) -> None:
     source.write_bytes(
         b"nonsense\n"
@@ -122,7 +123,7 @@ def test_a_bad_line_is_a_record_and_stops_nothing(source: Path, out: Path) -> No
     assert "Did you mean 'timeout'" in errors[3][1]["message"]
 
 
-@pytest.mark.docker
+@pytest.mark.engine
 def test_options_are_for_lines_that_say_nothing_and_json_sums_up(source: Path, out: Path) -> None:
     write(
         source,
@@ -136,7 +137,7 @@ def test_options_are_for_lines_that_say_nothing_and_json_sums_up(source: Path, o
     assert (done.returncode, done.stderr) == (1, "")
 
 
-@pytest.mark.docker
+@pytest.mark.engine
 def test_all_ok_is_exit_code_0_and_a_pipe_can_be_the_input_and_gone_on_with(out: Path) -> None:
     lines = '{"code": "print(1)"}\n{"code": "print(2)"}\n'
     assert batch("-", out, stdin=lines).returncode == 0
@@ -146,7 +147,7 @@ def test_all_ok_is_exit_code_0_and_a_pipe_can_be_the_input_and_gone_on_with(out:
     assert [record["stdout"] for record in records(out)[2:]] == ["3\n"]
 
 
-@pytest.mark.docker
+@pytest.mark.engine
 def test_after_kill_9_every_line_gets_one_record_and_nothing_finished_runs_again(
     source: Path, out: Path
 ) -> None:
@@ -158,7 +159,7 @@ def test_after_kill_9_every_line_gets_one_record_and_nothing_finished_runs_again
     before = records(out)
     assert 4 <= len(before) < 16
     # What was created and not started yet is swept later.
-    assert eventually(lambda: sandboxes(all_states=False) <= others, GONE_WITHIN_S), docker("ps")
+    assert eventually(lambda: sandboxes(all_states=False) <= others, GONE_WITHIN_S), OBSERVER.told()
     with out.open("a") as torn:
         torn.write('{"line": 16, "id": 16, "dig')
 
@@ -177,7 +178,7 @@ def test_after_kill_9_every_line_gets_one_record_and_nothing_finished_runs_again
     assert (again.returncode, json.loads(again.stdout)["runs"]) == (0, 0)
 
 
-@pytest.mark.docker
+@pytest.mark.engine
 @pytest.mark.usefixtures("_leaves_nothing_behind")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_it_quickly_keeps_what_finished_and_says_how_to_go_on(
@@ -198,7 +199,7 @@ def test_a_signal_stops_it_quickly_keeps_what_finished_and_says_how_to_go_on(
     assert [record["line"] for record in records(out)] == [1]
 
 
-@pytest.mark.docker
+@pytest.mark.engine
 def test_a_long_row_of_bad_lines_keeps_no_program_from_its_deadline(source: Path, out: Path) -> None:
     sleeper = {"code": "import time; time.sleep(0.3)", "timeout": 1}
     write(source, {"code": ""}, sleeper, *({"kode": n} for n in range(25_000)))
@@ -206,7 +207,7 @@ def test_a_long_row_of_bad_lines_keeps_no_program_from_its_deadline(source: Path
     assert json.loads(done.stdout)["by_fate"] == {"ok": 2, "invalid": 25_000}
 
 
-@pytest.mark.docker
+@pytest.mark.engine
 def test_on_a_terminal_there_is_a_bar(source: Path, out: Path) -> None:
     write(source, *({"code": "print(1)"} for _ in range(3)))
     ours, theirs = pty.openpty()

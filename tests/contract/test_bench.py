@@ -25,7 +25,7 @@ def bench(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.docker
+@pytest.mark.engine("docker")
 def test_it_measures_every_way_and_draws_the_picture(tmp_path: Path) -> None:
     picture = tmp_path / "hello.svg"
     done = bench("python", "--seconds", "1", "--json", "--chart", str(picture))
@@ -44,7 +44,7 @@ def containers() -> set[str]:
     return set(docker("ps", "--quiet", "--all", "--no-trunc").split())
 
 
-@pytest.mark.docker
+@pytest.mark.engine("docker")
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     before = containers()
     picture = tmp_path / "hello.svg"
@@ -89,7 +89,7 @@ def test_every_benchmark_explains_itself(script: str) -> None:
     assert f"benchmarks/{script}" in done.stdout
 
 
-@pytest.mark.docker
+@pytest.mark.engine("docker")
 def test_a_benchmark_prints_figures_and_targets_and_writes_them_down(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     command = [sys.executable, str(BENCHMARKS / "warm.py"), "--only", "burst", "--rounds", "1"]

@@ -34,7 +34,7 @@ def test_version_and_help() -> None:
     assert codeforge("nonsense").returncode == 2
 
 
-@pytest.mark.docker
+@pytest.mark.engine
 def test_run_passes_everything_on(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data/in.txt").write_text("beside")
@@ -53,13 +53,13 @@ def test_run_passes_everything_on(tmp_path: Path) -> None:
     assert done.returncode == 7
 
 
-@pytest.mark.docker
+@pytest.mark.engine
 def test_a_program_on_stdin() -> None:
     done = codeforge("run", "-", "--language", "js", stdin="console.log(6 * 7)")
     assert (done.stdout, done.returncode) == ("42\n", 0)
 
 
-@pytest.mark.docker
+@pytest.mark.engine
 @pytest.mark.parametrize(
     ("program", "options", "code", "said"),
     [
@@ -78,7 +78,7 @@ def test_verdicts_have_exit_codes_and_are_said(
     assert said in done.stderr
 
 
-@pytest.mark.docker
+@pytest.mark.engine
 def test_json_tells_a_verdict_from_an_exit_code() -> None:
     done = codeforge("run", "-", "--json", stdin="import os; os.write(1, b'\\xff'); os._exit(124)")
     document = json.loads(done.stdout)
@@ -87,7 +87,7 @@ def test_json_tells_a_verdict_from_an_exit_code() -> None:
     assert done.returncode == 124
 
 
-@pytest.mark.docker
+@pytest.mark.engine
 def test_output_is_raw_in_a_pipe_and_harmless_on_a_terminal() -> None:
     program = r"import sys; sys.stdout.write('\x1b]0;evil\x07\x1b[2Jred\rover\u202e\n')"
     raw = "\x1b]0;evil\x07\x1b[2Jred\rover\u202e\n"
@@ -107,7 +107,7 @@ def test_output_is_raw_in_a_pipe_and_harmless_on_a_terminal() -> None:
     assert shown == rb"\x1b]0;evil\x07\x1b[2Jred\rover\u202e" + b"\r\n"
 
 
-@pytest.mark.docker
+@pytest.mark.engine
 def test_a_closed_pipe_ends_the_run_quietly() -> None:
     program = "i = 0\nwhile True:\n    print(i)\n    i += 1\n"
     command = f"'{sys.executable}' -m codeforge run - | head -n 1; echo ${{PIPESTATUS[0]}}"
@@ -145,7 +145,7 @@ def test_without_an_engine_the_documented_error(arguments: list[str]) -> None:
     assert "Docker is not available. Install Docker to use sandboxed execution." in " ".join(text.split())
 
 
-@pytest.mark.docker
+@pytest.mark.engine
 def test_doctor_finds_everything_well_here() -> None:
     done = codeforge("doctor", "--json")
     report = json.loads(done.stdout)
@@ -153,7 +153,7 @@ def test_doctor_finds_everything_well_here() -> None:
     assert {"python run", "javascript run", "typescript run"} <= {check["name"] for check in report["checks"]}
 
 
-@pytest.mark.docker
+@pytest.mark.engine("docker")
 def test_lists() -> None:
     languages = json.loads(codeforge("languages", "--json").stdout)
     assert [row["name"] for row in languages] == ["python", "javascript", "typescript"]
@@ -161,7 +161,7 @@ def test_lists() -> None:
     assert all(row["present"] and row["size"] < 200e6 for row in images)
 
 
-@pytest.mark.docker
+@pytest.mark.engine
 def test_a_conversation_on_a_terminal(tmp_path: Path) -> None:
     """Each line that a person types reaches the program at once, and the answer comes back at once."""
     (tmp_path / "talk.py").write_text("while True: print('got', input('> '), flush=True)")

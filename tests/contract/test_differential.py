@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from codeforge import LANGUAGES, DockerCodeExecutor
+from codeforge import LANGUAGES, BlockingCodeExecutor
 from contract.corpus import CPU_QUOTA_US, Program, Reference, References, load_corpus, selected
 
 CORPUS = load_corpus()
@@ -30,7 +30,7 @@ def references(request: pytest.FixtureRequest) -> Iterator[References]:
         yield made
 
 
-def run_here(executor: DockerCodeExecutor, program: Program) -> Reference:
+def run_here(executor: BlockingCodeExecutor, program: Program) -> Reference:
     """What the executor makes of a program, told as Docker would."""
     result = executor.execute(
         code=program.code,
@@ -48,9 +48,11 @@ def run_here(executor: DockerCodeExecutor, program: Program) -> Reference:
     return Reference(result.stdout_bytes, result.stderr_bytes, ended_by)
 
 
-@pytest.mark.docker
+@pytest.mark.engine("docker")
 @pytest.mark.parametrize("program", CORPUS, ids=lambda program: program.id)
-def test_same_as_plain_docker(executor: DockerCodeExecutor, references: References, program: Program) -> None:
+def test_same_as_plain_docker(
+    executor: BlockingCodeExecutor, references: References, program: Program
+) -> None:
     found, wanted = run_here(executor, program), references.of(program)
     assert found.stderr.decode(errors="backslashreplace") == wanted.stderr.decode(errors="backslashreplace")
     assert found.stdout.decode(errors="backslashreplace") == wanted.stdout.decode(errors="backslashreplace")

@@ -19,7 +19,7 @@ from codeforge import LANGUAGES, CodeExecutor
 from codeforge.limits import Limits
 from codeforge.sandbox import SandboxKind
 
-pytestmark = pytest.mark.docker
+pytestmark = pytest.mark.engine
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -46,6 +46,7 @@ def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.engine("docker")
 @pytest.mark.parametrize("block", EXAMPLES)
 def test_examples_run_and_print_what_they_say(block: str, tmp_path: Path) -> None:
     (tmp_path / "example.py").write_text(block, encoding="utf-8")

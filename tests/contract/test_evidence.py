@@ -12,17 +12,17 @@ import pytest
 
 from codeforge import (
     LANGUAGES,
-    DockerCodeExecutor,
+    BlockingCodeExecutor,
     Evidence,
     ExecutionRequest,
     ExecutionResult,
     Status,
 )
 from codeforge.errors import SandboxLost
-from codeforge.policy import LABEL
-from contract.support import SHARED, docker
+from contract.support import SHARED
+from observer import OBSERVER
 
-pytestmark = pytest.mark.docker
+pytestmark = pytest.mark.engine
 
 MIB = 1 << 20
 BOTH = ("python", "javascript")
@@ -35,7 +35,7 @@ def language(request: pytest.FixtureRequest) -> str:
 
 
 def execute(
-    executor: DockerCodeExecutor, code: str, language: str = "python", **options: Any
+    executor: BlockingCodeExecutor, code: str, language: str = "python", **options: Any
 ) -> ExecutionResult:
     return executor.execute(textwrap.dedent(code), language, **options)
 
@@ -80,7 +80,7 @@ WRITE = {
 
 @pytest.mark.parametrize(("code", "status"), [(0, Status.OK), (3, Status.ERROR)])
 def test_an_end_of_its_own_is_proved_by_the_exit_code(
-    executor: DockerCodeExecutor, language: str, code: int, status: Status
+    executor: BlockingCodeExecutor, language: str, code: int, status: Status
 ) -> None:
     result = execute(executor, WRITE[language].replace("CODE", str(code)), language)
     assert (result.status, result.exit_code, result.signal) == (status, code, None)
@@ -95,7 +95,7 @@ def test_an_end_of_its_own_is_proved_by_the_exit_code(
 WAIT = {"python": "import time; time.sleep(60)", "javascript": "setTimeout(() => {}, 60000)"}
 
 
-def test_a_timeout_is_proved_by_the_hosts_clock(executor: DockerCodeExecutor, language: str) -> None:
+def test_a_timeout_is_proved_by_the_hosts_clock(executor: BlockingCodeExecutor, language: str) -> None:
     result = execute(executor, WAIT[language], language, timeout=1)
     assert (result.status, result.exit_code, result.signal) == (Status.TIMEOUT, None, signal.SIGKILL)
     assert told(result) == {**NOTHING, "killed_by_host": "deadline"}
@@ -108,7 +108,7 @@ EAT = {
 }
 
 
-def test_out_of_memory_is_proved_by_the_engines_event(executor: DockerCodeExecutor, language: str) -> None:
+def test_out_of_memory_is_proved_by_the_engines_event(executor: BlockingCodeExecutor, language: str) -> None:
     result = execute(executor, EAT[language], language, memory_limit="128m")
     assert (result.status, result.signal) == (Status.OUT_OF_MEMORY, signal.SIGKILL)
     assert told(result) == {**NOTHING, "oom_event": True, "oom_kills": 1}
@@ -127,7 +127,7 @@ EAT_IN_CHILD = {
 }
 
 
-def test_out_of_memory_of_a_child_is_proved_likewise(executor: DockerCodeExecutor, language: str) -> None:
+def test_out_of_memory_of_a_child_is_proved_likewise(executor: BlockingCodeExecutor, language: str) -> None:
     result = execute(executor, EAT_IN_CHILD[language], language, memory_limit="128m")
     assert (result.status, result.exit_code) == (Status.OUT_OF_MEMORY, 0)
     seen = {"python": "-9\n", "javascript": "SIGKILL\n"}[language]
@@ -149,7 +149,9 @@ FAKES = {
 
 
 @pytest.mark.parametrize(("language", "kind"), FAKES)
-def test_no_verdict_of_the_host_can_be_faked(executor: DockerCodeExecutor, language: str, kind: str) -> None:
+def test_no_verdict_of_the_host_can_be_faked(
+    executor: BlockingCodeExecutor, language: str, kind: str
+) -> None:
     code, status = FAKES[language, kind]
     result = execute(executor, code, language)
     assert result.status is status
@@ -165,7 +167,7 @@ FLOOD = {
 
 @pytest.mark.parametrize("stream", [1, 2])
 def test_a_flood_is_proved_by_the_hosts_count(
-    executor: DockerCodeExecutor, language: str, stream: int
+    executor: BlockingCodeExecutor, language: str, stream: int
 ) -> None:
     result = execute(executor, FLOOD[language].replace("STREAM", str(stream)), language)
     assert (result.status, result.signal) == (Status.OUTPUT_LIMIT, signal.SIGKILL)
@@ -184,7 +186,7 @@ EXIT = {"python": "import os; os._exit({})", "javascript": "process.exit({})"}
 
 @pytest.mark.parametrize(("code", "kept"), [(300, 44), (-1, 255), (256, 0), (137, 137), (255, 255)])
 def test_of_an_exit_code_the_kernel_keeps_a_byte(
-    executor: DockerCodeExecutor, language: str, code: int, kept: int
+    executor: BlockingCodeExecutor, language: str, code: int, kept: int
 ) -> None:
     result = execute(executor, EXIT[language].format(code), language)
     assert (result.exit_code, result.signal) == (kept, None)
@@ -192,7 +194,7 @@ def test_of_an_exit_code_the_kernel_keeps_a_byte(
     assert told(result) == NOTHING
 
 
-def test_signals_of_node_are_told_from_exit_codes(executor: DockerCodeExecutor) -> None:
+def test_signals_of_node_are_told_from_exit_codes(executor: BlockingCodeExecutor) -> None:
     # Not those that node handles or ignores: SIGPIPE, SIGUSR1, SIGXFSZ and what only tells or stops.
     numbers = [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 14, 15, 16, 24, 26, 27, 29, 30, 31]
     codes = [*(f"process.kill(process.pid, {number}); setInterval(() => {{}}, 1000)" for number in numbers)]
@@ -217,13 +219,13 @@ BOMB = """
 """
 
 
-def test_processes_that_were_refused_are_counted_by_the_kernel(executor: DockerCodeExecutor) -> None:
+def test_processes_that_were_refused_are_counted_by_the_kernel(executor: BlockingCodeExecutor) -> None:
     result = execute(executor, BOMB)
     assert (result.status, result.stdout) == (Status.OK, "5\n")
     assert told(result) == {**NOTHING, "pids_refused": 5, "stdout_bytes": 2}
 
 
-def test_a_bomb_in_node_is_counted_too(executor: DockerCodeExecutor) -> None:
+def test_a_bomb_in_node_is_counted_too(executor: BlockingCodeExecutor) -> None:
     code = """
         const { spawn } = require('child_process')
         let refused = 0
@@ -237,7 +239,7 @@ def test_a_bomb_in_node_is_counted_too(executor: DockerCodeExecutor) -> None:
     assert int(result.stdout) == result.evidence.pids_refused > 80 - PIDS["javascript"]
 
 
-def test_what_was_counted_in_one_run_is_not_told_of_the_next(executor: DockerCodeExecutor) -> None:
+def test_what_was_counted_in_one_run_is_not_told_of_the_next(executor: BlockingCodeExecutor) -> None:
     requests = [{"code": textwrap.dedent(BOMB)}, {"code": "print('x' * 10)"}, {"code": "pass"}]
     results = list(executor.execute_many(requests, concurrency=1, max_runs_per_sandbox=3))
     assert [result.evidence.pids_refused for result in results] == [5, 0, 0]
@@ -245,13 +247,13 @@ def test_what_was_counted_in_one_run_is_not_told_of_the_next(executor: DockerCod
     assert len({result.container_id for result in results}) == 1
 
 
-def test_output_that_was_not_kept_is_counted(executor: DockerCodeExecutor) -> None:
+def test_output_that_was_not_kept_is_counted(executor: BlockingCodeExecutor) -> None:
     result = execute(executor, "import os; os.write(1, b'x' * 3_000_000); os.write(2, b'y' * 1_048_576)")
     assert (result.status, result.truncated) == (Status.OK, True)
     assert told(result) == {**NOTHING, "stdout_bytes": 3_000_000, "stderr_bytes": 1_048_576}
 
 
-def test_the_posture_is_that_of_the_sandbox_it_ran_in(executor: DockerCodeExecutor, language: str) -> None:
+def test_the_posture_is_that_of_the_sandbox_it_ran_in(executor: BlockingCodeExecutor, language: str) -> None:
     ask = {"python": "import os; print(os.getuid())", "javascript": "console.log(process.getuid())"}
     result = execute(executor, ask[language], language, memory_limit="256m")
     posture = result.posture
@@ -264,13 +266,12 @@ def test_the_posture_is_that_of_the_sandbox_it_ran_in(executor: DockerCodeExecut
 def with_init(language: str, act: Callable[[int], object], timeout: float) -> ExecutionResult:
     """Run a program that waits, and do something to its init from outside once it has begun."""
     begin = {"python": "print('x', flush=True)\n", "javascript": "console.log('x')\n"}
-    with DockerCodeExecutor(max_warm=0) as executor:
-        label = f"{LABEL}={executor._executor.owner}"
-        SHARED.add(label)
+    with BlockingCodeExecutor(max_warm=0) as executor:
+        SHARED.append(executor)
 
         def on_stdout(_: str) -> None:
-            (container,) = docker("ps", "--quiet", "--filter", f"label={label}").split()
-            act(int(docker("inspect", "--format", "{{.State.Pid}}", container)))
+            (sandbox,) = OBSERVER.of(executor, running=True)
+            act(OBSERVER.init(sandbox))
 
         return executor.execute(begin[language] + WAIT[language], language, timeout, on_stdout=on_stdout)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from codeforge import CodeForgeError, DockerCodeExecutor, InvalidRequest
+from codeforge import BlockingCodeExecutor, CodeForgeError, InvalidRequest
 from codeforge.errors import (
     EnginePermissionDenied,
     EngineUnavailable,
@@ -23,13 +23,15 @@ from codeforge.errors import (
     SandboxLost,
 )
 from codeforge.images.store import ImageStore, Step
-from contract.support import docker, sandboxes
+from contract.support import sandboxes
+from observer import OBSERVER
 
 NOT_AVAILABLE = "Docker is not available. Install Docker to use sandboxed execution."
 
 
+@pytest.mark.engine("docker")
 def test_no_engine(tmp_path: Path) -> None:
-    with DockerCodeExecutor(docker_host=f"unix://{tmp_path}/docker.sock") as executor:
+    with BlockingCodeExecutor(docker_host=f"unix://{tmp_path}/docker.sock") as executor:
         assert executor.is_docker_available() is False
         with pytest.raises(EngineUnavailable) as caught:
             executor.execute("print(1)")
@@ -37,18 +39,20 @@ def test_no_engine(tmp_path: Path) -> None:
     assert caught.value.exit_code == 69
 
 
+@pytest.mark.engine("docker")
 def test_a_socket_that_nobody_listens_on(tmp_path: Path) -> None:
     path = tmp_path / "docker.sock"
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind(str(path))
     with (
-        DockerCodeExecutor(docker_host=f"unix://{path}") as executor,
+        BlockingCodeExecutor(docker_host=f"unix://{path}") as executor,
         pytest.raises(EngineUnavailable) as caught,
     ):
         executor.execute("print(1)")
     assert str(caught.value) == NOT_AVAILABLE
 
 
+@pytest.mark.engine("docker")
 def test_permission_denied_on_the_socket(tmp_path: Path) -> None:
     path = tmp_path / "docker.sock"
     with socket.socket(socket.AF_UNIX) as listening:
@@ -80,7 +84,7 @@ def _as_nobody(docker_host: str) -> str:
                 os.setgid(65534)
                 os.setuid(65534)
             try:
-                DockerCodeExecutor(docker_host=docker_host).execute("print(1)")
+                BlockingCodeExecutor(docker_host=docker_host).execute("print(1)")
             except CodeForgeError as error:
                 os.write(write, f"{type(error).__name__}: {error}".encode())
         finally:
@@ -114,12 +118,12 @@ def silent_registry() -> Iterator[str]:
             connection.close()
 
 
-@pytest.mark.docker
+@pytest.mark.engine("docker")
 def test_timeout_pulling_an_image(silent_registry: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("codeforge.images.store.PULL_STALL_S", 1.0)
     reference = f"{silent_registry}/python:latest"
     steps: list[Step] = []
-    with DockerCodeExecutor(images={"python": reference}) as executor:
+    with BlockingCodeExecutor(images={"python": reference}) as executor:
         assert executor.pull_images(["python"], on_step=steps.append) == {"python": False}
         with pytest.raises(ImagePullTimeout) as caught:
             executor._wait_for(_pull(executor, reference))
@@ -130,15 +134,15 @@ def test_timeout_pulling_an_image(silent_registry: str, monkeypatch: pytest.Monk
     assert any("timeout pulling image" in step.text for step in steps)
 
 
-async def _pull(executor: DockerCodeExecutor, reference: str) -> None:
+async def _pull(executor: BlockingCodeExecutor, reference: str) -> None:
     images: ImageStore = executor._executor.images
     await images.pull(reference)
 
 
-@pytest.mark.docker
+@pytest.mark.engine("docker")
 def test_missing_image_says_how_to_get_it() -> None:
     with (
-        DockerCodeExecutor(images={"python": "no-such-image:latest"}) as executor,
+        BlockingCodeExecutor(images={"python": "no-such-image:latest"}) as executor,
         pytest.raises(ImageNotFound) as caught,
     ):
         executor.execute("print(1)")
@@ -146,17 +150,17 @@ def test_missing_image_says_how_to_get_it() -> None:
     assert "codeforge images" in str(caught.value)
 
 
-@pytest.mark.docker
+@pytest.mark.engine("docker")
 def test_an_image_that_is_not_ours_is_refused() -> None:
     with (
-        DockerCodeExecutor(images={"python": "python:3.11-slim"}) as executor,
+        BlockingCodeExecutor(images={"python": "python:3.11-slim"}) as executor,
         pytest.raises(CodeForgeError) as caught,
     ):
         executor.execute("print(1)")
     assert "init" in str(caught.value)
 
 
-@pytest.mark.docker
+@pytest.mark.engine("docker")
 def test_a_weaker_sandbox_runs_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take one restriction away behind the executor's back: it must notice before GO."""
     import codeforge.engines.docker
@@ -168,17 +172,17 @@ def test_a_weaker_sandbox_runs_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
         return spec
 
     monkeypatch.setattr(codeforge.engines.docker, "container_spec", weakened)
-    with DockerCodeExecutor() as executor, pytest.raises(PostureMismatch, match="no_new_privs is '0'"):
+    with BlockingCodeExecutor() as executor, pytest.raises(PostureMismatch, match="no_new_privs is '0'"):
         executor.execute("print('ran')")
 
 
-@pytest.mark.docker
+@pytest.mark.engine
 def test_a_container_killed_from_outside_is_a_host_failure_and_not_a_result() -> None:
     before = sandboxes(all_states=False)
-    with DockerCodeExecutor() as executor, pytest.raises(SandboxLost):
+    with BlockingCodeExecutor() as executor, pytest.raises(SandboxLost):
         executor.execute(
             "import time; print('x', flush=True); time.sleep(30)",
-            on_stdout=lambda text: docker("kill", *(sandboxes(all_states=False) - before)),
+            on_stdout=lambda text: OBSERVER.kill(*(sandboxes(all_states=False) - before)),
         )
 
 
@@ -214,7 +218,7 @@ def test_mistakes_are_told_before_anything_starts(
 ) -> None:
     arguments: dict[str, Any] = {"code": "print(1)", **mistake}
     # No engine behind it: a request that got as far as one would fail otherwise.
-    with DockerCodeExecutor(docker_host=f"unix://{tmp_path}/none") as executor:
+    with BlockingCodeExecutor(engine="docker", docker_host=f"unix://{tmp_path}/none") as executor:
         with pytest.raises(InvalidRequest) as caught:
             executor.execute(**arguments)
         assert message in str(caught.value)
@@ -232,7 +236,7 @@ def test_mistakes_in_the_constructor() -> None:
         {"max_output_bytes": -1},
     ):
         with pytest.raises(InvalidRequest):
-            DockerCodeExecutor(**options)
+            BlockingCodeExecutor(**options)
 
 
 def test_every_failure_has_an_exit_code_and_a_status() -> None:

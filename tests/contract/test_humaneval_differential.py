@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import pytest
 
-from codeforge import DockerCodeExecutor, Status
+from codeforge import BlockingCodeExecutor, Status
 from contract.corpus import CPU_QUOTA_US, Program, Reference, References, selected
 
 Problem: TypeAlias = dict[str, str]
@@ -68,10 +68,10 @@ def test_all_problems_are_there(problems: list[Program]) -> None:
     assert [problem.name for problem in problems] == [f"HumanEval/{number}" for number in range(PROBLEMS)]
 
 
-@pytest.mark.docker
+@pytest.mark.engine("docker")
 @pytest.mark.parametrize("number", range(PROBLEMS))
 def test_same_as_plain_docker(
-    executor: DockerCodeExecutor, problems: list[Program], references: References, number: int
+    executor: BlockingCodeExecutor, problems: list[Program], references: References, number: int
 ) -> None:
     problem = problems[number]
     result = executor.execute(problem.code, problem.language, timeout=TIMEOUT_S, cpu_quota=CPU_QUOTA_US)

@@ -20,7 +20,7 @@ import pytest
 from codeforge._version import __version__
 from codeforge.languages import GUEST_DIR, LANGUAGES
 
-pytestmark = pytest.mark.docker
+pytestmark = pytest.mark.engine("docker")
 
 REPO = Path(__file__).resolve().parents[2]
 SAMPLES = REPO / "tests" / "samples"

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from codeforge import (
+    BlockingCodeExecutor,
     CodeExecutor,
-    DockerCodeExecutor,
     ExecutionRequest,
     Finished,
     InvalidRequest,
@@ -30,8 +30,9 @@ from codeforge import (
 from codeforge.errors import ExecutorClosed
 from codeforge.user_ids import RANGE
 from contract.support import docker, eventually, sandboxes
+from observer import OBSERVER
 
-pytestmark = pytest.mark.docker
+pytestmark = pytest.mark.engine
 
 SLEEP = "import time; print('started', flush=True); time.sleep(60)"
 GONE_WITHIN_S = 5.0
@@ -41,7 +42,7 @@ GONE_WITHIN_S = 5.0
 def _leaves_nothing_behind() -> Iterator[None]:
     before = sandboxes()
     yield
-    assert eventually(lambda: sandboxes() <= before, GONE_WITHIN_S), docker("ps", "--all")
+    assert eventually(lambda: sandboxes() <= before, GONE_WITHIN_S), OBSERVER.told()
 
 
 def run_script(script: str, **options: Any) -> subprocess.Popen[str]:
@@ -51,8 +52,8 @@ def run_script(script: str, **options: Any) -> subprocess.Popen[str]:
 
 
 HOST_PROCESS = f"""
-from codeforge import DockerCodeExecutor
-executor = DockerCodeExecutor(max_warm=0)
+from codeforge import BlockingCodeExecutor
+executor = BlockingCodeExecutor(max_warm=0)
 executor.execute({SLEEP!r}, on_stdout=lambda text: print(text, end="", flush=True))
 """
 
@@ -64,14 +65,15 @@ def test_after_kill_9_of_the_host_process_the_sandbox_is_gone() -> None:
         assert host.stdout.readline() == "started\n"
         assert len(sandboxes(all_states=False) - before) == 1
         host.kill()
-    assert eventually(lambda: sandboxes() <= before, GONE_WITHIN_S)
+    assert eventually(lambda: sandboxes(all_states=False) <= before, GONE_WITHIN_S)
+    OBSERVER.sweep(sandboxes() - before)
 
 
 def test_after_kill_9_of_the_host_process_its_stock_is_gone() -> None:
     before = sandboxes()
     script = """
-from codeforge import DockerCodeExecutor
-executor = DockerCodeExecutor(max_warm=2)
+from codeforge import BlockingCodeExecutor
+executor = BlockingCodeExecutor(max_warm=2)
 executor.warm(["javascript"], count=2)
 print("warm", flush=True)
 import time; time.sleep(1000)
@@ -81,7 +83,8 @@ import time; time.sleep(1000)
         assert host.stdout.readline() == "warm\n"
         assert len(sandboxes(all_states=False) - before) == 2
         host.kill()
-    assert eventually(lambda: sandboxes() <= before, GONE_WITHIN_S)
+    assert eventually(lambda: sandboxes(all_states=False) <= before, GONE_WITHIN_S)
+    OBSERVER.sweep(sandboxes() - before)
 
 
 def test_ctrl_c_in_the_command_ends_the_run_with_exit_code_130() -> None:
@@ -101,6 +104,7 @@ def test_ctrl_c_in_the_command_ends_the_run_with_exit_code_130() -> None:
 
 
 def test_ctrl_c_in_a_blocking_call_ends_the_run() -> None:
+    before = sandboxes()
     with run_script(HOST_PROCESS, stderr=subprocess.PIPE) as host:
         assert host.stdout is not None
         assert host.stderr is not None
@@ -108,6 +112,8 @@ def test_ctrl_c_in_a_blocking_call_ends_the_run() -> None:
         host.send_signal(signal.SIGINT)
         assert host.wait(timeout=GONE_WITHIN_S) != 0
         assert "KeyboardInterrupt" in host.stderr.read()
+    assert eventually(lambda: sandboxes(all_states=False) <= before, GONE_WITHIN_S)
+    OBSERVER.sweep(sandboxes() - before)
 
 
 @pytest.mark.parametrize("delay_s", [0.0, 0.02, 0.1, 0.2, 1.0])
@@ -150,7 +156,7 @@ def test_stream_yields_output_and_then_the_result() -> None:
 
 
 def test_close_ends_what_still_runs() -> None:
-    executor = DockerCodeExecutor()
+    executor = BlockingCodeExecutor()
     started = threading.Event()
     with ThreadPoolExecutor(1) as threads:
         running = threads.submit(executor.execute, SLEEP, on_stdout=lambda text: started.set())
@@ -163,7 +169,7 @@ def test_close_ends_what_still_runs() -> None:
     executor.close()
 
 
-def test_many_threads_share_one_executor(executor: DockerCodeExecutor) -> None:
+def test_many_threads_share_one_executor(executor: BlockingCodeExecutor) -> None:
     with ThreadPoolExecutor(12) as threads:
         results = list(threads.map(lambda n: executor.execute(f"print({n})"), range(24)))
     assert [result.stdout for result in results] == [f"{n}\n" for n in range(24)]
@@ -173,7 +179,7 @@ def test_many_threads_share_one_executor(executor: DockerCodeExecutor) -> None:
 def test_max_sandboxes_is_kept_and_everyone_is_served() -> None:
     before = sandboxes(all_states=False)
     seen: list[int] = []
-    with DockerCodeExecutor(max_sandboxes=2) as executor, ThreadPoolExecutor(6) as threads:
+    with BlockingCodeExecutor(max_sandboxes=2) as executor, ThreadPoolExecutor(6) as threads:
         runs = [threads.submit(executor.execute, "import time; time.sleep(0.3)") for _ in range(6)]
         while not all(run.done() for run in runs):
             seen.append(executor.get_stats()["sandboxes"])
@@ -182,7 +188,7 @@ def test_max_sandboxes_is_kept_and_everyone_is_served() -> None:
     assert eventually(lambda: sandboxes(all_states=False) <= before, GONE_WITHIN_S)
 
 
-def test_execute_many_keeps_the_order_and_takes_requests_as_it_goes(executor: DockerCodeExecutor) -> None:
+def test_execute_many_keeps_the_order_and_takes_requests_as_it_goes(executor: BlockingCodeExecutor) -> None:
     taken: list[int] = []
 
     def endless() -> Iterator[ExecutionRequest | dict[str, object]]:
@@ -200,16 +206,16 @@ def test_execute_many_keeps_the_order_and_takes_requests_as_it_goes(executor: Do
     assert len(taken) <= 5 + 3
 
 
-def test_execute_many_refuses_what_is_not_a_request(executor: DockerCodeExecutor) -> None:
+def test_execute_many_refuses_what_is_not_a_request(executor: BlockingCodeExecutor) -> None:
     with pytest.raises(InvalidRequest, match="mapping with 'code'"):
         list(executor.execute_many([{"kode": "print(1)"}]))
 
 
 FLOOD_PROCESS = """
 import json, resource
-from codeforge import DockerCodeExecutor
+from codeforge import BlockingCodeExecutor
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-with DockerCodeExecutor(max_output_bytes=8 << 20, default_cpu_quota=200000) as executor:
+with BlockingCodeExecutor(max_output_bytes=8 << 20, default_cpu_quota=200000) as executor:
     executor.execute("print('hello')")
     before = peak()
     result = executor.execute("import os\\nblock = b'x' * 65536\\nwhile True: os.write(1, block)", timeout=20)
@@ -225,22 +231,24 @@ def test_memory_of_the_host_stays_flat_under_a_flood() -> None:
     assert growth_mib < 48  # half a GiB came; 8 MiB are kept, and copied a few times
 
 
+@pytest.mark.engine("docker")
 def test_a_container_left_between_create_and_start_is_swept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("codeforge.engines.docker.STALE_S", -1.0)
     label = "ai-codeforge.sandbox=somebody-who-died"
     left = docker("create", "--label", label, "ai-codeforge-python:latest", "true").strip()
-    with DockerCodeExecutor() as executor:
+    with BlockingCodeExecutor() as executor:
         assert executor.is_docker_available()
         assert eventually(lambda: left not in sandboxes(), GONE_WITHIN_S)
 
 
+@pytest.mark.engine("docker", "podman", "gvisor")
 def test_the_engine_sees_the_documented_restrictions() -> None:
     before = sandboxes(all_states=False)
     with run_script(HOST_PROCESS) as host:
         assert host.stdout is not None
         assert host.stdout.readline() == "started\n"
         (mine,) = sandboxes(all_states=False) - before
-        inspected = json.loads(docker("inspect", mine))[0]
+        inspected = OBSERVER.inspect(mine)
         host.kill()
     config = inspected["HostConfig"]
     assert config["ReadonlyRootfs"] is True

@@ -269,7 +269,7 @@ def assert_same(outcomes: dict[str, Any]) -> None:
     assert (worker["status"], worker["signal"]) == (plain["status"], plain["signal"])
 
 
-@pytest.mark.docker
+@pytest.mark.engine("docker")
 @pytest.mark.parametrize("case", JAVASCRIPT_CASES, ids=lambda case: case.id)
 def test_javascript_worker_is_a_plain_process(case: Case) -> None:
     outcomes = run_twice(JAVASCRIPT, case, preload=PRELOAD["javascript"])
@@ -277,7 +277,7 @@ def test_javascript_worker_is_a_plain_process(case: Case) -> None:
     assert outcomes["worker"]["pssMib"] <= PSS_LIMIT_MIB["javascript"]
 
 
-@pytest.mark.docker
+@pytest.mark.engine("docker")
 @pytest.mark.parametrize("case", TYPESCRIPT_CASES, ids=lambda case: case.id)
 def test_typescript_worker_is_a_plain_process(case: Case) -> None:
     outcomes = run_twice(TYPESCRIPT, case, preload=PRELOAD["typescript"])
@@ -285,14 +285,14 @@ def test_typescript_worker_is_a_plain_process(case: Case) -> None:
     assert outcomes["worker"]["pssMib"] <= PSS_LIMIT_MIB["typescript"]
 
 
-@pytest.mark.docker
+@pytest.mark.engine("docker")
 def test_a_checked_run_is_much_faster_when_preloaded() -> None:
     # A step that fails is passed over: only the time tells.
     outcomes = run_twice(TYPESCRIPT, Case("", SAMPLE), preload=PRELOAD["typescript"])
     assert outcomes["worker"]["wallMs"] * LEAST_GAIN < outcomes["plain"]["wallMs"]
 
 
-@pytest.mark.docker
+@pytest.mark.engine("docker")
 @pytest.mark.parametrize(
     "preload",
     [
@@ -309,13 +309,13 @@ def test_any_steps_in_any_order_change_nothing(preload: Sequence[str]) -> None:
     assert_same(run_twice(TYPESCRIPT, case, preload=preload))
 
 
-@pytest.mark.docker
+@pytest.mark.engine("docker")
 def test_steps_of_another_language_change_nothing() -> None:
     case = Case("", LOOK_AROUND)
     assert_same(run_twice(JAVASCRIPT, case, preload=PRELOAD["typescript"]))
 
 
-@pytest.mark.docker
+@pytest.mark.engine("docker")
 @pytest.mark.parametrize("language", [JAVASCRIPT, TYPESCRIPT], ids=lambda language: language.name)
 def test_a_worker_ends_with_its_init(language: Language) -> None:
     outcomes = run_twice(language, Case("", "console.log(1)"), preload=["console"], go=False)

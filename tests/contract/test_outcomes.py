@@ -9,9 +9,16 @@ from typing import Any
 
 import pytest
 
-from codeforge import LANGUAGES, DockerCodeExecutor, ExecutionResult, Language, Status
+from codeforge import (
+    LANGUAGES,
+    BlockingCodeExecutor,
+    DockerCodeExecutor,
+    ExecutionResult,
+    Language,
+    Status,
+)
 
-pytestmark = pytest.mark.docker
+pytestmark = pytest.mark.engine
 
 HELLO = {
     "python": "print('hello')",
@@ -35,7 +42,7 @@ EAT_MEMORY = """
 """
 
 
-def python(executor: DockerCodeExecutor, code: str, **options: Any) -> ExecutionResult:
+def python(executor: BlockingCodeExecutor, code: str, **options: Any) -> ExecutionResult:
     return executor.execute(textwrap.dedent(code), **options)
 
 
@@ -44,7 +51,7 @@ def language(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def test_documented_example(executor: DockerCodeExecutor) -> None:
+def test_documented_example(executor: BlockingCodeExecutor) -> None:
     result = executor.execute(code="print('Hello from Docker!')", language="python", timeout=30)
     assert result.success
     assert result.output == "Hello from Docker!\n"
@@ -61,18 +68,18 @@ def test_documented_import_path() -> None:
     assert Documented is DockerCodeExecutor
 
 
-def test_ok(executor: DockerCodeExecutor, language: str) -> None:
+def test_ok(executor: BlockingCodeExecutor, language: str) -> None:
     result = executor.execute(HELLO[language], language)
     assert (result.status, result.exit_code, result.stdout, result.stderr) == (Status.OK, 0, "hello\n", "")
 
 
-def test_exit_code_is_the_programs(executor: DockerCodeExecutor, language: str) -> None:
+def test_exit_code_is_the_programs(executor: BlockingCodeExecutor, language: str) -> None:
     result = executor.execute(EXIT_3[language], language)
     assert (result.status, result.exit_code, result.success) == (Status.ERROR, 3, False)
     assert result.error == "exited with code 3"
 
 
-def test_timeout_keeps_partial_output(executor: DockerCodeExecutor, language: str) -> None:
+def test_timeout_keeps_partial_output(executor: BlockingCodeExecutor, language: str) -> None:
     timeout = 12 if language == "typescript" else 2  # its type check takes seconds of half a core
     start = time.monotonic()
     result = executor.execute(SLEEP[language], language, timeout=timeout)
@@ -84,20 +91,20 @@ def test_timeout_keeps_partial_output(executor: DockerCodeExecutor, language: st
     assert timeout <= result.execution_time < timeout + 2
 
 
-def test_out_of_memory_is_told_with_advice(executor: DockerCodeExecutor) -> None:
+def test_out_of_memory_is_told_with_advice(executor: BlockingCodeExecutor) -> None:
     result = python(executor, EAT_MEMORY, memory_limit="64m")
     assert result.oom_killed
     assert str(result.error).startswith("container killed (OOMKilled)")
     assert "memory_limit='128m'" in str(result.error)
 
 
-def test_more_memory_helps(executor: DockerCodeExecutor) -> None:
+def test_more_memory_helps(executor: BlockingCodeExecutor) -> None:
     code = "block = bytearray(600 << 20); print(len(block))"
     assert python(executor, code).oom_killed
     assert python(executor, code, memory_limit="1g").success
 
 
-def test_out_of_memory_in_a_child_is_told_although_the_parent_goes_on(executor: DockerCodeExecutor) -> None:
+def test_out_of_memory_in_a_child_is_told_although_the_parent_goes_on(executor: BlockingCodeExecutor) -> None:
     code = """
         import os
         if os.fork() == 0:
@@ -112,7 +119,7 @@ def test_out_of_memory_in_a_child_is_told_although_the_parent_goes_on(executor: 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGABRT])
 def test_a_signal_is_told_by_number_and_is_not_out_of_memory(
-    executor: DockerCodeExecutor, number: signal.Signals
+    executor: BlockingCodeExecutor, number: signal.Signals
 ) -> None:
     result = python(executor, f"import os; os.kill(os.getpid(), {int(number)})")
     assert (result.status, result.signal, result.exit_code) == (Status.KILLED, number, None)
@@ -122,31 +129,31 @@ def test_a_signal_is_told_by_number_and_is_not_out_of_memory(
 
 @pytest.mark.parametrize(("code", "told"), [(137, 137), (124, 124), (300, 44), (-1, 255)])
 def test_an_exit_code_that_looks_like_a_verdict_is_only_an_exit_code(
-    executor: DockerCodeExecutor, code: int, told: int
+    executor: BlockingCodeExecutor, code: int, told: int
 ) -> None:
     result = python(executor, f"import os; print('Killed'); os._exit({code})")
     assert (result.status, result.exit_code, result.signal) == (Status.ERROR, told, None)
 
 
-def test_output_beyond_the_limit_is_cut_and_told(executor: DockerCodeExecutor) -> None:
+def test_output_beyond_the_limit_is_cut_and_told(executor: BlockingCodeExecutor) -> None:
     result = python(executor, "import sys; sys.stdout.write('x' * 3_000_000); sys.stderr.write('y' * 10)")
     assert (result.status, result.truncated) == (Status.OK, True)
     assert result.stdout == "x" * (1 << 20)
     assert result.stderr == "y" * 10
 
 
-def test_output_at_the_limit_is_not_cut(executor: DockerCodeExecutor) -> None:
+def test_output_at_the_limit_is_not_cut(executor: BlockingCodeExecutor) -> None:
     result = python(executor, f"import sys; sys.stdout.write('x' * {1 << 20})")
     assert (len(result.stdout), result.truncated) == (1 << 20, False)
 
 
-def test_a_flood_is_ended(executor: DockerCodeExecutor) -> None:
+def test_a_flood_is_ended(executor: BlockingCodeExecutor) -> None:
     result = python(executor, "while True: print('x' * 10000)", timeout=25)
     assert (result.status, result.truncated, len(result.stdout)) == (Status.OUTPUT_LIMIT, True, 1 << 20)
     assert "64m" in str(result.error)
 
 
-def test_a_flood_on_both_streams_does_not_deadlock(executor: DockerCodeExecutor) -> None:
+def test_a_flood_on_both_streams_does_not_deadlock(executor: BlockingCodeExecutor) -> None:
     code = """
         import sys, threading
         def flood(stream):
@@ -160,19 +167,19 @@ def test_a_flood_on_both_streams_does_not_deadlock(executor: DockerCodeExecutor)
     assert (result.status, len(result.stdout), len(result.stderr)) == (Status.OK, 1 << 20, 1 << 20)
 
 
-def test_bytes_come_out_as_they_went_in(executor: DockerCodeExecutor) -> None:
+def test_bytes_come_out_as_they_went_in(executor: BlockingCodeExecutor) -> None:
     result = python(executor, "import sys; sys.stdout.buffer.write(bytes(range(256)))")
     assert result.stdout_bytes == bytes(range(256))
     assert "\ufffd" in result.stdout
 
 
-def test_error_quotes_the_traceback(executor: DockerCodeExecutor) -> None:
+def test_error_quotes_the_traceback(executor: BlockingCodeExecutor) -> None:
     result = python(executor, "1 / 0")
     assert "ZeroDivisionError: division by zero" in str(result.error)
     assert 'File "/code/main.py", line 1, in <module>' in result.stderr
 
 
-def test_files_in_and_out(executor: DockerCodeExecutor) -> None:
+def test_files_in_and_out(executor: BlockingCodeExecutor) -> None:
     code = """
         import os, pathlib
         print(pathlib.Path("data/in.txt").read_text(), os.getcwd(), sorted(os.listdir()))
@@ -197,7 +204,7 @@ def test_files_in_and_out(executor: DockerCodeExecutor) -> None:
     }
 
 
-def test_files_beyond_the_limit_are_told(executor: DockerCodeExecutor) -> None:
+def test_files_beyond_the_limit_are_told(executor: BlockingCodeExecutor) -> None:
     code = """
         open("small", "w").write("x")
         open("large", "wb").truncate(17 << 20)
@@ -208,7 +215,7 @@ def test_files_beyond_the_limit_are_told(executor: DockerCodeExecutor) -> None:
     assert dict(result.files_skipped) == {"large": "too_large", "sparse": "too_large"}
 
 
-def test_nothing_outlives_a_run_and_the_result_does_not_wait(executor: DockerCodeExecutor) -> None:
+def test_nothing_outlives_a_run_and_the_result_does_not_wait(executor: BlockingCodeExecutor) -> None:
     code = """
         import subprocess, sys
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(50); open('late', 'w')"],
@@ -221,7 +228,7 @@ def test_nothing_outlives_a_run_and_the_result_does_not_wait(executor: DockerCod
     assert not result.files
 
 
-def test_each_run_has_a_sandbox_of_its_own(executor: DockerCodeExecutor) -> None:
+def test_each_run_has_a_sandbox_of_its_own(executor: BlockingCodeExecutor) -> None:
     code = """
         import os
         print(sorted(os.listdir("/tmp")), sorted(os.listdir("/dev/shm")), sorted(os.listdir("/code")))
@@ -233,7 +240,7 @@ def test_each_run_has_a_sandbox_of_its_own(executor: DockerCodeExecutor) -> None
     assert first.container_id != second.container_id
 
 
-def test_stdin_args_and_environment(executor: DockerCodeExecutor) -> None:
+def test_stdin_args_and_environment(executor: BlockingCodeExecutor) -> None:
     code = """
         import os, sys
         print(input(), sys.stdin.read(), sys.argv[1:], os.environ["KEY"], os.environ.get("HOME"))
@@ -243,15 +250,15 @@ def test_stdin_args_and_environment(executor: DockerCodeExecutor) -> None:
     assert result.stdout == "first rest ['a b', '', 'é'] välue /tmp\n"
 
 
-def test_no_stdin_is_an_empty_one(executor: DockerCodeExecutor) -> None:
+def test_no_stdin_is_an_empty_one(executor: BlockingCodeExecutor) -> None:
     assert "EOFError" in python(executor, "input()").stderr
 
 
-def test_large_stdin_that_nobody_reads_does_not_hold_up_the_run(executor: DockerCodeExecutor) -> None:
+def test_large_stdin_that_nobody_reads_does_not_hold_up_the_run(executor: BlockingCodeExecutor) -> None:
     assert python(executor, "print('done')", stdin=b"x" * 5_000_000).stdout == "done\n"
 
 
-def test_large_stdin_arrives_whole(executor: DockerCodeExecutor) -> None:
+def test_large_stdin_arrives_whole(executor: BlockingCodeExecutor) -> None:
     code = "import sys, hashlib; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())"
     import hashlib
 
@@ -259,14 +266,14 @@ def test_large_stdin_arrives_whole(executor: DockerCodeExecutor) -> None:
     assert python(executor, code, stdin=data).stdout.strip() == hashlib.sha256(data).hexdigest()
 
 
-def test_variables_that_an_interpreter_reads_at_its_start_are_heeded(executor: DockerCodeExecutor) -> None:
+def test_variables_that_an_interpreter_reads_at_its_start_are_heeded(executor: BlockingCodeExecutor) -> None:
     result = python(
         executor, "import sys; print(sys.flags.hash_randomization)", env_vars={"PYTHONHASHSEED": "0"}
     )
     assert result.stdout == "0\n"
 
 
-def test_type_errors_are_reported_as_ts_node_does(executor: DockerCodeExecutor) -> None:
+def test_type_errors_are_reported_as_ts_node_does(executor: BlockingCodeExecutor) -> None:
     code = "const n: number = 'text'\nconsole.log(n)"
     checked = executor.execute(code, "typescript")
     assert checked.exit_code == 1
@@ -275,7 +282,7 @@ def test_type_errors_are_reported_as_ts_node_does(executor: DockerCodeExecutor) 
     assert (unchecked.stdout, unchecked.status) == ("text\n", Status.OK)
 
 
-def test_es_modules_and_top_level_await_are_detected(executor: DockerCodeExecutor) -> None:
+def test_es_modules_and_top_level_await_are_detected(executor: BlockingCodeExecutor) -> None:
     code = """
         import { readFileSync } from 'fs'
         import { half } from './half.js'
@@ -288,7 +295,7 @@ def test_es_modules_and_top_level_await_are_detected(executor: DockerCodeExecuto
     assert not result.files
 
 
-def test_callbacks_get_the_output_as_it_comes_in_the_callers_thread(executor: DockerCodeExecutor) -> None:
+def test_callbacks_get_the_output_as_it_comes_in_the_callers_thread(executor: BlockingCodeExecutor) -> None:
     import threading
 
     heard: list[tuple[str, str, int, float]] = []
@@ -307,7 +314,7 @@ def test_callbacks_get_the_output_as_it_comes_in_the_callers_thread(executor: Do
     assert result.stdout == "é1\n"
 
 
-def test_an_error_in_a_callback_ends_the_run_and_reaches_the_caller(executor: DockerCodeExecutor) -> None:
+def test_an_error_in_a_callback_ends_the_run_and_reaches_the_caller(executor: BlockingCodeExecutor) -> None:
     def refuse(text: str) -> None:
         raise KeyError(text)
 
@@ -315,7 +322,8 @@ def test_an_error_in_a_callback_ends_the_run_and_reaches_the_caller(executor: Do
         executor.execute("import time; print('x', flush=True); time.sleep(60)", on_stdout=refuse)
 
 
-def test_another_language_is_one_row(executor: DockerCodeExecutor) -> None:
+@pytest.mark.engine("docker", "podman", "gvisor")
+def test_another_language_is_one_row(executor: BlockingCodeExecutor) -> None:
     shell = Language(
         name="shell",
         image="ai-codeforge-python:latest",
@@ -323,11 +331,11 @@ def test_another_language_is_one_row(executor: DockerCodeExecutor) -> None:
         command=("sh",),
         smoke="echo hello",
     )
-    with DockerCodeExecutor(languages=[*LANGUAGES, shell]) as mine:
+    with BlockingCodeExecutor(languages=[*LANGUAGES, shell]) as mine:
         result = mine.execute('read name; echo "hello $name $# $0"; exit 4', "shell", stdin="you", args=["x"])
     assert (result.stdout, result.exit_code) == ("hello you 1 /code/main.sh\n", 4)
 
 
 @pytest.mark.parametrize("row", LANGUAGES, ids=lambda row: str(row.name))
-def test_smoke_programs(executor: DockerCodeExecutor, row: Language) -> None:
+def test_smoke_programs(executor: BlockingCodeExecutor, row: Language) -> None:
     assert executor.execute(row.smoke, row.name).stdout == "hello\n"

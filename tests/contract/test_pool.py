@@ -12,24 +12,22 @@ from typing import Any
 
 import pytest
 
-from codeforge import CodeExecutor, DockerCodeExecutor, ExecutionResult, Status
+from codeforge import BlockingCodeExecutor, CodeExecutor, ExecutionResult, Status
 from codeforge.errors import EngineUnavailable
-from codeforge.policy import LABEL
 from contract.corpus import CPU_QUOTA_US, Program, load_corpus
-from contract.support import docker, eventually
+from contract.support import eventually
+from observer import OBSERVER
 
-pytestmark = pytest.mark.docker
+pytestmark = pytest.mark.engine
 
 CORPUS = load_corpus()
 DOCKER_SOCKET = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
 SOON_S = 60.0
 
 
-def sandboxes_of(executor: DockerCodeExecutor | CodeExecutor) -> set[str]:
-    """Ids of the containers that an executor has on the engine."""
-    inner = executor._executor if isinstance(executor, DockerCodeExecutor) else executor
-    label = f"label={LABEL}={inner.owner}"
-    return set(docker("ps", "--all", "--quiet", "--no-trunc", "--filter", label).split())
+def sandboxes_of(executor: BlockingCodeExecutor | CodeExecutor) -> set[str]:
+    """Ids of those that an executor has on the engine."""
+    return OBSERVER.of(executor)
 
 
 # --- Warm, and nothing left ---------------------------------------------------------------------------
@@ -48,7 +46,7 @@ ENDINGS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("max_warm", [0, 8])
 def test_after_many_runs_and_close_nothing_of_ours_is_left(max_warm: int) -> None:
-    with DockerCodeExecutor(max_warm=max_warm) as executor:
+    with BlockingCodeExecutor(max_warm=max_warm) as executor:
         results = list(executor.execute_many(ENDINGS * 3, concurrency=4))
         results += executor.execute_many(ENDINGS * 3, concurrency=4, max_runs_per_sandbox=5)
         assert len(results) == 6 * len(ENDINGS)
@@ -60,7 +58,7 @@ def test_after_many_runs_and_close_nothing_of_ours_is_left(max_warm: int) -> Non
 
 
 def test_close_leaves_nothing_in_the_middle_of_launches_runs_and_refills() -> None:
-    executor = DockerCodeExecutor(max_sandboxes=6)
+    executor = BlockingCodeExecutor(max_sandboxes=6)
     executor.warm(["python"], count=1)
     with ThreadPoolExecutor(8) as threads:
         runs = [threads.submit(executor.execute, "import time; time.sleep(60)") for _ in range(8)]
@@ -72,7 +70,7 @@ def test_close_leaves_nothing_in_the_middle_of_launches_runs_and_refills() -> No
 
 
 def test_many_callers_on_few_sandboxes_each_get_their_own() -> None:
-    with DockerCodeExecutor(max_sandboxes=3) as executor, ThreadPoolExecutor(64) as threads:
+    with BlockingCodeExecutor(max_sandboxes=3) as executor, ThreadPoolExecutor(64) as threads:
         results = list(threads.map(lambda n: executor.execute(f"print({n})"), range(64)))
         assert [result.stdout for result in results] == [f"{n}\n" for n in range(64)]
         assert len({result.container_id for result in results}) == 64
@@ -81,7 +79,7 @@ def test_many_callers_on_few_sandboxes_each_get_their_own() -> None:
 
 @pytest.mark.parametrize("language", ["python", "javascript"])
 def test_a_run_takes_one_that_was_warmed(language: str) -> None:
-    with DockerCodeExecutor() as executor:
+    with BlockingCodeExecutor() as executor:
         executor.warm([language], count=1)
         (warm,) = sandboxes_of(executor)
         result = executor.execute("print(1)" if language == "python" else "console.log(1)", language)
@@ -94,7 +92,7 @@ def test_a_run_takes_one_that_was_warmed(language: str) -> None:
 
 def test_a_warm_sandbox_with_little_memory_has_it_all_for_its_run() -> None:
     code = "block = bytearray(12 << 20); print(len(block) >> 20)"
-    with DockerCodeExecutor() as executor:
+    with BlockingCodeExecutor() as executor:
         for _ in range(2):
             result = executor.execute(code, memory_limit="32m")
             assert (result.status, result.stdout) == (Status.OK, "12\n")
@@ -155,6 +153,7 @@ async def becomes(condition: Callable[[], bool]) -> bool:
     return await asyncio.to_thread(eventually, condition, SOON_S)
 
 
+@pytest.mark.engine("docker")
 def test_after_the_daemon_was_away_runs_work_again_and_the_stock_is_another(tmp_path: Path) -> None:
     async def scenario() -> None:
         way = Way(tmp_path / "docker.sock")
@@ -181,6 +180,7 @@ def test_after_the_daemon_was_away_runs_work_again_and_the_stock_is_another(tmp_
     asyncio.run(scenario())
 
 
+@pytest.mark.engine("docker")
 def test_without_a_caller_the_stock_comes_back_by_itself(tmp_path: Path) -> None:
     async def scenario() -> None:
         way = Way(tmp_path / "docker.sock")
@@ -200,7 +200,7 @@ def test_without_a_caller_the_stock_comes_back_by_itself(tmp_path: Path) -> None
 # --- Reused sandboxes ---------------------------------------------------------------------------------
 
 
-def reused(executor: DockerCodeExecutor, programs: Iterable[Any], **options: Any) -> list[ExecutionResult]:
+def reused(executor: BlockingCodeExecutor, programs: Iterable[Any], **options: Any) -> list[ExecutionResult]:
     """Their results when they follow each other in one sandbox, as far as that goes."""
     requests = [{"code": code, **options} if isinstance(code, str) else code for code in programs]
     return list(executor.execute_many(requests, concurrency=1, max_runs_per_sandbox=50))
@@ -264,7 +264,7 @@ print(json.dumps({
 
 
 def test_nothing_that_a_run_leaves_is_there_for_the_next_one_in_its_sandbox(
-    executor: DockerCodeExecutor,
+    executor: BlockingCodeExecutor,
 ) -> None:
     dirty, after = reused(executor, [LEAVE_EVERYTHING, LOOK_AROUND])
     assert dirty.stdout == "left everything", dirty.stderr
@@ -276,7 +276,7 @@ def test_nothing_that_a_run_leaves_is_there_for_the_next_one_in_its_sandbox(
 
 
 def test_a_run_has_its_own_arguments_input_and_variables_and_not_those_before(
-    executor: DockerCodeExecutor,
+    executor: BlockingCodeExecutor,
 ) -> None:
     show = "import os, sys; print(sys.argv[1:], sys.stdin.read(), os.environ.get('WHO'), os.listdir('/code'))"
     first, second, third = reused(
@@ -301,14 +301,14 @@ print(random.random(), random.SystemRandom().random(), uuid.uuid4(), secrets.tok
 """
 
 
-def test_runs_in_one_sandbox_do_not_share_their_random_numbers(executor: DockerCodeExecutor) -> None:
+def test_runs_in_one_sandbox_do_not_share_their_random_numbers(executor: BlockingCodeExecutor) -> None:
     results = reused(executor, [RANDOM] * 6)
     assert len({result.container_id for result in results}) == 1
     for values in zip(*(result.stdout.split() for result in results), strict=True):
         assert len(set(values)) == 6, values
 
 
-def test_runs_of_javascript_in_one_sandbox_share_nothing_either(executor: DockerCodeExecutor) -> None:
+def test_runs_of_javascript_in_one_sandbox_share_nothing_either(executor: BlockingCodeExecutor) -> None:
     dirty = """
         const fs = require('fs')
         for (const place of ['/code', '/tmp', '/dev/shm']) fs.writeFileSync(place + '/left', 'secret')
@@ -334,7 +334,7 @@ TOUCH_ALL_MEMORY = "block = b'x' * (400 << 20); print(len(block))"
 
 
 def test_a_series_goes_on_behind_timeouts_ends_by_memory_crashes_and_floods(
-    executor: DockerCodeExecutor,
+    executor: BlockingCodeExecutor,
 ) -> None:
     bad: list[tuple[dict[str, Any], Status]] = [
         ({"code": "while True: pass", "timeout": 0.5}, Status.TIMEOUT),
@@ -376,7 +376,7 @@ def requests_of(programs: Iterable[Program]) -> Iterator[dict[str, Any]]:
         }
 
 
-def differing(executor: DockerCodeExecutor, programs: list[Program]) -> dict[str, tuple[Any, Any]]:
+def differing(executor: BlockingCodeExecutor, programs: list[Program]) -> dict[str, tuple[Any, Any]]:
     """By program, what came of it alone and among others, where that is not the same."""
     alone = executor.execute_many(requests_of(programs), concurrency=2)
     together = executor.execute_many(requests_of(programs), concurrency=2, max_runs_per_sandbox=len(programs))
@@ -387,7 +387,7 @@ def differing(executor: DockerCodeExecutor, programs: list[Program]) -> dict[str
 @pytest.mark.parametrize("language", ["python", "javascript"])
 def test_the_corpus_gives_the_same_results_in_reused_sandboxes(language: str) -> None:
     programs = [program for program in CORPUS if program.language == language]
-    with DockerCodeExecutor(max_warm=0) as executor:
+    with BlockingCodeExecutor(max_warm=0) as executor:
         found = differing(executor, programs)
         assert executor.get_stats()["launched"] < 1.5 * len(programs)
         # The order in some of them hangs on the clock, which a busy machine cannot keep.

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from codeforge import DockerCodeExecutor
+from codeforge import BlockingCodeExecutor
 from codeforge.images.store import Step
 from contract.support import docker, eventually
 
-pytestmark = pytest.mark.docker
+pytestmark = pytest.mark.engine("docker")
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_an_image_is_pulled_where_a_registry_has_it(registry: str, tmp_path: Pat
     docker("push", "--quiet", reference)
     docker("image", "rm", reference)
     steps: list[Step] = []
-    with DockerCodeExecutor(images={"python": reference}) as executor:
+    with BlockingCodeExecutor(images={"python": reference}) as executor:
         assert executor.pull_images(["python"], on_step=steps.append) == {"python": True}
         result = executor.execute("import os; print(os.environ['PULLED'])")
     assert result.stdout == "yes\n"
@@ -64,20 +64,20 @@ def test_an_image_is_pulled_where_a_registry_has_it(registry: str, tmp_path: Pat
 def test_an_image_that_the_registry_does_not_have_is_told(registry: str) -> None:
     reference = f"{registry}/tools/missing:1"
     steps: list[Step] = []
-    with DockerCodeExecutor(images={"python": reference}) as executor:
+    with BlockingCodeExecutor(images={"python": reference}) as executor:
         assert executor.pull_images(["python"], on_step=steps.append) == {"python": False}
     assert f"no registry has {reference}" in steps[-1].text
 
 
 def test_our_own_image_is_built_where_no_registry_has_it() -> None:
     reference = f"codeforge-test-{uuid.uuid4().hex[:8]}:latest"
-    with DockerCodeExecutor(images={"python": reference}) as executor:
+    with BlockingCodeExecutor(images={"python": reference}) as executor:
         assert executor.pull_images(["python"], on_step=lambda step: None) == {"python": True}
         assert executor.execute("print('built')").stdout == "built\n"
     docker("image", "rm", reference)
 
 
-def test_images_that_are_here_are_ready_at_once(executor: DockerCodeExecutor) -> None:
+def test_images_that_are_here_are_ready_at_once(executor: BlockingCodeExecutor) -> None:
     steps: list[Step] = []
     assert executor.pull_images(on_step=steps.append) == {
         "python": True,
@@ -95,7 +95,7 @@ def test_extra_packages_are_built_in_under_a_tag_of_ones_own() -> None:
     assert done.returncode == 0, done.stderr
     reference = f"ai-codeforge-python:{tag}"
     assert reference in done.stdout
-    with DockerCodeExecutor(images={"python": reference}) as executor:
+    with BlockingCodeExecutor(images={"python": reference}) as executor:
         result = executor.execute("import tabulate; print(tabulate.tabulate([[1, 2]], tablefmt='plain'))")
     assert result.stdout == "1  2\n"
     docker("image", "rm", reference)

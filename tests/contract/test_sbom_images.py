@@ -16,7 +16,7 @@ from codeforge.images.archive import read_packages
 from codeforge.images.sbom import Package, to_cyclonedx
 from codeforge.languages import JAVASCRIPT, LANGUAGES, PYTHON, TYPESCRIPT, Language
 
-pytestmark = pytest.mark.docker
+pytestmark = pytest.mark.engine("docker")
 
 DOCKER = Path(__file__).parents[2] / "docker"
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from codeforge import DockerCodeExecutor, ExecutionResult, InvalidRequest, Status
+from codeforge import BlockingCodeExecutor, ExecutionResult, InvalidRequest, Status
 
-pytestmark = pytest.mark.docker
+pytestmark = pytest.mark.engine
 
 
 def outcomes(result: ExecutionResult) -> dict[str, str]:
     return {test.name: test.outcome for test in result.tests}
 
 
-def test_python_outcomes(executor: DockerCodeExecutor) -> None:
+def test_python_outcomes(executor: BlockingCodeExecutor) -> None:
     tests = """
 import pytest
 from main import half
@@ -55,12 +55,12 @@ def test_skipped():
     assert not result.files
 
 
-def test_python_all_passing_is_a_success(executor: DockerCodeExecutor) -> None:
+def test_python_all_passing_is_a_success(executor: BlockingCodeExecutor) -> None:
     result = executor.execute_with_tests("x = 1", "from main import x\ndef test_x(): assert x == 1")
     assert (result.success, result.exit_code) == (True, 0)
 
 
-def test_another_module_name_and_files_beside(executor: DockerCodeExecutor) -> None:
+def test_another_module_name_and_files_beside(executor: BlockingCodeExecutor) -> None:
     result = executor.execute_with_tests(
         "import json\nvalue = json.load(open('data.json'))",
         "from solution import value\ndef test_value(): assert value == [1]",
@@ -70,18 +70,18 @@ def test_another_module_name_and_files_beside(executor: DockerCodeExecutor) -> N
     assert outcomes(result) == {"test_solution::test_value": "passed"}
 
 
-def test_code_that_does_not_import_is_an_error(executor: DockerCodeExecutor) -> None:
+def test_code_that_does_not_import_is_an_error(executor: BlockingCodeExecutor) -> None:
     result = executor.execute_with_tests("1 / 0", "import main\ndef test(): pass")
     assert not result.success
     assert [test.outcome for test in result.tests] == ["error"]
 
 
-def test_code_that_leaves_early_has_no_outcomes_and_no_success(executor: DockerCodeExecutor) -> None:
+def test_code_that_leaves_early_has_no_outcomes_and_no_success(executor: BlockingCodeExecutor) -> None:
     result = executor.execute_with_tests("import os\nos._exit(1)", "import main\ndef test(): pass")
     assert (result.success, result.tests) == (False, ())
 
 
-def test_tests_that_hang_time_out(executor: DockerCodeExecutor) -> None:
+def test_tests_that_hang_time_out(executor: BlockingCodeExecutor) -> None:
     result = executor.execute_with_tests("", "def test():\n    while True: pass", timeout=4)
     assert result.timed_out
 
@@ -100,7 +100,7 @@ TYPED = "export const add = (a: number, b: number): number => a + b"
     ],
     ids=["commonjs", "es-module", "typescript"],
 )
-def test_jest_outcomes(executor: DockerCodeExecutor, language: str, code: str, head: str) -> None:
+def test_jest_outcomes(executor: BlockingCodeExecutor, language: str, code: str, head: str) -> None:
     tests = f"""
 {head}
 describe('add', () => {{
@@ -116,7 +116,7 @@ describe('add', () => {{
     assert not result.files
 
 
-def test_type_errors_in_tested_code_are_errors(executor: DockerCodeExecutor) -> None:
+def test_type_errors_in_tested_code_are_errors(executor: BlockingCodeExecutor) -> None:
     tests = "import { n } from './main'\ntest('n', () => expect(n).toBe(1))"
     result = executor.execute_with_tests("export const n: number = 'text'", tests, "typescript")
     assert not result.success
@@ -124,14 +124,14 @@ def test_type_errors_in_tested_code_are_errors(executor: DockerCodeExecutor) -> 
     assert "TS2322" in result.tests[0].message
 
 
-def test_a_language_without_a_runner_is_refused(executor: DockerCodeExecutor) -> None:
+def test_a_language_without_a_runner_is_refused(executor: BlockingCodeExecutor) -> None:
     from codeforge import LANGUAGES, Language
 
     shell = Language(
         name="shell", image="ai-codeforge-python:latest", file="main.sh", command=("sh",), smoke="echo hello"
     )
     with (
-        DockerCodeExecutor(languages=[*LANGUAGES, shell]) as mine,
+        BlockingCodeExecutor(languages=[*LANGUAGES, shell]) as mine,
         pytest.raises(InvalidRequest, match="shell has no test runner"),
     ):
         mine.execute_with_tests("", "", "shell")

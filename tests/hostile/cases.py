@@ -68,13 +68,13 @@ class Tally:
         elif report.when == "call":
             self.shown.update(ids)
 
-    def lines(self) -> Iterator[str]:
+    def lines(self, engine: str) -> Iterator[str]:
         """The summary: how many of each group, then what was not shown and why."""
         held = self.shown - self.broken
         ran = held | self.broken | set(self.reasons)
         groups = [group for group in SIZES if ran & set(cases(group))]
         counts = (f"{group} {len(held & set(cases(group)))} of {SIZES[group]} shown" for group in groups)
-        yield "hostile: " + ", ".join(counts)
+        yield f"hostile, on {engine}: " + ", ".join(counts)
         for case in (case for group in groups for case in cases(group)):
             if case in self.broken:
                 yield f"  {case} FAILED"

@@ -15,11 +15,11 @@ from typing import Any, Protocol
 
 import pytest
 
-from codeforge import DockerCodeExecutor, ExecutionRequest, ExecutionResult, Status
-from codeforge.policy import LABEL
-from contract.support import SHARED, docker, eventually
+from codeforge import BlockingCodeExecutor, ExecutionRequest, ExecutionResult, Status
+from contract.support import SHARED, eventually
 from hostile.cases import MARK, tally
 from hostile.payloads import payload
+from observer import OBSERVER, UNDER_TEST, processes_of
 
 HERE = Path(__file__).parent
 
@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):
             if item.path.stem != "test_catalogue":
-                item.add_marker(pytest.mark.docker)
+                item.add_marker(pytest.mark.engine)
             ids = {case for mark in item.iter_markers(MARK) for case in mark.args}
             item.user_properties += [(MARK, case) for case in sorted(ids)]
 
@@ -46,8 +46,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         if isinstance(report, pytest.TestReport) and any(name == MARK for name, _ in report.user_properties)
     ]
     if reports:
-        terminalreporter.section("hostile programs")
-        for line in tally(reports).lines():
+        terminalreporter.section(f"hostile programs on {UNDER_TEST}")
+        for line in tally(reports).lines(UNDER_TEST):
             terminalreporter.write_line(line)
 
 
@@ -64,7 +64,7 @@ def answer(result: ExecutionResult) -> Any:
 
 
 @pytest.fixture(scope="session")
-def run(executor: DockerCodeExecutor) -> Attack:
+def run(executor: BlockingCodeExecutor) -> Attack:
     """Runs an attack in a sandbox of its own, and gives back what it reports."""
 
     def attack(code: str, language: str = "python", **options: Any) -> Any:
@@ -78,7 +78,7 @@ Batch = Callable[..., list[ExecutionResult]]
 
 
 @pytest.fixture(scope="session")
-def run_in_turn(executor: DockerCodeExecutor) -> Batch:
+def run_in_turn(executor: BlockingCodeExecutor) -> Batch:
     """Runs Python programs one after another in one reused sandbox."""
 
     def batch(*codes: str, **options: Any) -> list[ExecutionResult]:
@@ -94,24 +94,25 @@ class Watched:
 
     Attributes:
         container: its id.
-        inspected: what the engine says of it.
+        inspected: what the engine says of it; empty where there is none to ask.
+        first: its first process, on this machine.
         told: what the program has reported.
     """
 
     container: str
     inspected: dict[str, Any]
+    first: int
     told: Any
 
     @property
     def init(self) -> Path:
         """The host's /proc of the sandbox's first process."""
-        return Path("/proc") / str(self.inspected["State"]["Pid"])
+        return Path("/proc") / str(self.first)
 
     @property
     def processes(self) -> list[Path]:
         """The host's /proc of all its processes, the first one first."""
-        pids = docker("top", self.container, "-o", "pid").split()[1:]
-        return [Path("/proc") / pid for pid in sorted(pids, key=int)]
+        return [Path("/proc") / str(pid) for pid in processes_of(self.first)]
 
 
 Watch = Callable[..., AbstractContextManager[Watched]]
@@ -120,14 +121,13 @@ Watch = Callable[..., AbstractContextManager[Watched]]
 @pytest.fixture
 def watch() -> Iterator[Watch]:
     """Holds a program that reports once and then reads stdin, so that one can look at it from outside."""
-    with DockerCodeExecutor(max_warm=0) as executor:
-        label = f"{LABEL}={executor._executor.owner}"
-        SHARED.add(label)
+    with BlockingCodeExecutor(max_warm=0) as executor:
+        SHARED.append(executor)
 
         @contextlib.contextmanager
         def watched(code: str, language: str = "python", **options: Any) -> Iterator[Watched]:
             code = payload(code) if language == "python" else code
-            before = _running(label)
+            before = OBSERVER.of(executor, running=True)
             told: list[str] = []
             release = threading.Event()
 
@@ -143,14 +143,11 @@ def watch() -> Iterator[Watch]:
                     reported = eventually(lambda: "\n" in "".join(told) or running.done(), 90)
                     assert reported
                     assert not running.done(), running.result().stderr
-                    (mine,) = _running(label) - before
-                    yield Watched(mine, json.loads(docker("inspect", mine))[0], json.loads("".join(told)))
+                    (mine,) = OBSERVER.of(executor, running=True) - before
+                    first, inspected = OBSERVER.init(mine), OBSERVER.inspect(mine)
+                    yield Watched(mine, inspected, first, json.loads("".join(told)))
                 finally:
                     release.set()
                 assert running.result(timeout=30).status is Status.OK, running.result().error
 
         yield watched
-
-
-def _running(label: str) -> set[str]:
-    return set(docker("ps", "--quiet", "--no-trunc", "--filter", f"label={label}").split())

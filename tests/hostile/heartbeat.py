@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import re
 import textwrap
 import threading
@@ -15,8 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from codeforge import DockerCodeExecutor, ExecutionRequest, ExecutionResult, Status
-from contract.support import docker, eventually
+from codeforge import BlockingCodeExecutor, ExecutionRequest, ExecutionResult, Status
+from contract.support import eventually
+from observer import OBSERVER, groups_of
 
 BEAT_S = 0.05
 MAX_GAP_S = 2.0
@@ -43,7 +43,7 @@ while not select.select([sys.stdin], [], [], {BEAT_S})[0]:
 class Heartbeat:
     """A run in a sandbox of its own that prints all the time, until it is told to stop."""
 
-    def __init__(self, executor: DockerCodeExecutor) -> None:
+    def __init__(self, executor: BlockingCodeExecutor) -> None:
         self._executor = executor
         self._beats: list[float] = []
         self._stop = threading.Event()
@@ -84,7 +84,7 @@ async def until(stop: threading.Event) -> AsyncIterator[bytes]:
 class Arena:
     """Runs attacks beside one heartbeat, and holds each of them to what every attack must keep to."""
 
-    def __init__(self, executor: DockerCodeExecutor) -> None:
+    def __init__(self, executor: BlockingCodeExecutor) -> None:
         self.executor = executor
         self._heartbeat = Heartbeat(executor)
 
@@ -137,6 +137,5 @@ def available_bytes() -> int:
 
 def left_of(container_id: str) -> list[str]:
     """What is still there of a sandbox: its container, its control groups (and so its processes)."""
-    listed = docker("ps", "--all", "--quiet", "--no-trunc", "--filter", f"id={container_id}").split()
-    groups = os.walk("/sys/fs/cgroup")  # passes over what goes away meanwhile
-    return listed + [folder for folder, _, _ in groups if container_id in folder]
+    listed = [container_id] if container_id in OBSERVER.all() else []
+    return listed + groups_of(container_id)

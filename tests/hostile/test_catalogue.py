@@ -57,9 +57,9 @@ def test_the_summary_counts_what_passed_and_names_what_did_not() -> None:
             report("P05", "skipped", "not shown here: one half"),
             report("P05", "passed"),
         ]
-    ).lines()
+    ).lines("docker")
     first, *rest = lines
-    assert first == "hostile: P 2 of 27 shown"
+    assert first == "hostile, on docker: P 2 of 27 shown"
     assert rest[:4] == [
         "  P02 FAILED",
         "  P03 FAILED",

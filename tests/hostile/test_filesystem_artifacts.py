@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-from codeforge import DockerCodeExecutor, ExecutionResult, Status
+from codeforge import BlockingCodeExecutor, ExecutionResult, Status
 from hostile.payloads import payload
 
 
-def left_by(executor: DockerCodeExecutor, body: str, **options: Any) -> ExecutionResult:
+def left_by(executor: BlockingCodeExecutor, body: str, **options: Any) -> ExecutionResult:
     result = executor.execute(payload(body), **({"timeout": 60, "cpu_quota": 100_000} | options))
     assert result.status is Status.OK, result.stderr
     return result
 
 
 @pytest.mark.catalogue("F03")
-def test_links_are_reported_and_never_followed(executor: DockerCodeExecutor) -> None:
+def test_links_are_reported_and_never_followed(executor: BlockingCodeExecutor) -> None:
     result = left_by(
         executor,
         """
@@ -62,7 +62,7 @@ def test_links_are_reported_and_never_followed(executor: DockerCodeExecutor) -> 
 
 @pytest.mark.catalogue("F03")
 @pytest.mark.parametrize("language", ["javascript", "typescript"])
-def test_links_that_node_makes_are_not_followed(executor: DockerCodeExecutor, language: str) -> None:
+def test_links_that_node_makes_are_not_followed(executor: BlockingCodeExecutor, language: str) -> None:
     code = """
         import { symlinkSync, linkSync, writeFileSync } from "fs";
         symlinkSync("/etc/passwd", "out.txt");
@@ -77,7 +77,7 @@ def test_links_that_node_makes_are_not_followed(executor: DockerCodeExecutor, la
 
 
 @pytest.mark.catalogue("F03")
-def test_a_link_where_the_program_itself_was_is_not_followed(executor: DockerCodeExecutor) -> None:
+def test_a_link_where_the_program_itself_was_is_not_followed(executor: BlockingCodeExecutor) -> None:
     result = left_by(
         executor,
         """
@@ -113,7 +113,7 @@ report(0)
 
 
 @pytest.mark.catalogue("F04")
-def test_names_that_were_being_swapped_show_nothing_else(executor: DockerCodeExecutor) -> None:
+def test_names_that_were_being_swapped_show_nothing_else(executor: BlockingCodeExecutor) -> None:
     for _ in range(6):
         result = left_by(executor, SWAP)
         assert all(data == b"mine" for data in result.files.values()), result.files
@@ -124,7 +124,7 @@ def test_names_that_were_being_swapped_show_nothing_else(executor: DockerCodeExe
 
 
 @pytest.mark.catalogue("F05")
-def test_special_files_are_skipped_and_hold_nothing_up(executor: DockerCodeExecutor) -> None:
+def test_special_files_are_skipped_and_hold_nothing_up(executor: BlockingCodeExecutor) -> None:
     start = time.monotonic()
     result = left_by(
         executor,
@@ -145,7 +145,7 @@ def test_special_files_are_skipped_and_hold_nothing_up(executor: DockerCodeExecu
 
 
 @pytest.mark.catalogue("F05")
-def test_what_a_program_took_its_own_rights_to_away_is_told(executor: DockerCodeExecutor) -> None:
+def test_what_a_program_took_its_own_rights_to_away_is_told(executor: BlockingCodeExecutor) -> None:
     result = left_by(
         executor,
         """
@@ -162,7 +162,7 @@ def test_what_a_program_took_its_own_rights_to_away_is_told(executor: DockerCode
 
 
 @pytest.mark.catalogue("F06")
-def test_sparse_files_stay_within_the_limit(executor: DockerCodeExecutor) -> None:
+def test_sparse_files_stay_within_the_limit(executor: BlockingCodeExecutor) -> None:
     result = left_by(
         executor,
         """
@@ -184,7 +184,7 @@ def test_sparse_files_stay_within_the_limit(executor: DockerCodeExecutor) -> Non
 
 
 @pytest.mark.catalogue("F06")
-def test_a_file_that_grows_stops_growing_when_the_run_ends(executor: DockerCodeExecutor) -> None:
+def test_a_file_that_grows_stops_growing_when_the_run_ends(executor: BlockingCodeExecutor) -> None:
     result = left_by(
         executor,
         """
@@ -206,7 +206,7 @@ def test_a_file_that_grows_stops_growing_when_the_run_ends(executor: DockerCodeE
 
 
 @pytest.mark.catalogue("F07")
-def test_hostile_names_come_out_as_names_or_are_refused(executor: DockerCodeExecutor) -> None:
+def test_hostile_names_come_out_as_names_or_are_refused(executor: BlockingCodeExecutor) -> None:
     result = left_by(
         executor,
         """
@@ -227,7 +227,7 @@ def test_hostile_names_come_out_as_names_or_are_refused(executor: DockerCodeExec
 
 
 @pytest.mark.catalogue("F07")
-def test_depth_is_bounded(executor: DockerCodeExecutor) -> None:
+def test_depth_is_bounded(executor: BlockingCodeExecutor) -> None:
     start = time.monotonic()
     result = left_by(
         executor,
@@ -249,7 +249,7 @@ def test_depth_is_bounded(executor: DockerCodeExecutor) -> None:
 
 
 @pytest.mark.catalogue("F07")
-def test_long_paths_are_bounded(executor: DockerCodeExecutor) -> None:
+def test_long_paths_are_bounded(executor: BlockingCodeExecutor) -> None:
     result = left_by(
         executor,
         """
@@ -265,7 +265,7 @@ def test_long_paths_are_bounded(executor: DockerCodeExecutor) -> None:
 
 
 @pytest.mark.catalogue("F07")
-def test_the_number_of_files_is_bounded(executor: DockerCodeExecutor) -> None:
+def test_the_number_of_files_is_bounded(executor: BlockingCodeExecutor) -> None:
     start = time.monotonic()
     result = left_by(
         executor,
@@ -284,7 +284,7 @@ def test_the_number_of_files_is_bounded(executor: DockerCodeExecutor) -> None:
 
 @pytest.mark.catalogue("F08")
 def test_an_archive_is_bytes_and_nothing_is_unpacked(
-    executor: DockerCodeExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    executor: BlockingCodeExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     stray = Path("/tmp") / f"codeforge-evil-{os.getpid()}"
@@ -314,7 +314,7 @@ def test_an_archive_is_bytes_and_nothing_is_unpacked(
 
 @pytest.mark.catalogue("F03", "F08")
 def test_the_host_writes_nothing_whatever_the_names(
-    executor: DockerCodeExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    executor: BlockingCodeExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     left_by(executor, "os.makedirs('out'); open('out/file', 'w').write('x'); open('-o', 'w').write('x')")

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from codeforge import DockerCodeExecutor
+from codeforge import BlockingCodeExecutor
 from contract.support import docker
 from hostile.conftest import Attack, Batch, Watch, answer
 from hostile.payloads import payload
+from observer import DISTRIBUTION
 
 
 @pytest.fixture
@@ -51,6 +52,7 @@ for pid in [name for name in os.listdir("/proc") if name.isdigit()]:
 for folder, folders, names in os.walk("/"):
     if folder == "/":
         folders[:] = [name for name in folders if name not in ("proc", "sys")]
+    folders[:] = [name for name in folders if f"{{folder}}/{{name}}" not in {passed!r}]
     for name in names:
         path = f"{{folder}}/{{name}}"
         if os.path.isfile(path):
@@ -65,8 +67,8 @@ report({{"found": found, "looked": looked, "environment": sorted(os.environ),
 @pytest.mark.catalogue("F10")
 def test_no_secret_of_the_host_or_of_another_run_is_found(canary: str, watch: Watch) -> None:
     keeps = f"os.environ['MINE'] = {canary!r}; open('/tmp/mine', 'w').write({canary!r}); report(0); input()"
-    with DockerCodeExecutor(max_warm=0) as executor, watch(keeps, env_vars={"API_KEY": canary}):
-        hunt = payload(HUNT.format(halves=[canary[:16], canary[16:]]))
+    with BlockingCodeExecutor(max_warm=0) as executor, watch(keeps, env_vars={"API_KEY": canary}):
+        hunt = payload(HUNT.format(halves=[canary[:16], canary[16:]], passed=DISTRIBUTION))
         told = answer(executor.execute(hunt, timeout=120, cpu_quota=200_000))
     assert told["looked"] > 1000
     assert told["found"] == []
@@ -86,16 +88,17 @@ def test_no_secret_of_the_host_or_of_another_run_is_found(canary: str, watch: Wa
 
 
 @pytest.mark.catalogue("F10")
-def test_the_hunt_finds_a_secret_that_is_there(executor: DockerCodeExecutor) -> None:
+def test_the_hunt_finds_a_secret_that_is_there(executor: BlockingCodeExecutor) -> None:
     """The test above can tell."""
     token = secrets.token_hex(16)
-    hunt = payload(HUNT.format(halves=[token[:16], token[16:]]))
+    hunt = payload(HUNT.format(halves=[token[:16], token[16:]], passed=DISTRIBUTION))
     result = executor.execute(hunt, files={"notes.txt": f"key={token}"}, timeout=120, cpu_quota=200_000)
     found = answer(result)["found"]
     assert "/code/notes.txt" in found
 
 
 @pytest.mark.catalogue("F10")
+@pytest.mark.engine("docker")
 def test_images_carry_no_secret_in_their_settings() -> None:
     for language in ("python", "javascript", "typescript"):
         image = f"ai-codeforge-{language}:latest"
@@ -155,7 +158,7 @@ report({{"found": found, "uid": os.getuid()}})
 @pytest.mark.catalogue("F11")
 def test_the_next_run_with_the_same_user_id_finds_nothing() -> None:
     mark = secrets.token_hex(16)
-    with DockerCodeExecutor(max_warm=0, max_sandboxes=1) as executor:
+    with BlockingCodeExecutor(max_warm=0, max_sandboxes=1) as executor:
         first = executor.execute(payload(LEAVE.format(mark=mark)))
         uid = answer(first)["uid"]
         seen, found = {first.container_id}, []
@@ -213,5 +216,7 @@ def test_two_runs_share_no_namespace_but_user_and_time(watch: Watch) -> None:
         ours = {entry.name: entry.stat().st_ino for entry in Path("/proc/self/ns").iterdir()}
     common = {name for name in one.told if one.told[name] == other.told[name]}
     with_host = {name for name in one.told if one.told[name] == ours[name]}
-    assert common == with_host == {"user", "time", "time_for_children"}
+    # Docker's share the machine's user namespace; others have one each.
+    assert common == with_host
+    assert {"time", "time_for_children"} <= common <= {"user", "time", "time_for_children"}
     assert len(set(uids)) == 2

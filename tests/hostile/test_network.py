@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from codeforge import DockerCodeExecutor
+from codeforge import BlockingCodeExecutor
 from contract.support import docker
 from hostile.cases import not_shown
 from hostile.conftest import Attack, Watch, answer
 from hostile.payloads import payload
+from observer import DISTRIBUTION, UNDER_TEST
 
 CONNECT = """
 def connect(address, port, family=None, kind=socket.SOCK_STREAM):
@@ -101,7 +102,7 @@ report({{
 
 @pytest.mark.catalogue("N02")
 def test_the_hosts_name_server_is_not_told(run: Attack) -> None:
-    told = run("report(open('/etc/resolv.conf').read())")
+    told = run("path = '/etc/resolv.conf'; report(open(path).read() if os.path.exists(path) else '')")
     servers = [line.split()[1] for line in told.splitlines() if line.startswith("nameserver")]
     assert set(servers) <= {"127.0.0.1"}
     known = [line.split() for line in Path("/etc/resolv.conf").read_text().splitlines()]
@@ -126,10 +127,17 @@ def has_caller(server: socket.socket) -> bool:
     return True
 
 
+def bridge_gateway() -> str:
+    """The host's address on the bridge that gives a run its network."""
+    bridge = json.loads(docker("network", "inspect", "bridge"))[0]["IPAM"]["Config"][0]
+    return str(bridge.get("Gateway") or "172.17.0.1")
+
+
 def host_addresses() -> list[str]:
     """The host's own, and the bridge's, as a container could try them."""
-    bridge = json.loads(docker("network", "inspect", "bridge"))[0]["IPAM"]["Config"][0]
-    found = {bridge.get("Gateway") or "172.17.0.1", "127.0.0.1"}
+    found = {"172.17.0.1", "127.0.0.1"}
+    if UNDER_TEST in ("docker", "gvisor"):
+        found.add(bridge_gateway())
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
         probe.connect(("192.0.2.1", 9))
         found.add(probe.getsockname()[0])
@@ -151,10 +159,10 @@ report({{address: [connect(address, port) for port in ports] for address in {hos
 
 
 @pytest.mark.catalogue("N03", "N04")
+@pytest.mark.engine("docker", "gvisor")
 def test_a_program_that_was_given_a_network_reaches_the_host(run: Attack) -> None:
     """The test above can tell: the same attack succeeds where it was allowed."""
-    bridge = json.loads(docker("network", "inspect", "bridge"))[0]["IPAM"]["Config"][0]
-    gateway = bridge.get("Gateway") or "172.17.0.1"
+    gateway = bridge_gateway()
     if not Path("/sys/class/net/docker0").exists():
         not_shown("this engine has no bridge to give a run a network with")
     with listening(("0.0.0.0", 0)) as server:
@@ -181,14 +189,15 @@ def test_loopback_is_the_only_interface(run: Attack, watch: Watch) -> None:
             size = struct.unpack("iP", fcntl.ioctl(any_socket, 0x8912, request))[0]  # SIOCGIFCONF
         by_ioctl = [bytes(listed[at:at + 16]).split(b"\\0")[0].decode() for at in range(0, size, 40)]
         report({
-            "sys": os.listdir("/sys/class/net"), "ioctl": by_ioctl,
+            "sys": os.listdir("/sys/class/net") if os.path.exists("/sys/class/net") else ["lo"],
+            "ioctl": by_ioctl,
             "proc": [line.split(":")[0].strip() for line in open("/proc/net/dev").readlines()[2:]],
             "routes": open("/proc/net/route").readlines()[1:],
         })
     """)
     assert told == {"sys": ["lo"], "ioctl": ["lo"], "proc": ["lo"], "routes": []}
     with watch("report(0); input()") as seen:
-        settings = seen.inspected["NetworkSettings"]
+        settings = seen.inspected.get("NetworkSettings", {"IPAddress": "", "Ports": {}})
         theirs, ours = ((seen.init / "ns/net").readlink(), Path("/proc/self/ns/net").readlink())
     assert settings["IPAddress"] == ""
     assert not settings["Ports"]
@@ -240,7 +249,10 @@ def test_no_socket_lies_in_the_file_system(watch: Watch, language: str) -> None:
         root = seen.init / "root"
         found, looked = [], 0
         for folder, folders, names in os.walk(root):
-            folders[:] = [name for name in folders if Path(folder, name) not in (root / "proc", root / "sys")]
+            passed = ("/proc", "/sys", *DISTRIBUTION)
+            folders[:] = [
+                name for name in folders if f"/{Path(folder, name).relative_to(root)}" not in passed
+            ]
             looked += len(names)
             found += [Path(folder, name) for name in names if Path(folder, name).is_socket()]
         mounted = (seen.init / "mountinfo").read_text()
@@ -281,7 +293,7 @@ def test_no_netlink(run: Attack) -> None:
 
 
 @pytest.mark.catalogue("N08")
-def test_no_run_reaches_what_another_one_listens_on(watch: Watch, executor: DockerCodeExecutor) -> None:
+def test_no_run_reaches_what_another_one_listens_on(watch: Watch, executor: BlockingCodeExecutor) -> None:
     listens = """
         name = os.urandom(8).hex()
         servers = [socket.create_server((address, 0), family=family)

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from codeforge import DockerCodeExecutor, ExecutionRequest, ExecutionResult, KillReason, Status
+from codeforge import BlockingCodeExecutor, ExecutionRequest, ExecutionResult, KillReason, Status
 from hostile.heartbeat import Arena
 
 MIB = 1 << 20
 
 
 @pytest.fixture(scope="module")
-def arena(executor: DockerCodeExecutor) -> Iterator[Arena]:
+def arena(executor: BlockingCodeExecutor) -> Iterator[Arena]:
     with Arena(executor) as arena:
         yield arena
 
@@ -37,7 +37,7 @@ ALL_BYTES = {
 @pytest.mark.catalogue("O01", "O02")
 @pytest.mark.parametrize("language", ALL_BYTES)
 def test_every_byte_comes_out_as_it_is_and_the_result_is_json(
-    executor: DockerCodeExecutor, language: str
+    executor: BlockingCodeExecutor, language: str
 ) -> None:
     result = executor.execute(ALL_BYTES[language], language, timeout=60)
     assert result.stdout_bytes == result.stderr_bytes == bytes(range(256)) * 9
@@ -55,7 +55,7 @@ for byte in "aé€😀\\u202eह".encode():
 
 
 @pytest.mark.catalogue("O01")
-def test_a_character_that_comes_in_pieces_is_not_damaged(executor: DockerCodeExecutor) -> None:
+def test_a_character_that_comes_in_pieces_is_not_damaged(executor: BlockingCodeExecutor) -> None:
     heard: list[str] = []
     result = executor.execute(SPLIT, on_stdout=heard.append)
     assert len(heard) > 3
@@ -63,11 +63,13 @@ def test_a_character_that_comes_in_pieces_is_not_damaged(executor: DockerCodeExe
 
 
 @pytest.mark.catalogue("O01")
-def test_a_character_that_is_cut_by_the_limit_or_the_end_is_told_as_cut(executor: DockerCodeExecutor) -> None:
+def test_a_character_that_is_cut_by_the_limit_or_the_end_is_told_as_cut(
+    executor: BlockingCodeExecutor,
+) -> None:
     heard: list[str] = []
     result = executor.execute("import os; os.write(1, '€'.encode()[:2])", on_stdout=heard.append)
     assert (result.stdout_bytes, "".join(heard)) == (b"\xe2\x82", "\ufffd")
-    with DockerCodeExecutor(max_output_bytes=4) as small:
+    with BlockingCodeExecutor(max_output_bytes=4) as small:
         cut = small.execute("print('€€')")
     assert (cut.stdout_bytes, cut.truncated, cut.evidence.stdout_bytes) == ("€".encode() + b"\xe2", True, 7)
 
@@ -77,7 +79,7 @@ CONTROLS = bytes([*range(32), 0x7F, *C1]) + "".join(map(chr, C1)).encode()
 
 
 @pytest.mark.catalogue("O02")
-def test_control_characters_stay_and_are_escaped_in_json(executor: DockerCodeExecutor) -> None:
+def test_control_characters_stay_and_are_escaped_in_json(executor: BlockingCodeExecutor) -> None:
     result = executor.execute(f"import os; os.write(1, {CONTROLS!r})")
     assert result.stdout_bytes == CONTROLS
     text = json.dumps(result.to_dict())
@@ -102,13 +104,13 @@ def test_a_million_lines_are_cut_and_counted(arena: Arena) -> None:
     assert result.evidence.stdout_bytes == len(whole)
 
 
-def in_turn(executor: DockerCodeExecutor, codes: list[str], timeout: float) -> list[ExecutionResult]:
+def in_turn(executor: BlockingCodeExecutor, codes: list[str], timeout: float) -> list[ExecutionResult]:
     requests = [ExecutionRequest(code=code, timeout=timeout) for code in codes]
     return list(executor.execute_many(requests, concurrency=2, max_runs_per_sandbox=64))
 
 
 @pytest.mark.catalogue("O06")
-def test_every_exit_code_is_told_as_it_is(executor: DockerCodeExecutor) -> None:
+def test_every_exit_code_is_told_as_it_is(executor: BlockingCodeExecutor) -> None:
     codes = [*range(256), 256, 300, -1, -9]
     results = in_turn(executor, [f"import os; os._exit({code})" for code in codes], 30)
     assert [result.exit_code for result in results] == [code & 0xFF for code in codes]
@@ -124,7 +126,7 @@ TERMINAL = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
 
 
 @pytest.mark.catalogue("O06")
-def test_every_signal_is_told_by_its_number(executor: DockerCodeExecutor) -> None:
+def test_every_signal_is_told_by_its_number(executor: BlockingCodeExecutor) -> None:
     numbers = range(1, 65)
     code = """
 import ctypes, os, sys

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from codeforge import DockerCodeExecutor, Status
+from codeforge import BlockingCodeExecutor, Status
 
 
 class Marker:
@@ -22,7 +22,7 @@ class Marker:
 
 
 @pytest.mark.catalogue("O08")
-def test_a_pickle_is_only_bytes(executor: DockerCodeExecutor, tmp_path: Path) -> None:
+def test_a_pickle_is_only_bytes(executor: BlockingCodeExecutor, tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     hostile = pickle.dumps(Marker(marker))
     code = f"""
@@ -58,7 +58,7 @@ REPORTS = {
 
 @pytest.mark.catalogue("X08", "O08")
 @pytest.mark.parametrize("kind", REPORTS)
-def test_a_forged_report_of_tests_is_read_with_care(executor: DockerCodeExecutor, kind: str) -> None:
+def test_a_forged_report_of_tests_is_read_with_care(executor: BlockingCodeExecutor, kind: str) -> None:
     """Code under test shares the runner's process, and may write what it likes when that is done."""
     tests = f"""
 import atexit
@@ -91,7 +91,7 @@ JSON_READ = {
 
 @pytest.mark.catalogue("X08")
 @pytest.mark.parametrize("kind", JSON_REPORTS)
-def test_a_forged_report_in_json_is_read_with_care(executor: DockerCodeExecutor, kind: str) -> None:
+def test_a_forged_report_in_json_is_read_with_care(executor: BlockingCodeExecutor, kind: str) -> None:
     tests = f"""
         const fs = require('fs')
         const open = fs.openSync

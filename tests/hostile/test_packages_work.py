@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-from codeforge import DockerCodeExecutor
+from codeforge import BlockingCodeExecutor
 from hostile.conftest import AMPLE, Attack, answer
 
 PYTHON = {
@@ -211,13 +211,13 @@ def test_localhost_and_the_sandboxs_own_name_have_an_address(run: Attack, langua
 
 
 @pytest.mark.parametrize("what", PYTHON)
-def test_python(executor: DockerCodeExecutor, what: str) -> None:
+def test_python(executor: BlockingCodeExecutor, what: str) -> None:
     held = answer(executor.execute(textwrap.dedent(PYTHON[what]), timeout=90, cpu_quota=100_000))
     assert held == [True] * len(held)
     assert held
 
 
-def test_python_in_a_reused_sandbox(executor: DockerCodeExecutor) -> None:
+def test_python_in_a_reused_sandbox(executor: BlockingCodeExecutor) -> None:
     requests = [{"code": textwrap.dedent(code), **AMPLE} for code in PYTHON.values()]
     for what, result in zip(
         PYTHON,
@@ -227,7 +227,7 @@ def test_python_in_a_reused_sandbox(executor: DockerCodeExecutor) -> None:
         assert all(answer(result)), what
 
 
-def test_pytest_with_its_plugins_and_fixtures(executor: DockerCodeExecutor) -> None:
+def test_pytest_with_its_plugins_and_fixtures(executor: BlockingCodeExecutor) -> None:
     result = executor.execute_with_tests(
         "def double(n):\n    return 2 * n\n",
         """

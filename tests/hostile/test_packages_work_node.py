@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from codeforge import DockerCodeExecutor
+from codeforge import BlockingCodeExecutor
 from hostile.conftest import Attack
 
 NODE = {
@@ -125,7 +125,7 @@ def test_typescript_with_the_types_of_node(run: Attack) -> None:
 
 
 @pytest.mark.parametrize("language", ["javascript", "typescript"])
-def test_jest(executor: DockerCodeExecutor, language: str) -> None:
+def test_jest(executor: BlockingCodeExecutor, language: str) -> None:
     if language == "javascript":
         code, load = "exports.double = n => 2 * n;", 'const { double } = require("./main");'
     else:

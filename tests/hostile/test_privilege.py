@@ -20,6 +20,10 @@ def status_of(process: Path) -> dict[str, str]:
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
+REFUSED = {"EPERM", "EINVAL"}
+"""In a user namespace without any other id, there is nobody else to become: EINVAL."""
+
+
 @pytest.mark.catalogue("P01")
 def test_cannot_become_another_user(run: Attack) -> None:
     told = run("""
@@ -32,7 +36,7 @@ def test_cannot_become_another_user(run: Attack) -> None:
         }
         report({"calls": facts, "same": before == (os.getresuid(), os.getresgid()), "root": 0 in before[0]})
     """)
-    assert set(told["calls"].values()) == {"EPERM"}
+    assert set(told["calls"].values()) <= REFUSED
     assert told["same"]
     assert not told["root"]
 
@@ -52,11 +56,12 @@ def test_node_cannot_become_another_user(run: Attack, language: str) -> None:
     code = (
         JS_IDS if language == "typescript" else JS_IDS.replace("!(", "(").replace("(error as any)", "error")
     )
-    assert run(code, language) == ["EPERM"] * 3
+    assert set(run(code, language)) <= REFUSED
 
 
 @pytest.mark.catalogue("P01")
 @pytest.mark.parametrize("row", LANGUAGES, ids=lambda row: row.name)
+@pytest.mark.engine("docker")
 def test_images_have_no_set_id_file(row: Language) -> None:
     container = docker("create", row.image, "true").strip()
     try:
@@ -81,7 +86,8 @@ def test_cannot_make_a_set_id_file_that_works(run: Attack) -> None:
             flags[place] = bool(os.statvfs(path).f_flag & os.ST_NOSUID)
         report({"nosuid": flags, "chown": attempt(os.chown, "/tmp/id", 0, 0)})
     """)
-    assert told == {"nosuid": {"/tmp": True, "/code": True, "/dev/shm": True}, "chown": "EPERM"}
+    assert told["chown"] in REFUSED
+    assert told["nosuid"] == {"/tmp": True, "/code": True, "/dev/shm": True}
 
 
 @pytest.mark.catalogue("P02")

@@ -55,7 +55,7 @@ import hashlib, glob
 paths = ["/opt/codeforge/init", sys.executable, "/etc/passwd", "/usr/bin/env"]
 paths += sorted(line.split()[-1] for line in set(open("/proc/self/maps")) if ".so" in line)
 paths += sorted(glob.glob("/opt/codeforge/*.py"))
-paths = sorted(set(map(os.path.realpath, paths)))
+paths = sorted({os.path.realpath(path) for path in paths if os.path.exists(path)})
 """
 HASHES = CRITICAL + 'report({path: hashlib.sha256(open(path, "rb").read()).hexdigest() for path in paths})'
 POISON = (
@@ -110,7 +110,7 @@ def test_nodes_files_cannot_be_written(run: Attack, language: str) -> None:
         import { openSync } from "fs";
         const answers: string[] = [];
         const ours = ["/opt/codeforge/init", "/opt/codeforge/node_worker.cjs"];
-        for (const path of [process.execPath, "/etc/passwd", ...ours]) {
+        for (const path of [process.execPath, "/usr/bin/env", ...ours]) {
           try { openSync(path, "r+"); answers.push("ok"); } catch (error: any) { answers.push(error.code); }
         }
         console.log(JSON.stringify(answers));

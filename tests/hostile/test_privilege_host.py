@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import socket
 
 import pytest
 
 from codeforge import LANGUAGES, ExecutionRequest, policy
 from codeforge.limits import Limits
-from contract.support import docker
 from hostile.conftest import Attack, Watch
 
 
@@ -46,7 +45,7 @@ def test_no_process_of_the_runtime_is_within_reach(watch: Watch) -> None:
     """
     with watch(code) as seen:
         count = len(seen.processes)
-        mounts = seen.inspected["Mounts"]
+        mounts = seen.inspected.get("Mounts", [])
     assert seen.told["1"] == "/opt/codeforge/init"
     assert count == len(seen.told) == 2
     assert mounts == []
@@ -69,7 +68,7 @@ def test_masked_paths_tell_nothing(run: Attack) -> None:
 
 @pytest.mark.catalogue("P27")
 def test_kernel_addresses_and_the_hosts_name_are_not_told(run: Attack) -> None:
-    host = json.loads(docker("info", "--format", "{{json .Name}}"))
+    host = socket.gethostname()
     told = run("""
         modules = open("/proc/modules").read().splitlines() if os.path.exists("/proc/modules") else []
         report({"name": os.uname().nodename, "addresses": [line.split()[-1] for line in modules]})

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from codeforge import DockerCodeExecutor
+from codeforge import BlockingCodeExecutor
 from hostile.cases import not_shown
 from hostile.conftest import Attack
 from hostile.payloads import payload
@@ -153,7 +153,7 @@ def through_int_0x80(nr):
 
 
 @pytest.mark.catalogue("P19")
-def test_a_system_call_by_the_32_bit_entry_is_deadly(run: Attack, executor: DockerCodeExecutor) -> None:
+def test_a_system_call_by_the_32_bit_entry_is_deadly(run: Attack, executor: BlockingCodeExecutor) -> None:
     if platform.machine() != "x86_64":
         not_shown("only x86-64 has a 32-bit entry that 64-bit code can take")
     told = run(f"""{INT_0X80}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from codeforge import DockerCodeExecutor, KillReason, Status
+from codeforge import BlockingCodeExecutor, KillReason, Status
 from hostile.conftest import Attack, Batch
 from hostile.heartbeat import Arena
 from scripted_engine import frame
@@ -26,14 +26,14 @@ FRAMES = f"forged = bytes.fromhex({FORGED.hex()!r})\n"
 
 
 @pytest.fixture(scope="module")
-def arena(executor: DockerCodeExecutor) -> Iterator[Arena]:
+def arena(executor: BlockingCodeExecutor) -> Iterator[Arena]:
     with Arena(executor) as arena:
         yield arena
 
 
 @pytest.mark.catalogue("X01")
 @pytest.mark.parametrize("stream", [1, 2])
-def test_frames_on_an_output_are_output(executor: DockerCodeExecutor, stream: int) -> None:
+def test_frames_on_an_output_are_output(executor: BlockingCodeExecutor, stream: int) -> None:
     result = executor.execute(f"import os\n{FRAMES}os.write({stream}, forged)\nos._exit(3)")
     outputs = {1: result.stdout_bytes, 2: result.stderr_bytes}
     assert outputs == {stream: FORGED, 3 - stream: b""}
@@ -41,7 +41,7 @@ def test_frames_on_an_output_are_output(executor: DockerCodeExecutor, stream: in
 
 
 @pytest.mark.catalogue("X01")
-def test_frames_on_an_output_of_node_are_output(executor: DockerCodeExecutor) -> None:
+def test_frames_on_an_output_of_node_are_output(executor: BlockingCodeExecutor) -> None:
     code = f"require('fs').writeSync(1, Buffer.from('{FORGED.hex()}', 'hex')); process.exit(3)"
     result = executor.execute(code, "javascript")
     assert (result.stdout_bytes, result.exit_code, dict(result.files)) == (FORGED, 3, {})
@@ -70,7 +70,7 @@ os._exit(3)
 
 
 @pytest.mark.catalogue("X02")
-def test_frames_on_every_descriptor_reach_nothing_but_its_own_streams(executor: DockerCodeExecutor) -> None:
+def test_frames_on_every_descriptor_reach_nothing_but_its_own_streams(executor: BlockingCodeExecutor) -> None:
     result = executor.execute(WRITE_EVERYWHERE)
     own = [
         f"/proc/self/fd/{number}" for number in range(3)
@@ -89,7 +89,7 @@ def test_frames_of_a_run_do_not_reach_the_template(run_in_turn: Batch) -> None:
 
 
 @pytest.mark.catalogue("X02")
-def test_frames_of_node_reach_nothing_but_its_own_streams(executor: DockerCodeExecutor) -> None:
+def test_frames_of_node_reach_nothing_but_its_own_streams(executor: BlockingCodeExecutor) -> None:
     """Node keeps descriptors of its own, to which it may do what it likes."""
     code = f"""
         const fs = require('fs')
@@ -119,7 +119,7 @@ DESTROY = {
 @pytest.mark.catalogue("X03")
 @pytest.mark.parametrize("how", DESTROY)
 def test_a_program_without_its_descriptors_still_gets_its_result(
-    executor: DockerCodeExecutor, run_in_turn: Batch, how: str
+    executor: BlockingCodeExecutor, run_in_turn: Batch, how: str
 ) -> None:
     code = f"import os\n{DESTROY[how]}\nopen('late', 'w') if {how != 'exhausted'} else 0\nos._exit(5)"
     alone = executor.execute(code)
@@ -130,7 +130,7 @@ def test_a_program_without_its_descriptors_still_gets_its_result(
 
 
 @pytest.mark.catalogue("X03")
-def test_node_without_its_descriptors_still_gets_its_result(executor: DockerCodeExecutor) -> None:
+def test_node_without_its_descriptors_still_gets_its_result(executor: BlockingCodeExecutor) -> None:
     code = """
         for (let fd = 0; fd < 64; fd++) try { require('fs').closeSync(fd) } catch {}
         process.reallyExit(5)
@@ -202,7 +202,7 @@ def test_has_its_own_stdin_and_no_other_channel(run: Attack) -> None:
 
 
 @pytest.mark.catalogue("X05")
-def test_a_run_in_a_reused_sandbox_has_its_own_stdin_only(executor: DockerCodeExecutor) -> None:
+def test_a_run_in_a_reused_sandbox_has_its_own_stdin_only(executor: BlockingCodeExecutor) -> None:
     from hostile.payloads import payload
 
     requests = [{"code": payload(STEAL), "stdin": text} for text in ("first", "second", "")]
@@ -258,7 +258,9 @@ def test_types_that_take_for_ever_to_check_end_with_the_time(arena: Arena) -> No
 
 
 @pytest.mark.catalogue("X16")
-def test_code_that_the_compiler_loads_is_in_the_sandbox_with_the_filter(executor: DockerCodeExecutor) -> None:
+def test_code_that_the_compiler_loads_is_in_the_sandbox_with_the_filter(
+    executor: BlockingCodeExecutor,
+) -> None:
     tell = """
         const fs = require('fs')
         const filters = fs.readFileSync('/proc/self/status', 'utf8').match(/Seccomp_filters:\\t(.*)/)[1]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from codeforge import DockerCodeExecutor, ExecutionRequest, InvalidRequest, Status
+from codeforge import BlockingCodeExecutor, ExecutionRequest, InvalidRequest, Status
 from hostile.conftest import Attack, Watch
 
 LIBRARY = "libanl.so.1"
@@ -37,7 +37,7 @@ def test_a_library_to_preload_is_in_the_program_and_not_in_init(watch: Watch) ->
 
 
 @pytest.mark.catalogue("X11")
-def test_a_library_of_ones_own_cannot_be_preloaded(executor: DockerCodeExecutor, tmp_path: Path) -> None:
+def test_a_library_of_ones_own_cannot_be_preloaded(executor: BlockingCodeExecutor, tmp_path: Path) -> None:
     source, library = tmp_path / "evil.c", tmp_path / "evil.so"
     source.write_text(
         "#include <unistd.h>\n"
@@ -61,7 +61,7 @@ print("hook", os.getpid(), filters, flush=True)
 
 @pytest.mark.catalogue("X11")
 def test_a_hook_of_the_interpreter_runs_in_the_program_behind_the_filter(
-    executor: DockerCodeExecutor,
+    executor: BlockingCodeExecutor,
 ) -> None:
     result = executor.execute(
         "import os; print('program', os.getpid())",
@@ -74,7 +74,7 @@ def test_a_hook_of_the_interpreter_runs_in_the_program_behind_the_filter(
 
 
 @pytest.mark.catalogue("X11")
-def test_without_the_variable_the_same_file_is_not_loaded(executor: DockerCodeExecutor) -> None:
+def test_without_the_variable_the_same_file_is_not_loaded(executor: BlockingCodeExecutor) -> None:
     result = executor.execute("print('program')", files={"sitecustomize.py": HOOK, "usercustomize.py": HOOK})
     assert result.stdout == "program\n"
 
@@ -95,7 +95,7 @@ def test_without_the_variable_the_same_file_is_not_loaded(executor: DockerCodeEx
     ],
 )
 def test_a_variable_has_no_effect_on_the_next_run_of_the_same_sandbox(
-    executor: DockerCodeExecutor, variable: str, value: str
+    executor: BlockingCodeExecutor, variable: str, value: str
 ) -> None:
     code = f"import os; print(os.environ.get({variable!r}) == {value!r})"
     requests = [ExecutionRequest(code=code, env_vars={variable: value}), ExecutionRequest(code=code)]
@@ -106,7 +106,7 @@ def test_a_variable_has_no_effect_on_the_next_run_of_the_same_sandbox(
 
 
 @pytest.mark.catalogue("X11")
-def test_options_of_node_are_the_programs_alone(executor: DockerCodeExecutor) -> None:
+def test_options_of_node_are_the_programs_alone(executor: BlockingCodeExecutor) -> None:
     hook = "console.log('hook', process.pid, process.getuid() >= 10001)"
     result = executor.execute(
         "console.log('program', process.pid)",
@@ -121,7 +121,7 @@ def test_options_of_node_are_the_programs_alone(executor: DockerCodeExecutor) ->
 
 
 @pytest.mark.catalogue("X11")
-def test_a_larger_heap_by_the_options_of_node_is_no_larger_sandbox(executor: DockerCodeExecutor) -> None:
+def test_a_larger_heap_by_the_options_of_node_is_no_larger_sandbox(executor: BlockingCodeExecutor) -> None:
     code = "const heap = []; for (;;) heap.push({ some: 'thing', more: [heap.length] })"
     options = {"NODE_OPTIONS": "--max-old-space-size=100000"}
     result = executor.execute(code, "javascript", memory_limit="128m", timeout=20, env_vars=options)
@@ -133,7 +133,7 @@ def test_a_larger_heap_by_the_options_of_node_is_no_larger_sandbox(executor: Doc
     "variable", ["CODEFORGE_CONTROL_FD", "CODEFORGE_", "A=B", "", "A B", "1A", "é", "A\0"]
 )
 def test_variables_that_init_and_workers_use_cannot_be_set(
-    executor: DockerCodeExecutor, variable: str
+    executor: BlockingCodeExecutor, variable: str
 ) -> None:
     with pytest.raises(InvalidRequest, match="not a usable name"):
         executor.execute("pass", env_vars={variable: "3"})
@@ -160,7 +160,7 @@ console.log(JSON.stringify([Math.random(), randomUUID()]))
 @pytest.mark.catalogue("X15")
 @pytest.mark.parametrize("language", RANDOM)
 def test_sandboxes_that_waited_have_randomness_of_their_own(language: str) -> None:
-    with DockerCodeExecutor(max_warm=3, warm_memory="1g") as executor:
+    with BlockingCodeExecutor(max_warm=3, warm_memory="1g") as executor:
         executor.warm([language], count=3, timeout=180)
         results = [executor.execute(RANDOM[language], language, timeout=60) for _ in range(3)]
         assert executor.get_stats()["found_warm"] == 3
@@ -171,7 +171,7 @@ def test_sandboxes_that_waited_have_randomness_of_their_own(language: str) -> No
 @pytest.mark.catalogue("X15")
 @pytest.mark.parametrize("language", ["python", "javascript"])
 def test_runs_of_one_sandbox_have_randomness_of_their_own(
-    executor: DockerCodeExecutor, language: str
+    executor: BlockingCodeExecutor, language: str
 ) -> None:
     """In Python they are all forked from one interpreter that has loaded these modules."""
     requests = [{"code": RANDOM[language], "language": language}] * 4
@@ -198,7 +198,7 @@ def test_secrets_of_two_sandboxes_differ(run: Attack) -> None:
     [("python", "print(1)", "PYTHONHASHSEED"), ("javascript", "console.log(1)", "NODE_NO_WARNINGS")],
 )
 def test_a_path_that_finds_nothing_is_the_programs_alone(
-    executor: DockerCodeExecutor, language: str, code: str, boot: str
+    executor: BlockingCodeExecutor, language: str, code: str, boot: str
 ) -> None:
     result = executor.execute(code, language, env_vars={"PATH": "/nowhere", boot: "0"})
     assert (result.status, result.stdout) == (Status.OK, "1\n")

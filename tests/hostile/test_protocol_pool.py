@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import pytest
 
-from codeforge import CodeExecutor, DockerCodeExecutor, ExecutionResult, Finished, Output, Status
-from codeforge.policy import LABEL
-from contract.support import SHARED, docker, eventually
+from codeforge import BlockingCodeExecutor, CodeExecutor, ExecutionResult, Finished, Output, Status
+from contract.support import SHARED, eventually
 from hostile.heartbeat import left_of
+from observer import OBSERVER
 
 CANCELLED_WITHIN_S = 1.0
 GONE_WITHIN_S = 10.0
@@ -29,15 +29,9 @@ os.write(1, b"last\\n")
 """
 
 
-def own(executor: CodeExecutor) -> str:
-    """The label of its sandboxes, which other tests are to leave alone."""
-    label = f"{LABEL}={executor.owner}"
-    SHARED.add(label)
-    return label
-
-
-def containers(label: str) -> list[str]:
-    return docker("ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={label}").split()
+def own(executor: CodeExecutor) -> None:
+    """Its sandboxes are to be left alone by other tests."""
+    SHARED.append(executor)
 
 
 async def soon(condition: Callable[[], bool]) -> bool:
@@ -62,7 +56,7 @@ def test_nothing_comes_after_the_result() -> None:
 
 
 @pytest.mark.catalogue("X12")
-def test_a_listener_hears_nothing_after_the_result(executor: DockerCodeExecutor) -> None:
+def test_a_listener_hears_nothing_after_the_result(executor: BlockingCodeExecutor) -> None:
     heard: list[str] = []
     result = executor.execute(WRITE_LATE, on_stdout=heard.append)
     count = len(heard)
@@ -72,7 +66,7 @@ def test_a_listener_hears_nothing_after_the_result(executor: DockerCodeExecutor)
 
 
 @pytest.mark.catalogue("X12")
-def test_a_writer_that_stays_does_not_write_into_the_next_run(executor: DockerCodeExecutor) -> None:
+def test_a_writer_that_stays_does_not_write_into_the_next_run(executor: BlockingCodeExecutor) -> None:
     requests = [{"code": WRITE_LATE}, {"code": "import time; time.sleep(0.3); print('mine')"}]
     results = list(executor.execute_many(requests, concurrency=1, max_runs_per_sandbox=2))
     assert len({result.container_id for result in results}) == 1
@@ -83,11 +77,12 @@ def test_a_writer_that_stays_does_not_write_into_the_next_run(executor: DockerCo
 def test_two_hundred_callers_of_one_place_get_a_sandbox_each() -> None:
     async def scenario() -> tuple[list[ExecutionResult], int]:
         async with CodeExecutor(max_sandboxes=1) as executor:
-            label, most = own(executor), 0
+            own(executor)
+            most = 0
             code = "import os, sys; print(sys.argv[1], os.listdir('/tmp')); open('/tmp/mark', 'w')"
             runs = [asyncio.create_task(executor.execute(code, args=[str(i)])) for i in range(200)]
             while not all(run.done() for run in runs):
-                most = max(most, len(await asyncio.to_thread(containers, label)))
+                most = max(most, len(await asyncio.to_thread(OBSERVER.of, executor)))
                 await asyncio.wait(runs, timeout=1)
             return [run.result() for run in runs], most
 
@@ -97,13 +92,13 @@ def test_two_hundred_callers_of_one_place_get_a_sandbox_each() -> None:
     assert most == 1
 
 
-async def _cancelled(executor: CodeExecutor, label: str) -> float:
+async def _cancelled(executor: CodeExecutor) -> float:
     """Cancel a run that has begun, twice; seconds until its container is gone."""
     started = asyncio.Event()
     code = "import time; print('x', flush=True); time.sleep(60)"
     running = asyncio.create_task(executor.execute(code, on_stdout=lambda _: started.set()))
     await asyncio.wait_for(started.wait(), 60)
-    (container,) = await asyncio.to_thread(containers, label)
+    (container,) = await asyncio.to_thread(OBSERVER.of, executor)
     began = time.monotonic()
     running.cancel()
     await asyncio.sleep(0)
@@ -118,10 +113,10 @@ async def _cancelled(executor: CodeExecutor, label: str) -> float:
 def test_a_caller_that_leaves_takes_his_sandbox_with_him_and_leaves_his_place_once() -> None:
     async def scenario() -> list[float]:
         async with CodeExecutor(max_sandboxes=1, max_warm=0) as executor:
-            label = own(executor)
+            own(executor)
             seconds = []
             for _ in range(3):
-                seconds.append(await _cancelled(executor, label))
+                seconds.append(await _cancelled(executor))
                 assert await soon(lambda: executor.get_stats()["sandboxes"] == 0)
             results = await asyncio.gather(*(executor.execute("print(1)") for _ in range(3)))
             assert [result.status for result in results] == [Status.OK] * 3
@@ -135,7 +130,7 @@ def test_a_caller_that_leaves_takes_his_sandbox_with_him_and_leaves_his_place_on
 def test_callers_that_leave_the_line_leave_nothing_behind() -> None:
     async def scenario() -> None:
         async with CodeExecutor(max_sandboxes=1, max_warm=0) as executor:
-            label = own(executor)
+            own(executor)
             waiting = [
                 asyncio.create_task(executor.execute("import time; time.sleep(30)")) for _ in range(20)
             ]
@@ -144,7 +139,7 @@ def test_callers_that_leave_the_line_leave_nothing_behind() -> None:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
             assert (await executor.execute("print('well')")).stdout == "well\n"
-            assert await soon(lambda: not containers(label))
+            assert await soon(lambda: not OBSERVER.of(executor))
             stats = executor.get_stats()
             assert (stats["sandboxes"], stats["leased"], stats["waiting"]) == (0, 0, 0)
 

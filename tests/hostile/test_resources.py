@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from codeforge import LANGUAGES, DockerCodeExecutor, KillReason, Status
+from codeforge import LANGUAGES, BlockingCodeExecutor, KillReason, Status
 from hostile.heartbeat import Arena
 
 PIDS = {row.name: row.pids for row in LANGUAGES}
@@ -14,7 +14,7 @@ MIB = 1 << 20
 
 
 @pytest.fixture(scope="module")
-def arena(executor: DockerCodeExecutor) -> Iterator[Arena]:
+def arena(executor: BlockingCodeExecutor) -> Iterator[Arena]:
     with Arena(executor) as arena:
         yield arena
 

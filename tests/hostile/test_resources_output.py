@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from codeforge import DockerCodeExecutor, ExecutionRequest, KillReason, Status
+from codeforge import BlockingCodeExecutor, ExecutionRequest, KillReason, Status
 from hostile.heartbeat import Arena
 
 MIB = 1 << 20
@@ -23,7 +23,7 @@ ROOM = 24 * MIB
 
 
 @pytest.fixture(scope="module")
-def arena(executor: DockerCodeExecutor) -> Iterator[Arena]:
+def arena(executor: BlockingCodeExecutor) -> Iterator[Arena]:
     with Arena(executor) as arena:
         yield arena
 
@@ -76,7 +76,7 @@ def test_node_flood_is_cut_and_ended(arena: Arena) -> None:
 
 
 @pytest.mark.catalogue("R13")
-def test_line_without_end_is_passed_on_as_it_comes(executor: DockerCodeExecutor) -> None:
+def test_line_without_end_is_passed_on_as_it_comes(executor: BlockingCodeExecutor) -> None:
     arrived: list[tuple[float, int]] = []
     with Growth() as growth:
         started = time.monotonic()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from codeforge import DockerCodeExecutor, KillReason, Status
+from codeforge import BlockingCodeExecutor, KillReason, Status
 from hostile.heartbeat import Arena, until
 
 AT_ONCE_S = 2.0
@@ -17,7 +17,7 @@ AT_ONCE_S = 2.0
 
 
 @pytest.fixture(scope="module")
-def arena(executor: DockerCodeExecutor) -> Iterator[Arena]:
+def arena(executor: BlockingCodeExecutor) -> Iterator[Arena]:
     with Arena(executor) as arena:
         yield arena
 
@@ -117,7 +117,7 @@ HOLDERS = {
 @pytest.mark.catalogue("R20")
 @pytest.mark.parametrize("language", HOLDERS)
 def test_children_that_hold_the_pipe_do_not_hold_up_the_result(
-    executor: DockerCodeExecutor, language: str
+    executor: BlockingCodeExecutor, language: str
 ) -> None:
     """The sandbox's monotonic clock is this machine's."""
     result = executor.execute(textwrap.dedent(HOLDERS[language]), language, timeout=30)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from codeforge import shipped
 from codeforge.engines.docker import DockerEngine
 from codeforge.errors import EngineError, ImageBuildFailed, ImageNotFound, ImagePullTimeout, InvalidRequest
 from codeforge.images import context as build_context
@@ -44,7 +45,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(ROOT / "docker", tmp_path / "docker")
     package = tmp_path / "src/codeforge"
     shutil.copytree(ROOT / "src/codeforge/guest", package / "guest")
-    monkeypatch.setattr(build_context, "_PACKAGE_DIR", package)
+    monkeypatch.setattr(shipped, "PACKAGE_DIR", package)
     return tmp_path
 
 
@@ -121,6 +122,8 @@ def test_contents_are_those_of_the_files() -> None:
         "src/codeforge/guest/init/init",
         "src/codeforge/guest/init/main.o",
         "src/codeforge/guest/init/build/init",
+        "src/codeforge/guest/enter/enter",
+        "src/codeforge/guest/bin/init",
         "src/codeforge/guest/__pycache__/python_worker.cpython-311.pyc",
         "docker/build/x",
         "docker/offline/__pycache__/x.pyc",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from codeforge import __version__
+from codeforge import __version__, shipped
 from codeforge.images import context
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +34,7 @@ def test_an_installed_copy_builds_from_the_same_context(
 ) -> None:
     here, there = io.BytesIO(), io.BytesIO()
     context.write(here)
-    monkeypatch.setattr(context, "_PACKAGE_DIR", installed / "codeforge")
+    monkeypatch.setattr(shipped, "PACKAGE_DIR", installed / "codeforge")
     context.write(there)
     assert there.getvalue() == here.getvalue()
 

@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 
 from codeforge.engines import Channel, Engine
 from codeforge.engines.choose import EngineSettings, OnChoice
-from codeforge.engines.connection import docker_errors
 from codeforge.engines.docker import DockerEngine
 from codeforge.executor import CodeExecutor
 from codeforge.languages import Language
@@ -81,7 +80,7 @@ class AuditExecutor(CodeExecutor):
     async def version(self) -> dict[str, Any]:
         """What the engine says of its parts."""
         client = await self.lab.client()
-        with docker_errors():
+        with self.lab.errors():
             return {**await client.version(), "Info": await client.system.info()}
 
     async def socket_path(self) -> str | None:
@@ -94,7 +93,7 @@ class AuditExecutor(CodeExecutor):
         client, found = await self.lab.client(), {}
         for row in self.languages:
             if await self.images.find(row.image) is not None:
-                with docker_errors():
+                with self.lab.errors():
                     found[row.name] = await client.images.inspect(row.image)
         return found
 
@@ -105,14 +104,14 @@ class AuditExecutor(CodeExecutor):
     async def sandboxes_of(self, owner: str) -> set[str]:
         """Those of another executor."""
         client, filters = await self.lab.client(), {"label": [f"{LABEL}={owner}"]}
-        with docker_errors():
+        with self.lab.errors():
             found = await client.containers.list(all=True, filters=json.dumps(filters))
         return {str(each.id) for each in found}
 
     async def inspect(self, sandbox: str) -> dict[str, Any]:
         """The engine's description of one."""
         client = await self.lab.client()
-        with docker_errors():
+        with self.lab.errors():
             return dict(await client.containers.container(sandbox).show())
 
     async def _runs(self, sandbox: str) -> bool:

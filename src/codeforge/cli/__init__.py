@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from codeforge._version import __version__
 
@@ -14,14 +15,41 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:  # at once: the rest of the command line takes its time to import
         print(f"codeforge {__version__}")
         return
-    from codeforge.cli.app import app
-    from codeforge.cli.terminal import complain
     from codeforge.errors import CodeForgeError
 
     try:
-        app()
+        sys.exit(_perform(sys.argv[1:]))
     except CodeForgeError as error:
+        from codeforge.cli.terminal import complain
+
         complain(str(error))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
+
+
+def _perform(words: Sequence[str]) -> int:
+    plain = plain_run(words)
+    if plain is not None:
+        from codeforge.cli.run import run
+
+        return run(*plain)
+    from codeforge.cli.app import app
+
+    app()  # exits
+    return 0
+
+
+def plain_run(words: Sequence[str]) -> tuple[str, list[str]] | None:
+    """The program and its arguments, of ``run FILE|- [-- ARGS]``, which has no options.
+
+    Importing what parses options takes longer than a sandbox takes to start, and here is nothing to parse.
+    """
+    match words:
+        case ["run", program]:
+            arguments: list[str] = []
+        case ["run", program, "--", *arguments]:
+            pass
+        case _:
+            return None
+    return None if program.startswith("-") and program != "-" else (program, arguments)

@@ -1,25 +1,15 @@
-"""The commands and their options. Each one is a few lines that call the library."""
+"""The commands and their options. Each one imports what does its work when it is called, and calls it."""
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from codeforge._version import __version__
-from codeforge.cli import audit as audit_command
-from codeforge.cli import batch as batch_command
-from codeforge.cli import bench as bench_command
-from codeforge.cli import doctor as doctor_command
-from codeforge.cli import images as image_commands
-from codeforge.cli import run as run_command
-from codeforge.cli.terminal import print_json
-from codeforge.languages import LANGUAGES
-from codeforge.limits import MiB, parse_size
-from codeforge.request import ExecutionRequest
+from codeforge.cli.environments import app as environment_commands
+from codeforge.cli.image_commands import app as image_commands
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,9 +18,26 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Run AI-written Python, JavaScript and TypeScript in fresh, locked-down containers.",
 )
-app.add_typer(image_commands.app, name="images")
+app.add_typer(image_commands, name="images")
+app.add_typer(environment_commands, name="environments")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document for a script to read.")]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        metavar="NAME",
+        help="docker, podman, bubblewrap, or auto: the first that answers; default: CODEFORGE_ENGINE.",
+    ),
+]
+Runtime = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Docker's OCI runtime, as runsc; default: CODEFORGE_RUNTIME."),
+]
+Unenforced = Annotated[
+    bool,
+    typer.Option("--allow-unenforced-limits", help="Run even where bubblewrap cannot enforce the limits."),
+]
 
 
 def _version(wanted: bool) -> None:
@@ -82,28 +89,33 @@ def run(
     max_output: Annotated[
         str, typer.Option(help="How much of stdout, and of stderr, to keep; default 1m.")
     ] = "1m",
+    engine: Engine = None,
+    runtime: Runtime = None,
+    allow_unenforced_limits: Unenforced = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a program in a fresh sandbox: its output live, its stdin passed on, its exit code."""
-    name = run_command.language_of(program, language)
-    code = run_command.read_program(program)
-    source = stdin or (sys.stdin if program != "-" else None)  # sys.stdin is None where it is closed
-    descriptor = None if source is None else source.fileno()
-    request = ExecutionRequest(
-        code=code,
-        language=name,
+    from codeforge.cli import run as command
+
+    code = command.run(
+        program,
+        arguments,
+        language=language,
         timeout=timeout,
-        memory_limit=memory,
-        network_enabled=network,
-        env_vars=run_command.read_variables(env or []),
-        stdin=None if descriptor is None else run_command.stdin_pieces(descriptor),
-        args=arguments or [],
-        files=run_command.read_files(file or []),
+        memory=memory,
         cpu_quota=cpu_quota,
+        network=network,
+        env=env,
+        file=file,
+        stdin=stdin,
         type_check=type_check,
+        max_output=max_output,
+        engine=engine,
+        runtime=runtime,
+        allow_unenforced_limits=allow_unenforced_limits,
+        as_json=as_json,
     )
-    limit = parse_size(max_output, "--max-output", 0, 1024 * MiB)
-    raise typer.Exit(asyncio.run(run_command.perform(request, as_json=as_json, max_output=limit)))
+    raise typer.Exit(code)
 
 
 @app.command(
@@ -138,32 +150,36 @@ def batch(
     memory: Annotated[
         str | None, typer.Option(help="Memory limit, for lines that say nothing; default 512m.")
     ] = None,
+    engine: Engine = None,
+    runtime: Runtime = None,
+    allow_unenforced_limits: Unenforced = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the summary as one JSON document on stdout.")
     ] = False,
 ) -> None:
     """Run a file of programs, and write each result as it ends; what broke off can go on."""
-    options = batch_command.Options(
+    from codeforge.cli import batch as command
+
+    options = command.Options(
         concurrency=concurrency,
         max_runs_per_sandbox=max_runs_per_sandbox,
         defaults={"language": language, "timeout": timeout, "memory_limit": memory},
         resume=resume,
+        executor={
+            "engine": engine,
+            "runtime": runtime,
+            "allow_unenforced_limits": allow_unenforced_limits,
+        },
     )
-    raise typer.Exit(batch_command.perform(source, target, options, as_json=as_json))
+    raise typer.Exit(command.perform(source, target, options, as_json=as_json))
 
 
 @app.command(epilog="Example:  codeforge languages --json")
 def languages(as_json: AsJson = False) -> None:
     """List the languages, and the image each one runs in."""
-    rows = [
-        {"name": row.name, "aliases": list(row.aliases), "file": row.file, "image": row.image}
-        for row in LANGUAGES
-    ]
-    if as_json:
-        print_json(rows)
-        return
-    for row in LANGUAGES:
-        print(f"{row.name:<12} {row.file:<9} {row.image:<34} also: {', '.join(row.aliases)}")
+    from codeforge.cli import languages as command
+
+    command.perform(as_json=as_json)
 
 
 @app.command(epilog="Exit codes: 0 all is well, 1 something is not, 69 no Docker, 77 no permission.")
@@ -172,9 +188,21 @@ def doctor(
     posture: Annotated[
         bool, typer.Option("--posture", help="Show all that the kernel says about each sandbox.")
     ] = False,
+    engine: Engine = None,
+    runtime: Runtime = None,
+    allow_unenforced_limits: Unenforced = False,
 ) -> None:
     """Check the engine, the images and a real run in each language; say what to do next."""
-    raise typer.Exit(asyncio.run(doctor_command.perform(as_json=as_json, posture=posture)))
+    from codeforge.cli import doctor as command
+
+    code = command.perform(
+        as_json=as_json,
+        posture=posture,
+        engine=engine,
+        runtime=runtime,
+        allow_unenforced_limits=allow_unenforced_limits,
+    )
+    raise typer.Exit(code)
 
 
 @app.command(
@@ -200,11 +228,11 @@ def audit(
     as_json: AsJson = False,
 ) -> None:
     """Attack sandboxes on this machine as hostile programs would, and look at host and engine."""
+    from codeforge.cli import audit as command
+
     if self_test:
-        code = asyncio.run(audit_command.perform_self_test(as_json=as_json))
-    else:
-        code = asyncio.run(audit_command.perform(full=full, strict=strict, as_json=as_json))
-    raise typer.Exit(code)
+        raise typer.Exit(command.perform_self_test(as_json=as_json))
+    raise typer.Exit(command.perform(full=full, strict=strict, as_json=as_json))
 
 
 @app.command(
@@ -226,4 +254,6 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Measure this machine: cold, warm and reused sandboxes beside docker run and the bare interpreter."""
-    raise typer.Exit(bench_command.perform(languages or [], seconds=seconds, as_json=as_json, chart=chart))
+    from codeforge.cli import bench as command
+
+    raise typer.Exit(command.perform(languages or [], seconds=seconds, as_json=as_json, chart=chart))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -42,8 +43,12 @@ LONGEST_GOT = 300
 FILE_WIDTH = 160
 
 
-async def perform(*, full: bool, strict: bool, as_json: bool) -> int:
+def perform(*, full: bool, strict: bool, as_json: bool) -> int:
     """Audit, print, and the exit code."""
+    return asyncio.run(_perform(full=full, strict=strict, as_json=as_json))
+
+
+async def _perform(*, full: bool, strict: bool, as_json: bool) -> int:
     checks: list[Check] = []
     with progress.counting(lambda: expected_count(full=full)) as tell:
         async for check in audit(full=full):
@@ -56,8 +61,12 @@ async def perform(*, full: bool, strict: bool, as_json: bool) -> int:
     return exit_code(checks, strict=strict)
 
 
-async def perform_self_test(*, as_json: bool) -> int:
+def perform_self_test(*, as_json: bool) -> int:
     """Weaken, look, print, and the exit code."""
+    return asyncio.run(_perform_self_test(as_json=as_json))
+
+
+async def _perform_self_test(*, as_json: bool) -> int:
     outcomes: list[Outcome] = []
     try:
         with progress.counting(lambda: len(MUTATIONS) + 1) as tell:

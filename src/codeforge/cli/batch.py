@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from codeforge import progress
+from codeforge.cli.engine import EngineOptions, tell_engine
 from codeforge.cli.request_line import read_id, read_object, read_request
 from codeforge.cli.terminal import EXIT_SIGNAL_BASE, complain, print_json
 from codeforge.errors import HostFailure, InvalidRequest
@@ -39,17 +40,20 @@ class Options:
         max_runs_per_sandbox: how many programs may run in one sandbox, one after another.
         defaults: fields for lines that say nothing of them.
         resume: go on with the output that is there.
+        executor: keyword arguments of ``CodeExecutor``.
     """
 
     concurrency: int | None
     max_runs_per_sandbox: int
     defaults: Mapping[str, Any]
     resume: bool
+    executor: EngineOptions
 
 
 def perform(source: str, target: Path, options: Options, *, as_json: bool) -> int:
     """Run every line of ``source`` that has no record in ``target`` yet; the exit code."""
-    executor = CodeExecutor(max_sandboxes=max(options.concurrency or 0, MAX_SANDBOXES))
+    sandboxes = max(options.concurrency or 0, MAX_SANDBOXES)
+    executor = CodeExecutor(max_sandboxes=sandboxes, on_engine=tell_engine, **options.executor)
     executor.validate(ExecutionRequest(code="", **options.defaults))
     with _open_input(source) as file, Journal(target) as journal:
         if options.resume:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import Literal, Unpack
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from codeforge.cli.engine import EngineOptions, tell_engine
 from codeforge.cli.terminal import harmless, print_json
+from codeforge.environments.store import EnvironmentStore
 from codeforge.errors import CodeForgeError
 from codeforge.executor import CodeExecutor
 from codeforge.languages import Language
@@ -34,18 +37,22 @@ class Check:
     posture: Mapping[str, str] = field(default_factory=dict)
 
 
-async def perform(*, as_json: bool, posture: bool) -> int:
-    """Check, print, and the exit code; ``posture``: with all that the kernel said, which JSON has anyway."""
-    async with CodeExecutor() as executor:
-        try:
-            checks = [*await _engine(executor)]
-            for language in executor.languages:
-                checks += await _language(executor, language)
-            exit_code = 1 if any(check.verdict == "problem" for check in checks) else 0
-        except CodeForgeError as error:
-            first, _, rest = str(error).partition("\n")
-            checks = [Check("engine", "problem", first, rest)]
-            exit_code = error.exit_code
+def perform(*, as_json: bool, posture: bool, **options: Unpack[EngineOptions]) -> int:
+    """Check, print, and the exit code.
+
+    Args:
+        as_json: print one document.
+        posture: print all that the kernel said, too, which the document has anyway.
+        options: keyword arguments of ``CodeExecutor``.
+    """
+    executor = CodeExecutor(on_engine=tell_engine, **options)
+    try:
+        checks = asyncio.run(_check(executor))
+        exit_code = 1 if any(check.verdict == "problem" for check in checks) else 0
+    except CodeForgeError as error:
+        first, _, rest = str(error).partition("\n")
+        checks = [Check("engine", "problem", first, rest)]
+        exit_code = error.exit_code
     if as_json:
         print_json({"healthy": exit_code == 0, "checks": [asdict(check) for check in checks]})
     else:
@@ -53,12 +60,21 @@ async def perform(*, as_json: bool, posture: bool) -> int:
     return exit_code
 
 
+async def _check(executor: CodeExecutor) -> list[Check]:
+    async with executor:
+        checks = await _engine(executor)
+        for language in executor.languages:
+            checks += await _language(executor, language)
+        return checks
+
+
 async def _engine(executor: CodeExecutor) -> list[Check]:
     info = await executor.engine_info()
     options = " ".join(info.security_options)
     lsm = next((name for name in ("apparmor", "selinux") if name in options), None)
+    api, driver = f" (API {info.api})" if info.api else "", f", {info.driver}" if info.driver else ""
     return [
-        Check("engine", "ok", f"Docker {info.version} (API {info.api}), {info.driver}"),
+        Check("engine", "ok", f"{info.name} {info.version}{api}{driver}"),
         Check("kernel", "ok", f"{info.kernel}, {info.cpus} CPUs, {info.memory_bytes / 1e9:.0f} GB"),
         Check("cgroups", "ok", f"v{info.cgroup_version}"),
         Check("swap limit", "ok", "enforced")
@@ -74,11 +90,9 @@ async def _engine(executor: CodeExecutor) -> list[Check]:
 
 
 async def _language(executor: CodeExecutor, language: Language) -> list[Check]:
-    image = await executor.images.find(language.image)
-    if image is None:
-        build = f"codeforge images build {language.name}"
-        return [Check(f"{language.name} image", "problem", f"{language.image} is not here", build)]
-    there = Check(f"{language.name} image", "ok", f"{language.image}, {image.size / 1e6:.0f} MB")
+    there = await _provision(executor, language)
+    if there.verdict == "problem":
+        return [there]
     try:
         result = await executor.execute(language.smoke, language.name)
     except CodeForgeError as error:
@@ -98,6 +112,21 @@ async def _language(executor: CodeExecutor, language: Language) -> list[Check]:
             posture=dict(result.posture),
         ),
     ]
+
+
+async def _provision(executor: CodeExecutor, language: Language) -> Check:
+    """Whether what the language needs is here: its image, or its environment."""
+    store = await executor.provisions()
+    if isinstance(store, EnvironmentStore):
+        name, environment = f"{language.name} environment", store.find(language)
+        if environment is None:
+            return Check(name, "problem", "not here", f"codeforge images pull {language.name}")
+        return Check(name, "ok", str(environment.path))
+    name, image = f"{language.name} image", await store.find(language.image)
+    if image is None:
+        build = f"codeforge images build {language.name}"
+        return Check(name, "problem", f"{language.image} is not here", build)
+    return Check(name, "ok", f"{language.image}, {image.size / 1e6:.0f} MB")
 
 
 def _print(checks: list[Check], *, posture: bool) -> None:

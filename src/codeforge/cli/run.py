@@ -8,11 +8,14 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
+from codeforge.cli.engine import tell_engine
 from codeforge.cli.terminal import EXIT_SIGNAL_BASE, Passage, complain, print_json
 from codeforge.errors import ExecutorClosed, InvalidRequest
 from codeforge.executor import CodeExecutor
 from codeforge.languages import LANGUAGES
+from codeforge.limits import MiB, parse_size
 from codeforge.request import ExecutionRequest
 from codeforge.result import ExecutionResult, Finished, Status
 
@@ -22,6 +25,54 @@ EXIT_TIMEOUT = 124
 EXIT_OUTPUT_LIMIT = 123
 EXIT_OUT_OF_MEMORY = 137
 EXIT_BROKEN_PIPE = 141
+
+
+def run(
+    program: str,
+    arguments: list[str] | None = None,
+    *,
+    language: str | None = None,
+    timeout: float | None = None,
+    memory: str | None = None,
+    cpu_quota: int | None = None,
+    network: bool = False,
+    env: list[str] | None = None,
+    file: list[str] | None = None,
+    stdin: BinaryIO | None = None,
+    type_check: bool = True,
+    max_output: str = "1m",
+    engine: str | None = None,
+    runtime: str | None = None,
+    allow_unenforced_limits: bool = False,
+    as_json: bool = False,
+) -> int:
+    """Run a program and pass its output on; the exit code. The arguments are those of the command."""
+    name = language_of(program, language)
+    code = read_program(program)
+    source = stdin or (sys.stdin if program != "-" else None)  # sys.stdin is None where it is closed
+    descriptor = None if source is None else source.fileno()
+    request = ExecutionRequest(
+        code=code,
+        language=name,
+        timeout=timeout,
+        memory_limit=memory,
+        network_enabled=network,
+        env_vars=read_variables(env or []),
+        stdin=None if descriptor is None else stdin_pieces(descriptor),
+        args=arguments or [],
+        files=read_files(file or []),
+        cpu_quota=cpu_quota,
+        type_check=type_check,
+    )
+    executor = CodeExecutor(
+        engine=engine,
+        runtime=runtime,
+        allow_unenforced_limits=allow_unenforced_limits,
+        on_engine=tell_engine,
+        max_output_bytes=parse_size(max_output, "--max-output", 0, 1024 * MiB),
+        max_warm=0,
+    )
+    return asyncio.run(_perform(executor, request, as_json=as_json))
 
 
 def exit_code(result: ExecutionResult) -> int:
@@ -136,10 +187,9 @@ def _once(loop: asyncio.AbstractEventLoop, fd: int, ready: asyncio.Future[None])
     ready.set_result(None)
 
 
-async def perform(request: ExecutionRequest, *, as_json: bool, max_output: int) -> int:
-    """Run the request and pass its output on; the exit code."""
+async def _perform(executor: CodeExecutor, request: ExecutionRequest, *, as_json: bool) -> int:
     try:
-        return await _perform(request, as_json=as_json, max_output=max_output)
+        return await _pass_on(executor, request, as_json=as_json)
     except BrokenPipeError:
         # Whoever read our output has gone; what is still in the buffers must not complain at exit.
         null = os.open(os.devnull, os.O_WRONLY)
@@ -147,12 +197,9 @@ async def perform(request: ExecutionRequest, *, as_json: bool, max_output: int) 
         return EXIT_BROKEN_PIPE
 
 
-async def _perform(request: ExecutionRequest, *, as_json: bool, max_output: int) -> int:
+async def _pass_on(executor: CodeExecutor, request: ExecutionRequest, *, as_json: bool) -> int:
     passages = {"stdout": Passage(sys.stdout), "stderr": Passage(sys.stderr)}
-    async with (
-        CodeExecutor(max_output_bytes=max_output, max_warm=0) as executor,
-        contextlib.aclosing(executor.events(request)) as events,
-    ):
+    async with executor, contextlib.aclosing(executor.events(request)) as events:
         async for event in events:
             if isinstance(event, Finished):
                 return _conclude(event.result, as_json=as_json)

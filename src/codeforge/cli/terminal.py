@@ -7,9 +7,6 @@ import re
 import sys
 from typing import Any, TextIO
 
-from rich.console import Console
-from rich.markup import escape
-
 # C0 (but newline and tab), DEL, C1, and what reorders or hides text on a line.
 _UNSAFE = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164"
@@ -32,6 +29,9 @@ def harmless(text: str) -> str:
 
 def complain(message: str) -> None:
     """Say on stderr what went wrong; the first line stands out on a terminal."""
+    from rich.console import Console  # takes longer to import than a sandbox takes to start
+    from rich.markup import escape
+
     first, _, rest = message.partition("\n")
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(f"[bold red]Error:[/] {escape(harmless(first))}")

@@ -9,6 +9,9 @@ from typing import Protocol
 from codeforge.languages import Language
 from codeforge.limits import Limits
 
+GVISOR = "runsc"
+"""In the name of every runtime of gVisor's, and of what it executes."""
+
 
 class Channel(Protocol):
     """One launched sandbox, and the byte channel to its init."""
@@ -100,12 +103,19 @@ class Engine(Protocol):
             EngineError: the engine refused, or weakened what it was asked for.
         """
 
+    async def observe(self, channel: Channel) -> Mapping[str, str]:
+        """What the engine sees of that started sandbox from outside: goes above what its init says.
+
+        Raises:
+            EngineError: it cannot be looked at.
+        """
+
     async def faults(
         self, channel: Channel, posture: Mapping[str, str], language: Language, limits: Limits, *, uid: int
     ) -> list[str]:
         """What of that sandbox is weaker than asked for; empty when everything is in force.
 
-        Judged by what its init said (``posture``), and by what the engine sees from outside.
+        ``posture`` is what its init said, below what ``observe`` saw.
         """
 
     async def close(self) -> None:

@@ -159,6 +159,10 @@ class BubblewrapEngine:
         self._found[language.name] = found
         return found
 
+    async def observe(self, channel: Channel) -> Mapping[str, str]:
+        """See ``Engine.observe``."""
+        return {"kernel": f"Linux {os.uname().release}"}
+
     async def faults(
         self, channel: Channel, posture: Mapping[str, str], language: Language, limits: Limits, *, uid: int
     ) -> list[str]:

@@ -74,10 +74,9 @@ class Cgroup:
     def oom_kills(self) -> int:
         """Processes killed in it for want of memory; 0 once it is gone."""
         try:
-            lines = self.oom_file.read_text().splitlines()
+            return oom_kills(self.oom_file.read_text())
         except OSError:
             return 0
-        return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
     def remove(self) -> bool:
         """Whether it is gone now; not, as long as somebody is in it."""
@@ -167,15 +166,18 @@ class CgroupTree:
 
 def find_tree() -> CgroupTree | str:
     """Where this process may make groups that limit everything; or why nowhere. Blocks."""
-    mounts = _mounts()
+    own = groups_of()
     try:
-        if all(controller in mounts for controller in _CONTROLLERS):
-            return _tree(1, {controller: mounts[controller] for controller in _CONTROLLERS})
-        if "" not in mounts:
+        if all(controller in own for controller in _CONTROLLERS):
+            # What bounds this process bounds its sandboxes.
+            return _tree(1, {controller: own[controller] for controller in _CONTROLLERS})
+        if "" not in own:
             return "no control groups are mounted on /sys/fs/cgroup"
+        _, mounted = _mounts()[""]
         if os.geteuid() == 0:
-            return _tree(2, dict.fromkeys(_CONTROLLERS, mounts[""]))
-        return _scope(mounts[""])
+            # A group with processes in it can have none below it, so that it is the whole tree's root.
+            return _tree(2, dict.fromkeys(_CONTROLLERS, mounted))
+        return _scope(mounted)
     except (OSError, EngineError) as error:
         return f"this user may make no control groups: {error}"
 
@@ -251,27 +253,34 @@ def _delegate(folder: Path) -> None:
         _write(folder / "cgroup.subtree_control", " ".join(f"+{controller}" for controller in sorted(wanted)))
 
 
-def _mounts() -> dict[str, Path]:
-    """Where groups can be made: controller to folder; version 2's is called ``""``.
-
-    In version 1 that is this process's own group, so that what bounds it bounds its sandboxes; in version
-    2 a group with processes in it can have none below it, so that it is the whole tree's root.
-    """
+def groups_of(process: int | str = "self") -> dict[str, Path]:
+    """The groups that a process is in: controller to folder; version 2's is called ``""``."""
     own: dict[str, str] = {}
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
+    for line in Path(f"/proc/{process}/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         own.update(dict.fromkeys(controllers.split(","), path))
-    found: dict[str, Path] = {}
+    return {
+        name: mounted / os.path.relpath(own[name], root)
+        for name, (root, mounted) in _mounts().items()
+        if name in own
+    }
+
+
+def _mounts() -> dict[str, tuple[str, Path]]:
+    """Each controller's tree: what of it is mounted, and where; version 2's is called ``""``."""
+    found: dict[str, tuple[str, Path]] = {}
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, _, after = line.partition(" - ")
         kind, _, options = after.split(" ", 2)
         root, mounted = before.split(" ")[3:5]
-        if kind == "cgroup2":
-            found[""] = Path(mounted)
-        elif kind == "cgroup":
-            for name in own.keys() & set(options.split(",")):
-                found[name] = Path(mounted) / os.path.relpath(own[name], root)
+        names = [""] if kind == "cgroup2" else options.split(",") if kind == "cgroup" else []
+        found |= dict.fromkeys(names, (root, Path(mounted)))
     return found
+
+
+def oom_kills(text: str) -> int:
+    """What ``memory.events`` or ``memory.oom_control`` says of processes killed for want of memory."""
+    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("oom_kill ")), 0)
 
 
 def _write(path: Path, value: object) -> None:

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from codeforge.engines import Channel, Engine, EngineInfo
+from codeforge.engines import GVISOR, Channel, Engine, EngineInfo
 from codeforge.engines.addresses import not_there
 from codeforge.errors import EngineUnavailable, InvalidRequest, quoted
 from codeforge.languages import Language
@@ -85,6 +85,10 @@ def make_engine(settings: EngineSettings, on_choice: OnChoice | None = None) -> 
         from codeforge.engines.podman import PodmanEngine
 
         return PodmanEngine(settings.docker_host, settings.owner)
+    if settings.runtime is not None and GVISOR in settings.runtime:
+        from codeforge.engines.gvisor import GvisorEngine
+
+        return GvisorEngine(settings.docker_host, settings.owner, runtime=settings.runtime)
     from codeforge.engines.docker import DockerEngine
 
     return DockerEngine(settings.docker_host, settings.owner, runtime=settings.runtime)
@@ -149,6 +153,10 @@ class FirstThatAnswers:
     async def launch(self, language: Language, limits: Limits, *, uid: int) -> Channel:
         """See ``Engine.launch``."""
         return await (await self.chosen()).launch(language, limits, uid=uid)
+
+    async def observe(self, channel: Channel) -> Mapping[str, str]:
+        """See ``Engine.observe``."""
+        return await (await self.chosen()).observe(channel)
 
     async def faults(
         self, channel: Channel, posture: Mapping[str, str], language: Language, limits: Limits, *, uid: int

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import aiodocker
@@ -18,11 +19,13 @@ from aiodocker.stream import Message, Stream
 from codeforge.engines import Channel, EngineInfo
 from codeforge.engines.connection import (
     API_TIMEOUT_S,
+    DOCKER,
+    Dialect,
     connect_unbounded,
     disconnect,
     docker_errors,
 )
-from codeforge.errors import EngineError, HostFailure
+from codeforge.errors import EngineError, EngineUnavailable, HostFailure, quoted
 from codeforge.languages import Language
 from codeforge.limits import Limits
 from codeforge.policy import LABEL, container_spec, posture_faults
@@ -43,12 +46,14 @@ class DockerEngine:
     """Launches sandboxes as containers. Belongs to one event loop."""
 
     name = "docker"
+    dialect: Dialect = DOCKER
 
     def __init__(self, docker_host: str | None, owner: str, *, runtime: str | None = None) -> None:
         self._docker_host = docker_host
         self.owner = owner
         self._runtime = runtime
         self._client: aiodocker.Docker | None = None
+        self.kernel = ""
         self._connecting = asyncio.Lock()
         self._channels: dict[str, DockerChannel] = {}
         self._launching: set[asyncio.Future[DockerChannel]] = set()
@@ -58,15 +63,15 @@ class DockerEngine:
         """The connected client.
 
         Raises:
-            EngineUnavailable: no engine answers, or this user may not talk to it.
+            EngineUnavailable: no engine answers, or this user may not talk to it, or it has no such runtime.
         """
         async with self._connecting:
             if self._client is None:
-                client = await connect_unbounded(self._docker_host)
+                client = await connect_unbounded(self._docker_host, self.dialect)
                 try:
-                    with docker_errors():
+                    with self.errors():
                         async with asyncio.timeout(API_TIMEOUT_S):
-                            await client.version()
+                            await self.check(client)
                 except BaseException:
                     await disconnect(client)
                     raise
@@ -75,6 +80,23 @@ class DockerEngine:
                 self.in_background(self._sweep(client))
         return self._client
 
+    async def check(self, client: aiodocker.Docker) -> None:
+        """Make sure that what answers can do what sandboxes need.
+
+        Raises:
+            EngineUnavailable: it cannot.
+        """
+        version = await client.version()
+        if is_podman(version):
+            raise EngineUnavailable("Podman answers in Docker's place. Ask for it: engine='podman'")
+        if self._runtime is not None:
+            _check_runtime(await client.system.info(), self._runtime)
+        self.kernel = version["KernelVersion"]
+
+    def errors(self) -> AbstractContextManager[None]:
+        """Turns what the client raises into this package's exceptions."""
+        return docker_errors(self.dialect)
+
     async def start(self) -> None:
         """See ``Engine.start``."""
         await self.client()
@@ -82,11 +104,11 @@ class DockerEngine:
     async def info(self) -> EngineInfo:
         """See ``Engine.info``."""
         client = await self.client()
-        with docker_errors():
+        with self.errors():
             async with asyncio.timeout(API_TIMEOUT_S):
                 info, version = await client.system.info(), await client.version()
         return EngineInfo(
-            name="Docker",
+            name=self.dialect.name,
             version=version["Version"],
             api=version["ApiVersion"],
             kernel=info["KernelVersion"],
@@ -107,7 +129,14 @@ class DockerEngine:
 
     def spec(self, language: Language, limits: Limits, *, uid: int) -> dict[str, Any]:
         """The body of the create call."""
-        return container_spec(language, limits, owner=self.owner, uid=uid)
+        spec = container_spec(language, limits, owner=self.owner, uid=uid)
+        if self._runtime is not None:
+            spec["HostConfig"]["Runtime"] = self._runtime
+        return spec
+
+    async def observe(self, channel: Channel) -> Mapping[str, str]:
+        """See ``Engine.observe``."""
+        return {"kernel": f"Linux {self.kernel}"}
 
     async def faults(
         self, channel: Channel, posture: Mapping[str, str], language: Language, limits: Limits, *, uid: int
@@ -132,10 +161,10 @@ class DockerEngine:
             raise
 
     async def _launch(self, client: aiodocker.Docker, spec: dict[str, Any]) -> DockerChannel:
-        with docker_errors():
+        with self.errors():
             async with asyncio.timeout(API_TIMEOUT_S):
-                container = await _create(client, spec)
-        channel = DockerChannel(self, container)
+                container = await self._create(client, spec)
+        channel = self.channel(container)
         self._channels[channel.id] = channel
         try:
             await channel.open()
@@ -143,6 +172,30 @@ class DockerEngine:
             await channel.destroy()
             raise
         return channel
+
+    def channel(self, container: DockerContainer) -> DockerChannel:
+        """The channel to a container that was created."""
+        return DockerChannel(self, container)
+
+    def creation(self, client: aiodocker.Docker, spec: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Path and body of the call that creates a container of that description."""
+        return f"{client.api_version}/containers/create", spec
+
+    async def _create(self, client: aiodocker.Docker, spec: dict[str, Any]) -> DockerContainer:
+        # Not client.containers.create(): it drops the answer's warnings, and a warning here is a
+        # restriction that the daemon has silently left out.
+        path, body = self.creation(client, spec)
+        async with client.session.post(f"{client.docker_host}/{path}", json=body) as response:
+            answer = await response.json(content_type=None)
+        if response.status >= 400:
+            raise DockerError(response.status, answer.get("message", "create failed"))
+        container = client.containers.container(answer["Id"])
+        if answer.get("Warnings"):
+            await container.delete(force=True)
+            raise EngineError(
+                f"{self.dialect.name} would weaken the sandbox: {'; '.join(answer['Warnings'])}"
+            )
+        return container
 
     def _destroy_unwanted(self, launching: asyncio.Future[DockerChannel]) -> None:
         if not launching.cancelled() and launching.exception() is None:
@@ -171,7 +224,7 @@ class DockerEngine:
         # nor for a clock here that is ahead of the daemon's. Hearing one twice does no harm.
         since = time.time() - 60
         while True:
-            with contextlib.suppress(HostFailure, ValueError), docker_errors():  # ValueError: cut-off JSON
+            with contextlib.suppress(HostFailure, ValueError), self.errors():  # ValueError: cut-off JSON
                 async for event in self._events(client, since):
                     since = max(since, event.get("time", 0) - 1)
                     channel = self._channels.get(event.get("Actor", {}).get("ID", ""))
@@ -180,7 +233,11 @@ class DockerEngine:
             await asyncio.sleep(WATCH_RETRY_S)
 
     async def _events(self, client: aiodocker.Docker, since: float) -> AsyncIterator[dict[str, Any]]:
-        filters = {"label": [f"{LABEL}={self.owner}"], "event": ["oom", "destroy"], "type": ["container"]}
+        filters = {
+            "label": [f"{LABEL}={self.owner}"],
+            "event": ["oom", self.dialect.gone],
+            "type": ["container"],
+        }
         async with client.session.get(
             f"{client.docker_host}/{client.api_version}/events",
             params={"filters": json.dumps(filters), "since": f"{since:.9f}"},
@@ -197,41 +254,39 @@ class DockerEngine:
         that runs needs no sweeping: it ends with its host process.
         """
         while True:
-            for container in await self._labelled(client, LABEL, ["created", "exited", "dead"]):
+            for container in await self._labelled(client, LABEL, self.dialect.left):
                 if container["State"] != "created" or time.time() - container["Created"] > STALE_S:
                     await self._delete(container)
             await asyncio.sleep(SWEEP_EVERY_S)
 
     async def _labelled(
-        self, client: aiodocker.Docker, label: str, states: list[str]
+        self, client: aiodocker.Docker, label: str, states: Sequence[str]
     ) -> list[DockerContainer]:
         """Sandboxes with that label in one of those states, or any; none if the daemon does not say."""
         filters = json.dumps({"label": [label], "status": states})
-        with contextlib.suppress(HostFailure), docker_errors():
+        with contextlib.suppress(HostFailure), self.errors():
             async with asyncio.timeout(API_TIMEOUT_S):
                 return list(await client.containers.list(all=True, filters=filters))
         return []
 
     async def _delete(self, container: DockerContainer) -> None:
         # 404: it is gone already; 409: the daemon is removing it.
-        with contextlib.suppress(HostFailure), docker_errors():
+        with contextlib.suppress(HostFailure), self.errors():
             async with asyncio.timeout(API_TIMEOUT_S):
                 await container.delete(force=True)
 
 
-async def _create(client: aiodocker.Docker, spec: dict[str, Any]) -> DockerContainer:
-    # Not client.containers.create(): it drops the answer's warnings, and a warning here is a
-    # restriction that the daemon has silently left out.
-    url = f"{client.docker_host}/{client.api_version}/containers/create"
-    async with client.session.post(url, json=spec) as response:
-        answer = await response.json(content_type=None)
-    if response.status >= 400:
-        raise DockerError(response.status, answer.get("message", "create failed"))
-    container = client.containers.container(answer["Id"])
-    if answer.get("Warnings"):
-        await container.delete(force=True)
-        raise EngineError(f"Docker would weaken the sandbox: {'; '.join(answer['Warnings'])}")
-    return container
+def _check_runtime(info: Mapping[str, Any], runtime: str) -> None:
+    if runtime not in info["Runtimes"]:
+        raise EngineUnavailable(
+            f"Docker has no runtime {quoted(runtime)}; it has {', '.join(sorted(info['Runtimes']))}\n"
+            'Register it under "runtimes" in /etc/docker/daemon.json and reload Docker: docs/engines.md'
+        )
+
+
+def is_podman(version: Mapping[str, Any]) -> bool:
+    """Whether it is Podman that gave this answer to the version call."""
+    return any(part.get("Name") == "Podman Engine" for part in version.get("Components") or ())
 
 
 class DockerChannel:
@@ -257,12 +312,12 @@ class DockerChannel:
         """The daemon reported something about this container."""
         if action == "oom":
             self._oom.set()
-        elif action == "destroy":
+        elif action == self._engine.dialect.gone:
             self._gone.set()
 
     async def open(self) -> None:
         """Attach, and start without waiting: what is written now is there when init starts."""
-        with docker_errors():
+        with self._engine.errors():
             async with asyncio.timeout(API_TIMEOUT_S):
                 await self._stream.__aenter__()
         self._starting = asyncio.get_running_loop().create_task(self._start())
@@ -270,13 +325,21 @@ class DockerChannel:
         self._starting.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     async def _start(self) -> None:
-        with docker_errors():
+        with self._engine.errors():
             async with asyncio.timeout(API_TIMEOUT_S):
                 await self._container.start()
 
+    async def inspect(self) -> Mapping[str, Any]:
+        """What the daemon says of the container, once it says that it has started it."""
+        if self._starting is not None:
+            await asyncio.shield(self._starting)
+        with docker_errors():
+            async with asyncio.timeout(API_TIMEOUT_S):
+                return await self._container.show()
+
     async def read(self) -> bytes:
         """See ``Channel.read``."""
-        with docker_errors():
+        with self._engine.errors():
             if self._heard or self._starting is None:
                 message = await self._stream.read_out()
             else:
@@ -328,7 +391,7 @@ class DockerChannel:
         if self._starting is not None:
             await asyncio.wait({self._starting})
         try:
-            with docker_errors():
+            with self._engine.errors():
                 async with asyncio.timeout(API_TIMEOUT_S):
                     await self._container.delete(force=True)
         except EngineError:  # 404: gone already; 409: the daemon is removing it

@@ -176,8 +176,9 @@ class Preloads:
                     pass
                 self._is_recording = False
             self._stash({} if silence.said else recorder.records)
-        kind = self._records["functools"].module._lru_cache_wrapper  # importlib.util brought it
-        for thing in gc.get_objects():
+        functools = self._records.get("functools")
+        kind = functools.module._lru_cache_wrapper if functools else None
+        for thing in gc.get_objects() if kind else ():
             if type(thing) is kind:
                 self._farewell.caches.setdefault(thing.__module__, []).append(thing)
         gc.collect()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from codeforge.errors import ImageBuildFailed
-from codeforge.shipped import GUEST_DIR, is_left_by_a_build, path_of
+from codeforge.shipped import guest_dir, is_left_by_a_build, path_of
 
 
 def base_image(dockerfile: str) -> tuple[str, str]:
@@ -25,7 +25,7 @@ def base_image(dockerfile: str) -> tuple[str, str]:
 def write(into: IO[bytes]) -> None:
     """Write the build context, a tar of docker/ and of the guest's sources, as in a checkout."""
     with tarfile.open(fileobj=into, mode="w") as tar:
-        roots = {"docker": path_of("docker"), "src/codeforge/guest": GUEST_DIR}
+        roots = {"docker": path_of("docker"), "src/codeforge/guest": guest_dir()}
         for name, root in roots.items():
             for path in _regular_files(root):
                 info = tar.gettarinfo(path, f"{name}/{path.relative_to(root)}")

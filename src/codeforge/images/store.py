@@ -18,7 +18,6 @@ from typing import Any
 from aiodocker.exceptions import DockerError
 
 from codeforge._version import __version__
-from codeforge.engines.connection import docker_errors
 from codeforge.engines.docker import DockerEngine
 from codeforge.errors import (
     EngineError,
@@ -31,6 +30,7 @@ from codeforge.errors import (
 )
 from codeforge.images import context as build_context
 from codeforge.languages import Language
+from codeforge.shipped import path_of
 from codeforge.steps import OnStep as OnStep
 from codeforge.steps import Step as Step
 from codeforge.steps import silently
@@ -122,7 +122,7 @@ class ImageStore:
         client = await self._engine.client()
         layers: dict[str, tuple[int, int]] = {}
         try:
-            with docker_errors():
+            with self._engine.errors():
                 async for line in _unless_stalled(client.images.pull(reference, stream=True), PULL_STALL_S):
                     detail = line.get("progressDetail") or {}
                     if line.get("status") == "Downloading" and "total" in detail:
@@ -211,7 +211,7 @@ class ImageStore:
     async def export(self, reference: str) -> AsyncIterator[bytes]:
         """The image as ``docker save`` writes it."""
         client = await self._engine.client()
-        with docker_errors():
+        with self._engine.errors():
             async with client.images.export_image(reference) as content:
                 async for chunk in content.iter_chunked(1 << 20):
                     yield chunk
@@ -290,7 +290,7 @@ async def _follow_build(lines: AsyncIterator[dict[str, Any]], tag: str, on_step:
 
 
 async def _make_offline_base(base: str, on_step: OnStep, *, force: bool) -> None:
-    script = build_context.path_of("docker/offline/make-base-images.sh")
+    script = path_of("docker/offline/make-base-images.sh")
     which = base.partition(":")[0]
     process = await asyncio.create_subprocess_exec(
         "env", f"FORCE={'1' if force else ''}", "bash", str(script), which,

@@ -2,6 +2,7 @@
 #include "init.h"
 
 #include <fcntl.h>
+#include <mntent.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,7 +56,7 @@ __attribute__((format(printf, 2, 3))) static void say(struct report *r, const ch
 static void say_status(struct report *r)
 {
     static const char *const keys[][2] = {
-        {"no_new_privs", "NoNewPrivs:"}, {"seccomp", "Seccomp:"},  {"seccomp_filters", "Seccomp_filters:"},
+        {"seccomp", "Seccomp:"},  {"seccomp_filters", "Seccomp_filters:"},
         {"cap_inh", "CapInh:"},          {"cap_prm", "CapPrm:"},   {"cap_eff", "CapEff:"},
         {"cap_bnd", "CapBnd:"},          {"cap_amb", "CapAmb:"},   {"groups", "Groups:"},
     };
@@ -68,11 +69,34 @@ static void say_status(struct report *r)
     }
 }
 
+/* gVisor's statvfs tells no flags; its table of mounts does. */
+static unsigned long listed_flags(const char *path)
+{
+    static const struct {
+        const char *option;
+        unsigned long flag;
+    } kinds[] = {{"ro", ST_RDONLY}, {"nosuid", ST_NOSUID}, {"nodev", ST_NODEV}, {"noexec", ST_NOEXEC}};
+    unsigned long flags = 0;
+    FILE *table = setmntent("/proc/self/mounts", "re");
+    for (struct mntent *m; table && (m = getmntent(table));) {
+        if (strcmp(m->mnt_dir, path))
+            continue;
+        flags = 0; /* the last one mounted there is on top */
+        for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+            flags |= hasmntopt(m, kinds[i].option) ? kinds[i].flag : 0;
+    }
+    if (table)
+        endmntent(table);
+    return flags;
+}
+
 static void say_mount(struct report *r, const char *key, const char *path)
 {
     struct statvfs fs;
     if (statvfs(path, &fs))
         return;
+    if (!(fs.f_flag & (ST_RDONLY | ST_NOSUID | ST_NODEV | ST_NOEXEC)))
+        fs.f_flag = listed_flags(path);
     say(r, "%s=%s%s%s%s\n", key, fs.f_flag & ST_RDONLY ? "ro" : "rw", fs.f_flag & ST_NOSUID ? ",nosuid" : "",
         fs.f_flag & ST_NODEV ? ",nodev" : "", fs.f_flag & ST_NOEXEC ? ",noexec" : "");
     say(r, "%s_bytes=%llu\n%s_inodes=%llu\n", key, (unsigned long long)fs.f_blocks * fs.f_frsize, key,
@@ -126,8 +150,8 @@ static void say_cgroup(struct report *r, const char *key, const char *v2, const 
 size_t posture(char *into, size_t size)
 {
     struct report r = {into, into + size};
-    say(&r, "protocol=3\npid=%d\nuid=%d\ngid=%d\ndumpable=%d\n", getpid(), getuid(), getgid(),
-        prctl(PR_GET_DUMPABLE, 0, 0, 0, 0));
+    say(&r, "protocol=3\npid=%d\nuid=%d\ngid=%d\ndumpable=%d\nno_new_privs=%d\n", getpid(), getuid(),
+        getgid(), prctl(PR_GET_DUMPABLE, 0, 0, 0, 0), prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0));
     say_status(&r);
     say_mount(&r, "root", "/");
     say_mount(&r, "code", "/code");
@@ -161,14 +185,21 @@ uint64_t socket_count(uint64_t *ports)
 {
     bool there = slurp("/proc/net/sockstat");
     const char *used = there ? value_of("sockets: used ") : NULL, *waiting = there ? strstr(text, " tw ") : NULL;
-    *ports = waiting ? strtoull(waiting + 4, NULL, 10) : 0;
+    *ports = waiting ? strtoull(waiting + 4, NULL, 10) : 1; /* what the kernel does not tell is not clean */
     return used ? strtoull(used, NULL, 10) : 0;
+}
+
+/* Where no group counts: that of the largest process that has ended. */
+static uint64_t largest_child_bytes(void)
+{
+    struct rusage usage;
+    return getrusage(RUSAGE_CHILDREN, &usage) ? 0 : (uint64_t)usage.ru_maxrss * 1024;
 }
 
 uint64_t memory_peak_bytes(void)
 {
     if (!slurp_cgroup("/sys/fs/cgroup/memory.peak", "/sys/fs/cgroup/memory/memory.max_usage_in_bytes"))
-        return 0;
+        return largest_child_bytes();
     return strtoull(text, NULL, 10);
 }
 

@@ -1,0 +1,19 @@
+"""``codeforge languages``: what programs can be written in."""
+
+from __future__ import annotations
+
+from codeforge.cli.terminal import print_json
+from codeforge.languages import LANGUAGES
+
+
+def perform(*, as_json: bool) -> None:
+    """Print them."""
+    rows = [
+        {"name": row.name, "aliases": list(row.aliases), "file": row.file, "image": row.image}
+        for row in LANGUAGES
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    for row in LANGUAGES:
+        print(f"{row.name:<12} {row.file:<9} {row.image:<34} also: {', '.join(row.aliases)}")

@@ -1,0 +1,109 @@
+"""gVisor: containers of Docker that run on a kernel of their own, a process of the host called the Sentry.
+
+What a program does ends there; what the host's kernel enforces, it enforces on that process. So the limits
+and the filter of such a sandbox are read on the host, and so is which kernel answered: what a program
+sees, another program may have made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from codeforge.engines import GVISOR, Channel
+from codeforge.engines.cgroups import groups_of
+from codeforge.engines.docker import DockerEngine
+from codeforge.errors import EngineError, PostureMismatch
+from codeforge.languages import Language
+from codeforge.limits import Limits
+from codeforge.policy import GVISOR_UNTOLD, posture_faults
+
+SENTRY_TASKS = 960
+"""What the host counts beyond a run's own: the Sentry has 45 to 70 threads, and a program's process is two
+tasks or more. At this limit the Sentry dies, and the whole sandbox with it."""
+
+_BOOT_NAME = f"{GVISOR}-sandbox"
+"""The first word of a Sentry's command line."""
+
+_V1_FILES = {
+    "memory_max": ("memory", "memory.limit_in_bytes"),
+    "memsw_max": ("memory", "memory.memsw.limit_in_bytes"),
+    "pids_max": ("pids", "pids.max"),
+    "cpu_quota_us": ("cpu", "cpu.cfs_quota_us"),
+    "cpu_period_us": ("cpu", "cpu.cfs_period_us"),
+}
+_V2_FILES = {"memory_max": "memory.max", "swap_max": "memory.swap.max", "pids_max": "pids.max"}
+
+
+class GvisorEngine(DockerEngine):
+    """Docker, with gVisor's runtime. Belongs to one event loop."""
+
+    def spec(self, language: Language, limits: Limits, *, uid: int) -> dict[str, Any]:
+        """See ``DockerEngine.spec``."""
+        return super().spec(with_sentry(language), limits, uid=uid)
+
+    async def observe(self, channel: Channel) -> Mapping[str, str]:
+        """See ``Engine.observe``."""
+        seen = await self._channels[channel.id].inspect()
+        return await asyncio.to_thread(_look, int(seen["State"]["Pid"]), channel.id)
+
+    async def faults(
+        self, channel: Channel, posture: Mapping[str, str], language: Language, limits: Limits, *, uid: int
+    ) -> list[str]:
+        """See ``Engine.faults``."""
+        return posture_faults(posture, with_sentry(language), limits, uid=uid, but=GVISOR_UNTOLD)
+
+
+def with_sentry(language: Language) -> Language:
+    """The same language, with the tasks that the host counts."""
+    return dataclasses.replace(language, pids=language.pids + SENTRY_TASKS)
+
+
+def _look(pid: int, container: str) -> dict[str, str]:
+    """The limits and the filter that are in force on a container's process, and which kernel it is.
+
+    Raises:
+        PostureMismatch: it is no Sentry of that container.
+        EngineError: it is not to be seen from here.
+    """
+    process = Path(f"/proc/{pid}")
+    try:
+        words = (process / "cmdline").read_text().rstrip("\0").split("\0")
+        status = (process / "status").read_text()
+        program, groups = _program(process), groups_of(pid)
+        limits = _limits(groups)
+    except OSError as error:
+        raise EngineError(
+            f"cannot verify which kernel runs the sandbox: {error}\n"
+            "That takes Docker on this machine, and who asks must see its processes and control groups"
+        ) from error
+    # A number alone could be another machine's process.
+    if container not in str(groups.get("pids", groups.get(""))):
+        raise PostureMismatch(f"process {pid}, which Docker names, is not in the sandbox's control group")
+    is_sentry = words[0] == _BOOT_NAME and "boot" in words and words[-1] == container
+    if not is_sentry or not program.startswith(GVISOR):
+        raise PostureMismatch(f"asked for gVisor, and the sandbox's process is {program} ({words[0]})")
+    filtered = re.search(r"^Seccomp:\t(\d+)$", status, re.MULTILINE)
+    return {"kernel": f"gVisor ({program})", "seccomp": filtered[1] if filtered else "not known", **limits}
+
+
+def _program(process: Path) -> str:
+    """What the process executes, as the host's kernel has it; root alone may ask."""
+    try:
+        return (process / "exe").readlink().name
+    except PermissionError:
+        return GVISOR
+
+
+def _limits(groups: Mapping[str, Path]) -> dict[str, str]:
+    if "memory" in groups:
+        files = {key: groups.get(controller, Path()) / name for key, (controller, name) in _V1_FILES.items()}
+        return {key: file.read_text().strip() for key, file in files.items()}
+    folder = groups.get("", Path())
+    quota, period = (folder / "cpu.max").read_text().split()
+    limits = {key: (folder / name).read_text().strip() for key, name in _V2_FILES.items()}
+    return {**limits, "cpu_quota_us": quota, "cpu_period_us": period}

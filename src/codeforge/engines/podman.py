@@ -1,0 +1,213 @@
+"""Sandboxes as containers of Podman, by its Docker-compatible service.
+
+Theory of operation: everything goes the way it goes with Docker, but for three things. A container is
+created by Podman's own call, because the compatible one leaves out masked paths, adds writable mounts
+and refuses options of tmpfs; ``libpod_spec`` says the same description in its words. No event tells of
+an out-of-memory, so that the kernel is asked (oom.py), which takes a service on this machine. And
+where it runs without root on version 1 of control groups it can limit nothing, and is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import aiodocker
+from aiodocker.containers import DockerContainer
+
+from codeforge.engines import Channel
+from codeforge.engines.addresses import podman_address
+from codeforge.engines.connection import API_TIMEOUT_S, Dialect
+from codeforge.engines.docker import DockerChannel, DockerEngine, is_podman
+from codeforge.engines.oom import OomWatch
+from codeforge.errors import EngineError, EngineUnavailable
+from codeforge.languages import Language
+from codeforge.limits import Limits
+
+PODMAN = Dialect(
+    name="Podman",
+    not_available=(
+        "Podman is not available: its service does not answer.\n"
+        "Start it: systemctl --user start podman.socket (as root: systemctl start podman.socket); "
+        "without systemd: podman system service --time=0"
+    ),
+    permission_denied=(
+        "permission denied while trying to connect to Podman's socket\n"
+        "Use a service of your own: systemctl --user start podman.socket, "
+        "and CONTAINER_HOST=unix://$XDG_RUNTIME_DIR/podman/podman.sock"
+    ),
+    no_image="image not known",
+    gone="remove",
+    left=("created", "initialized", "exited"),
+)
+
+_LIBPOD_API = "v4.0.0/libpod"
+"""The oldest with all that is asked of it; newer services answer to it too."""
+
+_NPROC = 4096
+"""Far above the limit of processes. Podman's own default is more than a service may give that has not all
+of root's capabilities; and it counts per user id, which each sandbox has one of."""
+
+
+class PodmanEngine(DockerEngine):
+    """Launches sandboxes as containers of Podman."""
+
+    name = "podman"
+    dialect = PODMAN
+
+    def __init__(self, docker_host: str | None, owner: str) -> None:
+        super().__init__(docker_host or podman_address(), owner)
+
+    async def check(self, client: aiodocker.Docker) -> None:
+        """See ``DockerEngine.check``."""
+        version, info = await client.version(), await client.system.info()
+        self.kernel = info["KernelVersion"]
+        if not is_podman(version):
+            raise EngineUnavailable(f"not Podman, but another engine answers on {self._docker_host}")
+        if int(version["Version"].partition(".")[0]) < 4:
+            raise EngineUnavailable(f"Podman {version['Version']} is too old; 4.0 or newer is needed")
+        if info.get("Rootless") and info.get("CgroupVersion") != "2":
+            raise EngineUnavailable(
+                "Podman without root cannot limit memory, CPU and processes on this machine: "
+                "it has cgroup version 1\nUse Podman as root, or bubblewrap"
+            )
+
+    def creation(self, client: aiodocker.Docker, spec: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """See ``DockerEngine.creation``."""
+        return f"{_LIBPOD_API}/containers/create", libpod_spec(spec)
+
+    def channel(self, container: DockerContainer) -> DockerChannel:
+        """See ``DockerEngine.channel``."""
+        return PodmanChannel(self, container)
+
+    async def faults(
+        self, channel: Channel, posture: Mapping[str, str], language: Language, limits: Limits, *, uid: int
+    ) -> list[str]:
+        """See ``Engine.faults``."""
+        if isinstance(channel, PodmanChannel):
+            await channel.watch()
+        return await super().faults(channel, posture, language, limits, uid=uid)
+
+
+class PodmanChannel(DockerChannel):
+    """See ``DockerChannel``; the kernel tells it what Podman does not."""
+
+    _watch: OomWatch | None = None
+
+    async def watch(self) -> None:
+        """Have the kernel tell of out-of-memory kills from now on.
+
+        Raises:
+            EngineError: the sandbox is not a process of this machine, or has ended.
+        """
+        with self._engine.errors():
+            async with asyncio.timeout(API_TIMEOUT_S):
+                state = (await self._container.show())["State"]
+        self._watch = OomWatch(state["Pid"], lambda: self.notice("oom"))
+
+    async def _destroy(self, ended: bool) -> None:
+        await super()._destroy(ended)
+        if self._watch is not None:
+            self._watch.close()
+
+
+def libpod_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A container's description for Docker, in Podman's words.
+
+    Raises:
+        EngineError: it says something that has no translation here, and would be left out.
+    """
+    own, host = dict(spec), dict(spec["HostConfig"])
+    untold = {*own} - _OWN | {*host} - _HOST
+    if untold:
+        raise EngineError(f"Podman cannot be told of {', '.join(sorted(untold))}")
+    said = {key: own[key] for key in _FIXED if own[key] != _FIXED[key]}
+    said |= {key: host[key] for key in _FIXED_HOST if host[key] != _FIXED_HOST[key]}
+    if said:
+        raise EngineError(f"Podman cannot be told of {said}")
+    offline = host["NetworkMode"] == "none"
+    return {
+        "image": own["Image"],
+        "entrypoint": own["Entrypoint"],
+        "command": own["Cmd"],
+        "user": own["User"],
+        "work_dir": own["WorkingDir"],
+        "env": dict(each.split("=", 1) for each in own["Env"]),
+        "unsetenv": ["TERM", "container"],
+        "hostname": own["Hostname"],
+        "labels": own["Labels"],
+        "stdin": True,
+        "stop_signal": 9,
+        "remove": True,
+        "read_only_filesystem": True,
+        "mounts": [
+            {"type": "tmpfs", "source": "tmpfs", "destination": place, "options": _tmpfs(options)}
+            for place, options in host["Tmpfs"].items()
+        ],
+        "shm_size": host["ShmSize"],
+        "image_volume_mode": "ignore",
+        # Else the host's names would be in /etc/hosts.
+        "use_image_hosts": True,
+        **({"netns": {"nsmode": "none"}} if offline else {}),
+        "ipcns": {"nsmode": "private"},
+        "cgroupns": {"nsmode": "private"},
+        "resource_limits": {
+            "memory": {"limit": host["Memory"], "swap": host["MemorySwap"]},
+            "cpu": {"period": host["CpuPeriod"], "quota": host["CpuQuota"], "shares": host["CpuShares"]},
+            "pids": {"limit": host["PidsLimit"]},
+        },
+        "r_limits": [
+            {"type": each["Name"], "soft": each["Soft"], "hard": each["Hard"]}
+            for each in [*host["Ulimits"], {"Name": "nproc", "Soft": _NPROC, "Hard": _NPROC}]
+        ],
+        "oom_score_adj": host["OomScoreAdj"],
+        "cap_drop": host["CapDrop"],
+        "no_new_privileges": True,
+        # Without network it would show the image's /etc/resolv.conf, which may have a name server.
+        "mask": [*host["MaskedPaths"], *(["/etc/resolv.conf"] if offline else [])],
+        "log_configuration": {"driver": "none"},
+        # What it would do of itself, for init systems, proxies and health checks.
+        "systemd": "false",
+        "sdnotifyMode": "ignore",
+        "httpproxy": False,
+        "healthconfig": own["Healthcheck"],
+    }
+
+
+def _tmpfs(options: str) -> list[str]:
+    """Podman knows few options by name; what follows a comma in one of them it hands to the kernel."""
+    words = options.split(",")
+    flags = [word for word in words if "=" not in word]
+    return [*flags, "notmpcopyup", ",".join(word for word in words if "=" in word)]
+
+
+_FIXED = {
+    "AttachStdin": True,
+    "AttachStdout": True,
+    "AttachStderr": False,
+    "Tty": False,
+    "OpenStdin": True,
+    "StdinOnce": True,  # conmon ends stdin when its last client has gone
+    "StopSignal": "SIGKILL",
+}
+_FIXED_HOST = {
+    "AutoRemove": True,
+    "RestartPolicy": {"Name": "no"},
+    "ReadonlyRootfs": True,
+    "SecurityOpt": ["no-new-privileges"],
+    "IpcMode": "private",
+    "CgroupnsMode": "private",
+    "ReadonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
+    "LogConfig": {"Type": "none"},
+}
+"""What the translation says without looking; Podman's own read-only paths are these and one more."""
+
+_OWN = {
+    *_FIXED, "Image", "Entrypoint", "Cmd", "User", "WorkingDir", "Env", "Hostname", "Labels",
+    "NetworkDisabled", "Healthcheck", "HostConfig",
+}  # fmt: skip
+_HOST = {
+    *_FIXED_HOST, "Tmpfs", "ShmSize", "NetworkMode", "Dns", "Memory", "MemorySwap", "CpuPeriod", "CpuQuota",
+    "CpuShares", "PidsLimit", "OomScoreAdj", "CapDrop", "MaskedPaths", "Ulimits",
+}  # fmt: skip

@@ -1,0 +1,1 @@
+"""Environments: what images are for Docker, for an engine that has none."""

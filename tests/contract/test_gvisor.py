@@ -1,0 +1,99 @@
+"""gVisor: the kernel that answers is the Sentry, as seen from the host, and nothing else is taken for it.
+
+``scripts/gvisor.sh`` registers the runtime.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from codeforge import BlockingCodeExecutor, CodeExecutor, Status
+from codeforge.engines import Engine
+from codeforge.engines.choose import EngineSettings, OnChoice
+from codeforge.engines.gvisor import SENTRY_TASKS, GvisorEngine
+from codeforge.errors import EngineUnavailable, PostureMismatch
+from codeforge.languages import PYTHON, Language
+from codeforge.limits import Limits
+
+pytestmark = pytest.mark.engine("gvisor")
+
+KERNEL = "import platform; print(platform.release(), open('/proc/version').read())"
+
+
+def test_a_program_sees_another_kernel_than_the_hosts(executor: BlockingCodeExecutor) -> None:
+    result = executor.execute(KERNEL)
+    assert result.posture["kernel"] == "gVisor (runsc)"
+    assert Path("/proc/sys/kernel/osrelease").read_text().strip() not in result.stdout
+
+
+def test_the_limits_that_a_result_tells_are_the_hosts(executor: BlockingCodeExecutor) -> None:
+    posture = executor.execute("", memory_limit="256m", cpu_quota=40_000).posture
+    told = {key: posture[key] for key in ("memory_max", "cpu_quota_us", "pids_max", "seccomp")}
+    assert told == {
+        "memory_max": str(256 << 20),
+        "cpu_quota_us": "40000",
+        "pids_max": str(PYTHON.pids + SENTRY_TASKS),
+        "seccomp": "2",
+    }
+
+
+def test_a_runtime_that_is_not_registered_is_an_error_that_says_what_to_do() -> None:
+    with (
+        BlockingCodeExecutor(runtime="runsc-of-nobody") as executor,
+        pytest.raises(EngineUnavailable, match=r"'runsc-of-nobody'; it has .*runc.*\n.*daemon\.json"),
+    ):
+        executor.execute("print(1)")
+
+
+class SilentRunc(GvisorEngine):
+    """An engine that leaves the runtime out, as one whose ``runsc`` is a link to runc would."""
+
+    def spec(self, language: Language, limits: Limits, *, uid: int) -> dict[str, Any]:
+        """See ``GvisorEngine.spec``."""
+        spec = super().spec(language, limits, uid=uid)
+        del spec["HostConfig"]["Runtime"]
+        return spec
+
+
+class SilentExecutor(CodeExecutor):
+    """Asks for gVisor, and gets runc."""
+
+    def _make_engine(self, settings: EngineSettings, on_choice: OnChoice | None) -> Engine:
+        return SilentRunc(settings.docker_host, settings.owner, runtime=settings.runtime)
+
+
+async def run_on_runc() -> None:
+    async with SilentExecutor(runtime="runsc") as executor:
+        await executor.execute("print(1)")
+
+
+def test_runc_in_gvisors_place_runs_no_code() -> None:
+    with pytest.raises(PostureMismatch, match="asked for gVisor, and the sandbox's process is init"):
+        asyncio.run(run_on_runc())
+
+
+@pytest.mark.parametrize("place", ["/code", "/tmp", "/dev/shm"])
+def test_what_a_run_writes_cannot_be_executed(executor: BlockingCodeExecutor, place: str) -> None:
+    code = f"""
+import os
+open("{place}/x", "w").write("#!/bin/sh\\n")
+os.chmod("{place}/x", 0o755)
+os.execv("{place}/x", ["x"])
+"""
+    result = executor.execute(code)
+    assert "PermissionError" in result.stderr
+
+
+def test_a_child_alone_out_of_memory_takes_the_sandbox_with_it(executor: BlockingCodeExecutor) -> None:
+    eats = "import os\nif os.fork():\n    os.wait()\nb = []\nwhile True:\n    b.append(bytearray(4 << 20))"
+    assert executor.execute(eats, memory_limit="128m").status is Status.OUT_OF_MEMORY
+
+
+def test_programs_of_a_batch_share_no_sandbox(executor: BlockingCodeExecutor) -> None:
+    """It does not tell whether sockets are left, so that nothing can be verified between two runs."""
+    results = list(executor.execute_many(({"code": "print(1)"} for _ in range(3)), max_runs_per_sandbox=3))
+    assert len({result.container_id for result in results}) == 3
