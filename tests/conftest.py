@@ -7,13 +7,16 @@ sets on a machine that cannot run one, leaves them out, and says so at the end.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 
+from codeforge import LANGUAGES
 from codeforge.blocking import BlockingCodeExecutor
+from contract.podman_service import podman_service
 from contract.support import SHARED
 from observer import UNDER_TEST
 
@@ -22,6 +25,8 @@ settings.register_profile("codeforge", deadline=None)
 settings.load_profile("codeforge")
 
 NO_ENGINE = os.environ.get("CODEFORGE_TEST_ENGINE") == "none"
+
+SERVICES = contextlib.ExitStack()
 
 OTHERS = pytest.StashKey[int]()
 
@@ -32,6 +37,19 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "engine(*names): runs programs on the engine under test; with names, is about those engines alone",
     )
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Have a service of Podman's, with the images, where that is the engine and nobody says which."""
+    if UNDER_TEST == "podman" and "CONTAINER_HOST" not in os.environ and not NO_ENGINE:
+        service = SERVICES.enter_context(podman_service())
+        service.load(row.image for row in LANGUAGES)
+        os.environ["CONTAINER_HOST"] = service.address
+
+
+def pytest_sessionfinish() -> None:
+    """Let go of it."""
+    SERVICES.close()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -57,18 +57,12 @@ class Observer(Protocol):
 
 
 class ContainerObserver:
-    """Docker, or what speaks its API.
-
-    Args:
-        address: of its socket; ``None``: where Docker's command finds it.
-    """
-
-    def __init__(self, address: str | None = None) -> None:
-        self._command = ["docker", *(("--host", address) if address else ())]
+    """Docker, or Podman, which speaks its API."""
 
     def ask(self, *arguments: str) -> str:
         """What ``docker ARGUMENTS`` prints."""
-        command = [*self._command, *arguments]
+        host = ("--host", podman_address()) if ENGINE == "podman" else ()
+        command = ["docker", *host, *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     def all(self, *, running: bool = False) -> set[str]:
@@ -197,7 +191,7 @@ def groups_of(sandbox: str) -> list[str]:
 def _observer() -> Observer:
     if ENGINE == "bubblewrap":
         return CgroupObserver()
-    return ContainerObserver(podman_address() if ENGINE == "podman" else None)
+    return ContainerObserver()
 
 
 OBSERVER = _observer()

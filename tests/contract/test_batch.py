@@ -229,6 +229,7 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
+@pytest.mark.engine("docker")
 def test_without_an_engine_it_stops_keeps_what_there_is_and_says_how_to_go_on(
     source: Path, out: Path
 ) -> None:

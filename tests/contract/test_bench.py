@@ -76,6 +76,7 @@ def test_mistakes_are_found_before_anything_is_measured(arguments: list[str], sa
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.engine("docker")
 def test_without_an_engine_it_says_so() -> None:
     done = bench(DOCKER_HOST="unix:///nonexistent")
     assert done.returncode == 69

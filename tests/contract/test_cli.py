@@ -137,6 +137,7 @@ def test_mistakes_exit_with_2_and_say_what_is_wrong(arguments: list[str], said: 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.engine("docker")
 @pytest.mark.parametrize("arguments", [["run", "-"], ["doctor"], ["images", "list"], ["images", "pull"]])
 def test_without_an_engine_the_documented_error(arguments: list[str]) -> None:
     done = codeforge(*arguments, stdin="print(1)", DOCKER_HOST="unix:///nonexistent")

@@ -59,7 +59,7 @@ def test_examples_run_and_print_what_they_say(block: str, tmp_path: Path) -> Non
 
 def test_there_are_examples() -> None:
     assert len(EXAMPLES) >= LEAST_EXAMPLES
-    assert len(COMMANDS) == 3
+    assert len(COMMANDS) == 4
 
 
 @pytest.mark.parametrize("command", COMMANDS)

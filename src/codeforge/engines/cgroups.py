@@ -190,6 +190,8 @@ def _tree(version: int, parents: Mapping[str, Path]) -> CgroupTree:
         root.mkdir(exist_ok=True)
         if version == 2:
             _delegate(root)
+        if not os.access(root, os.W_OK):
+            raise EngineError(f"{root} is somebody else's")
     return CgroupTree(version, roots)
 
 
