@@ -87,7 +87,8 @@ def _podman(folder: Path) -> tuple[str, ...]:
         options.append("--cgroup-manager=cgroupfs")
     if Path("/sys/fs/cgroup/unified").exists():  # both versions at once, which crun refuses
         options.append("--runtime=runc")
-    return ("podman", *options)
+    # Not the client of whatever service CONTAINER_HOST names.
+    return ("env", "--unset=CONTAINER_HOST", "podman", *options)
 
 
 def _unmount(folder: Path) -> None:

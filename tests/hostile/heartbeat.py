@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from codeforge import BlockingCodeExecutor, ExecutionRequest, ExecutionResult, Status
+from codeforge.conduct import KILL_GRACE_S
 from contract.support import eventually
 from observer import OBSERVER, groups_of
 
@@ -22,8 +23,8 @@ BEAT_S = 0.05
 MAX_GAP_S = 2.0
 """A machine of two cores that is busy with other things keeps this; one that an attack holds up does not."""
 
-END_GRACE_S = 2.5
-"""From the deadline to init's report of the end; without one the host would wait for longer."""
+END_GRACE_S = KILL_GRACE_S + 1.0
+"""From the deadline to the end, though init, with no memory and no CPU left for it, may not report one."""
 
 GONE_WITHIN_S = 10.0
 

@@ -79,12 +79,12 @@ def test_node_writes_in_the_same_places_only(run: Attack, language: str) -> None
 def test_seen_from_outside_all_that_is_writable_is_memory_and_may_not_execute(watch: Watch) -> None:
     with watch("report(0); input()") as seen:
         lines = [line.split() for line in (seen.init / "mountinfo").read_text().splitlines()]
-    writable = {}
-    for line in lines:
-        kind = line[line.index("-") + 1]
-        device = (seen.init / "root" / line[4][1:]).is_char_device()  # one by one, or a mask
-        if "rw" in line[5].split(",") and kind not in ("proc", "devpts") and not device:
-            writable[line[4]] = (kind, set(line[5].split(",")))
+        writable = {}
+        for line in lines:
+            kind = line[line.index("-") + 1]
+            device = (seen.init / "root" / line[4][1:]).is_char_device()  # one by one, or a mask
+            if "rw" in line[5].split(",") and kind not in ("proc", "devpts") and not device:
+                writable[line[4]] = (kind, set(line[5].split(",")))
     # /dev itself, and with cgroup v1 the folder of its hierarchies, belong to root.
     others = set(writable) - {"/code", "/tmp", "/dev/shm"}
     assert others <= {"/dev", "/dev/mqueue", "/sys/fs/cgroup"}

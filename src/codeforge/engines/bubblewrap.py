@@ -322,6 +322,8 @@ class BubblewrapChannel:
             # init first: bwrap waits for it, so that when bwrap has ended nothing is left of the sandbox.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._child or self._process.pid, signal.SIGKILL)
+            if self._cgroup is not None:
+                self._cgroup.hurry()
             await self._ended.wait()
         self._count_oom_kills()
         if self._cgroup is not None:

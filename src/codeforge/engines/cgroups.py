@@ -51,12 +51,14 @@ class Cgroup:
         folders: of each tree that it is in.
         mounts: folders here, and where init looks for them.
         oom_file: where the kernel counts whom it killed for want of memory.
+        cpu_setting: the file that limits CPU, and what lets it go.
         scope: the unit of the user's manager that it is in, if it is in one.
     """
 
     folders: tuple[Path, ...]
     mounts: tuple[tuple[str, str], ...]
     oom_file: Path
+    cpu_setting: tuple[Path, str]
     scope: str | None = None
 
     def add(self, pid: int) -> None:
@@ -70,6 +72,12 @@ class Cgroup:
             return
         for folder in self.folders:
             _write(folder / "cgroup.procs", pid)
+
+    def hurry(self) -> None:
+        """Let who is in it have all the CPU there is: to end takes some, too, and what is owed comes first."""
+        path, value = self.cpu_setting
+        with contextlib.suppress(EngineError):
+            _write(path, value)
 
     def oom_kills(self) -> int:
         """Processes killed in it for want of memory; 0 once it is gone."""
@@ -115,12 +123,17 @@ class CgroupTree:
         if self.version == 2:
             folder = self.roots["memory"] / name
             mounts: tuple[tuple[str, str], ...] = ((str(folder), _MOUNT),)
-            group = Cgroup((folder,), mounts, folder / "memory.events", self.scope)
+            unlimited = folder / "cpu.max", "max"
+            group = Cgroup((folder,), mounts, folder / "memory.events", unlimited, self.scope)
         else:
             folders = {controller: root / name for controller, root in self.roots.items()}
             mounts = tuple((str(path), f"{_MOUNT}/{controller}") for controller, path in folders.items())
+            unlimited = folders["cpu"] / "cpu.cfs_quota_us", "-1"
             group = Cgroup(
-                tuple(dict.fromkeys(folders.values())), mounts, folders["memory"] / "memory.oom_control"
+                tuple(dict.fromkeys(folders.values())),
+                mounts,
+                folders["memory"] / "memory.oom_control",
+                unlimited,
             )
         try:
             for folder in group.folders:

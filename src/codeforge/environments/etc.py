@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from codeforge.policy import RUNNER_GID
+from codeforge.policy import HOSTNAME, RUNNER_GID
 from codeforge.user_ids import RANGE
 
 _NOLOGIN = "/usr/sbin/nologin"
@@ -18,7 +18,7 @@ _FILES = {
         )
     ),
     "group": f"root:x:0:\nrunner:x:{RUNNER_GID}:\nnogroup:x:65534:\n",
-    "hosts": "127.0.0.1 localhost\n::1 localhost\n",
+    "hosts": f"127.0.0.1 localhost {HOSTNAME}\n::1 localhost\n",
     "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
     "resolv.conf": "",
     # Mounted upon: the machine's own.
