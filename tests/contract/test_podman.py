@@ -108,8 +108,8 @@ def test_nothing_is_left_when_the_host_process_is_killed(service: PodmanService)
     program = (
         "import sys, time\n"
         "from codeforge import DockerCodeExecutor\n"
-        "executor = DockerCodeExecutor(engine='podman', docker_host=sys.argv[1])\n"
-        "executor.execute('import os, time; print(1); os.fork(); time.sleep(600)', timeout=600,"
+        "executor = DockerCodeExecutor(engine='podman', docker_host=sys.argv[1], max_warm=0)\n"
+        "executor.execute('import os, time; print(1, flush=True); os.fork(); time.sleep(600)', timeout=600,"
         " on_stdout=lambda text: print(text, flush=True))\n"
     )
     host = subprocess.Popen([sys.executable, "-c", program, service.address], stdout=subprocess.PIPE)
@@ -127,7 +127,9 @@ def test_what_was_created_or_attached_to_and_never_started_is_swept(
     service: PodmanService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("codeforge.engines.docker.STALE_S", -1.0)
-    create = ("create", "--interactive", "--label", f"{LABEL}=somebody", PYTHON.image)
+    # Podman's own limits are more than it may give where root has not all capabilities.
+    limits = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=4096:4096")
+    create = ("create", "--interactive", *limits, "--label", f"{LABEL}=somebody", PYTHON.image)
     created, initialized = (service.podman(*create).strip() for _ in range(2))
     service.podman("init", initialized)
     assert {created, initialized} <= sandboxes(service)

@@ -74,7 +74,7 @@ class Cgroup:
             _write(folder / "cgroup.procs", pid)
 
     def hurry(self) -> None:
-        """Let who is in it have all the CPU there is: to end takes some, too, and what is owed comes first."""
+        """Let who is in it have all the CPU there is: ending takes some, and what is owed comes first."""
         path, value = self.cpu_setting
         with contextlib.suppress(EngineError):
             _write(path, value)
