@@ -78,6 +78,9 @@ class Language:
         worker: whether ``command``'s interpreter can be started before the program is there, and
             waits for it (see docs/protocol.md).
         forks: whether that interpreter can also fork a process for each run of a reused sandbox.
+        session: argv of the program that keeps a session's state over cells, if there is one; its
+            interpreter waits like ``command``'s (see docs/protocol.md).
+        branches: whether a session of it can be forked.
         preload: what the worker can do beforehand, one step after another, in its own terms; Python's
             are names of modules.
         preload_named: further steps, which make a worker slower for programs that do not need them: done
@@ -103,6 +106,8 @@ class Language:
     scaffold: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     worker: bool = False
     forks: bool = False
+    session: tuple[str, ...] = ()
+    branches: bool = False
     preload: tuple[str, ...] = ()
     preload_named: tuple[str, ...] = ()
     idle_bytes: int = 64 * MiB
@@ -149,6 +154,8 @@ PYTHON = Language(
     command=("python",),
     worker=True,
     forks=True,
+    session=("python", f"{GUEST_DIR}/python_session.py"),
+    branches=True,
     preload=(
         "json re random datetime collections typing math string dataclasses copy heapq bisect itertools"
         " functools",
@@ -194,6 +201,7 @@ JAVASCRIPT = Language(
     start_dir=GUEST_DIR,
     scaffold=_MODULE_SCAFFOLD,
     worker=True,
+    session=(*_NODE, f"{GUEST_DIR}/node_session.cjs"),
     preload=("console",),
     idle_bytes=32 * MiB,
     boot_env=_NODE_BOOT_ENV,
@@ -220,6 +228,7 @@ TYPESCRIPT = Language(
     start_dir=GUEST_DIR,
     scaffold=_MODULE_SCAFFOLD,
     worker=True,
+    session=(*_NODE, f"{GUEST_DIR}/node_session.cjs", "--typescript"),
     preload=("console", "typescript", "libraries", "types", "check"),
     idle_bytes=144 * MiB,
     boot_env=(*_NODE_BOOT_ENV, "TS_NODE_"),
