@@ -197,7 +197,14 @@ def test_the_posture_keys_are_those_in_protocol_md() -> None:
     source = (INIT / "posture.c").read_text(encoding="utf-8")
     said = set(re.findall(r'(?:"|\\n)([a-z_]+)(?:"|=)', source))  # in a table or call, or in a format
     mounts = {key.removesuffix(unit) for unit in ("_bytes", "_inodes") for key in told if key.endswith(unit)}
-    assert told == {key for key in told if key in said or key.rpartition("_")[0] in mounts & said}
+    by_init = {key for key in told if key in said or key.rpartition("_")[0] in mounts & said}
+    # What the engines see from outside, and init cannot know.
+    by_host = {"kernel"}
+    files = (ROOT / "src/codeforge/engines").glob("*.py")
+    engines = "".join(path.read_text(encoding="utf-8") for path in files)
+    assert all(f'{{"{key}":' in engines for key in by_host)
+    assert by_init.isdisjoint(by_host)
+    assert told == by_init | by_host
 
 
 def test_troubleshooting_has_posture_faults_in_their_own_words() -> None:

@@ -126,8 +126,10 @@ def test_an_environment_is_found_once_it_is_made(cache: Path, bare: Language) ->
     assert make(cache, bare)[-1].text == "ready"
     found = store.find(bare)
     assert found is not None
-    assert [there for _, there in found.mounts] == ["/usr/local", "/opt/codeforge"]
-    (usr_local, _), (guest, _) = found.mounts
+    assert [there for _, there in found.mounts] == ["/usr/local", "/opt/codeforge", "/etc"]
+    (usr_local, _), (guest, _), (etc, _) = found.mounts
+    assert etc == guest / "etc"
+    assert "root:x:0:0:root:/:/usr/sbin/nologin\n" in (etc / "passwd").read_text()
     assert (guest / "init").read_bytes()[:4] == b"\x7fELF"
     assert (guest / "python_worker.py").exists()
     program = "import sys; print(sys.prefix, sys.base_prefix)"
@@ -158,22 +160,34 @@ def test_other_packages_make_another_environment(cache: Path, bare: Language, tm
     assert EnvironmentMaker(cache).find(bare) is None
 
 
-def test_a_package_of_another_hash_fails_and_leaves_nothing(cache: Path, tmp_path: Path) -> None:
-    wheel = tmp_path / "thing-1-py3-none-any.whl"
+def make_wheel(folder: Path, code: str) -> Path:
+    """A package of one module."""
+    wheel = folder / "thing-1-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("thing.py", "")
+        archive.writestr("thing.py", code)
         archive.writestr("thing-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: thing\nVersion: 1\n")
         archive.writestr(
             "thing-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
         archive.writestr("thing-1.dist-info/RECORD", "")
-    lock = tmp_path / "one.lock"
-    right = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    return wheel
+
+
+def locked(wheel: Path) -> Path:
+    """A lock file of that one package."""
+    lock = wheel.with_name("one.lock")
+    lock.write_text(f"{wheel} --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n")
+    return lock
+
+
+def test_a_package_of_another_hash_fails_and_leaves_nothing(cache: Path, tmp_path: Path) -> None:
+    wheel = make_wheel(tmp_path, "")
+    lock = wheel.with_name("one.lock")
     lock.write_text(f"{wheel} --hash=sha256:{'0' * 64}\n")
     with pytest.raises(EnvironmentFailed, match="THESE PACKAGES DO NOT MATCH THE HASHES"):
         make(cache, language(lock))
     assert [name for name in left(cache) if "python" in name] == []
-    lock.write_text(f"{wheel} --hash=sha256:{right}\n")
+    locked(wheel)
     make(cache, language(lock))
     assert EnvironmentMaker(cache).find(language(lock)) is not None
 
@@ -211,16 +225,18 @@ def wait_for(process: subprocess.Popen[str], sign: str) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_an_installer_that_was_killed_leaves_nothing_that_is_taken_for_complete(
-    cache: Path, bare: Language, number: signal.Signals
+    cache: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    with start(cache, bare) as process:
+    # Compiling it takes a second or two, however busy the machine is: the signal comes meanwhile.
+    row = language(locked(make_wheel(tmp_path, "thing = 1\n" * 200_000)))
+    with start(cache, row) as process:
         wait_for(process, "compiling bytecode")
         process.send_signal(number)
-    assert EnvironmentMaker(cache).find(bare) is None
+    assert EnvironmentMaker(cache).find(row) is None
     if number == signal.SIGINT:
         assert [name for name in left(cache) if "python" in name] == []
-    make(cache, bare)
-    assert EnvironmentMaker(cache).find(bare) is not None
+    make(cache, row)
+    assert EnvironmentMaker(cache).find(row) is not None
     assert [name for name in left(cache) if "partial" in name] == []
 
 

@@ -59,7 +59,9 @@ def test_no_registry_is_written_down_in(path: Path) -> None:
 @pytest.mark.parametrize("path", NPM_LOCKS, ids=lambda path: path.parent.name)
 def test_every_locked_npm_package_has_its_hash(path: Path) -> None:
     text = path.read_text()
-    assert text.count('"integrity": "sha512-') == text.count('    "node_modules/') > 300
+    # Node itself is two: one for each processor.
+    least = 2 if path.parent.name == "node" else 300
+    assert text.count('"integrity": "sha512-') == text.count('    "node_modules/') >= least
 
 
 def test_every_locked_python_package_has_its_hash() -> None:
