@@ -16,23 +16,38 @@ fi
 [ "$(id -u)" = 0 ] || die "Docker has no runtime runsc, and only root can register one: docs/engines.md"
 need runsc runsc
 
+# A container of the machine's own files, in namespaces of its own, that runs nothing to speak of.
+trial=$(mktemp -d)
+trap 'rm -rf "$trial"' EXIT
+(cd "$trial" && runsc spec -- /bin/true)
+sed -i 's|"rootfs"|"/"|' "$trial/config.json"
+runs() {
+  timeout -k 2 10 runsc --root="$trial/state" "$@" --ignore-cgroups run -bundle "$trial" "trial-$RANDOM" \
+    > /dev/null 2>&1 < /dev/null
+}
+
 # A platform that the machine cannot run hangs or fails; the slowest runs anywhere.
 for platform in systrap kvm ptrace; do
-  timeout -k 2 10 runsc --root="$(mktemp -d)" --platform=$platform --network=none --ignore-cgroups do true \
-    > /dev/null 2>&1 && break
+  runs --platform=$platform --network=none && break
   [ $platform != ptrace ] || die "runsc can run on none of its platforms on this machine"
 done
+arguments=("--platform=$platform")
+# An older runsc takes every network namespace of a newer kernel for the machine's own, and refuses it.
+if ! runs "${arguments[@]}"; then
+  say "this runsc cannot give a container a network on this kernel: none of them gets one"
+  arguments+=(--network=none)
+fi
 
-say "registering runsc (platform $platform) in $CONFIG"
+say "registering runsc (${arguments[*]}) in $CONFIG"
 mkdir -p "${CONFIG%/*}"
-"${PYTHON:-python3}" - "$CONFIG" "$(command -v runsc)" $platform << 'PYTHON'
+"${PYTHON:-python3}" - "$CONFIG" "$(command -v runsc)" "${arguments[@]}" << 'PYTHON'
 import json
 import pathlib
 import sys
 
-path, runsc, platform = pathlib.Path(sys.argv[1]), *sys.argv[2:]
+path, runsc, arguments = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
 config = json.loads(path.read_text()) if path.exists() else {}
-config.setdefault("runtimes", {})["runsc"] = {"path": runsc, "runtimeArgs": [f"--platform={platform}"]}
+config.setdefault("runtimes", {})["runsc"] = {"path": runsc, "runtimeArgs": arguments}
 path.write_text(json.dumps(config, indent=2) + "\n")
 PYTHON
 

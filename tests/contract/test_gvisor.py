@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ import pytest
 from codeforge import BlockingCodeExecutor, CodeExecutor, Status
 from codeforge.engines import Engine
 from codeforge.engines.choose import EngineSettings, OnChoice
-from codeforge.engines.gvisor import SENTRY_TASKS, GvisorEngine
-from codeforge.errors import EngineUnavailable, PostureMismatch
+from codeforge.engines.gvisor import NO_NETWORK, SENTRY_TASKS, GvisorEngine
+from codeforge.errors import EngineUnavailable, PostureMismatch, Unsupported
 from codeforge.languages import PYTHON, Language
 from codeforge.limits import Limits
+from contract.support import docker
 
 pytestmark = pytest.mark.engine("gvisor")
 
@@ -47,6 +49,17 @@ def test_a_runtime_that_is_not_registered_is_an_error_that_says_what_to_do() -> 
         pytest.raises(EngineUnavailable, match=r"'runsc-of-nobody'; it has .*runc.*\n.*daemon\.json"),
     ):
         executor.execute("print(1)")
+
+
+def test_a_network_that_it_cannot_give_is_refused_before_anything_is_started() -> None:
+    registered = json.loads(docker("info", "--format", "{{json .Runtimes.runsc}}"))
+    code = "import os; print(len(os.listdir('/sys/class/net')))"
+    with BlockingCodeExecutor() as executor:
+        if NO_NETWORK in registered["runtimeArgs"]:
+            with pytest.raises(Unsupported, match="gives a sandbox no network"):
+                executor.execute(code, network_enabled=True)
+        else:
+            assert executor.execute(code, network_enabled=True).output.strip() == "2"
 
 
 class SilentRunc(GvisorEngine):

@@ -51,7 +51,7 @@ class DockerEngine:
     def __init__(self, docker_host: str | None, owner: str, *, runtime: str | None = None) -> None:
         self._docker_host = docker_host
         self.owner = owner
-        self._runtime = runtime
+        self.runtime = runtime
         self._client: aiodocker.Docker | None = None
         self.kernel = ""
         self._connecting = asyncio.Lock()
@@ -89,8 +89,8 @@ class DockerEngine:
         version = await client.version()
         if is_podman(version):
             raise EngineUnavailable("Podman answers in Docker's place. Ask for it: engine='podman'")
-        if self._runtime is not None:
-            _check_runtime(await client.system.info(), self._runtime)
+        if self.runtime is not None:
+            _check_runtime(await client.system.info(), self.runtime)
         self.kernel = version["KernelVersion"]
 
     def errors(self) -> AbstractContextManager[None]:
@@ -130,8 +130,8 @@ class DockerEngine:
     def spec(self, language: Language, limits: Limits, *, uid: int) -> dict[str, Any]:
         """The body of the create call."""
         spec = container_spec(language, limits, owner=self.owner, uid=uid)
-        if self._runtime is not None:
-            spec["HostConfig"]["Runtime"] = self._runtime
+        if self.runtime is not None:
+            spec["HostConfig"]["Runtime"] = self.runtime
         return spec
 
     async def observe(self, channel: Channel) -> Mapping[str, str]:

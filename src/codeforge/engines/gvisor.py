@@ -14,10 +14,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import aiodocker
+
 from codeforge.engines import GVISOR, Channel
 from codeforge.engines.cgroups import groups_of
-from codeforge.engines.docker import DockerEngine
-from codeforge.errors import EngineError, PostureMismatch
+from codeforge.engines.docker import DockerChannel, DockerEngine
+from codeforge.errors import EngineError, PostureMismatch, Unsupported
 from codeforge.languages import Language
 from codeforge.limits import Limits
 from codeforge.policy import GVISOR_UNTOLD, posture_faults
@@ -25,6 +27,9 @@ from codeforge.policy import GVISOR_UNTOLD, posture_faults
 SENTRY_TASKS = 960
 """What the host counts beyond a run's own: the Sentry has 45 to 70 threads, and a program's process is two
 tasks or more. At this limit the Sentry dies, and the whole sandbox with it."""
+
+NO_NETWORK = "--network=none"
+"""What scripts/gvisor.sh registers a runsc with that cannot have one on this kernel."""
 
 _BOOT_NAME = f"{GVISOR}-sandbox"
 """The first word of a Sentry's command line."""
@@ -41,6 +46,25 @@ _V2_FILES = {"memory_max": "memory.max", "swap_max": "memory.swap.max", "pids_ma
 
 class GvisorEngine(DockerEngine):
     """Docker, with gVisor's runtime. Belongs to one event loop."""
+
+    has_network = True
+    """Whether it can give a sandbox one: not if the runtime is registered without."""
+
+    async def check(self, client: aiodocker.Docker) -> None:
+        """See ``DockerEngine.check``."""
+        await super().check(client)
+        runtime = (await client.system.info())["Runtimes"][self.runtime]
+        self.has_network = NO_NETWORK not in (runtime.get("runtimeArgs") or ())
+
+    async def launch(self, language: Language, limits: Limits, *, uid: int) -> DockerChannel:
+        """See ``Engine.launch``."""
+        await self.start()
+        if limits.network and not self.has_network:
+            raise Unsupported(
+                f"this gVisor gives a sandbox no network: it is registered with {NO_NETWORK}; "
+                "use Docker's own runtime, or another runsc: docs/engines.md"
+            )
+        return await super().launch(language, limits, uid=uid)
 
     def spec(self, language: Language, limits: Limits, *, uid: int) -> dict[str, Any]:
         """See ``DockerEngine.spec``."""
