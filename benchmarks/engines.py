@@ -1,0 +1,262 @@
+"""The engines that this machine has, beside each other.
+
+    .venv/bin/python benchmarks/engines.py                    # every table, some minutes
+    .venv/bin/python benchmarks/engines.py --only command     # one
+    .venv/bin/python benchmarks/engines.py --engine docker --engine bubblewrap
+    .venv/bin/python benchmarks/engines.py --check            # exit with 1 if a target is missed
+
+Tables, all of Python's print('hello'):
+    warm     from the call to the result, with a stock that is full
+    fresh    the same without a stock: start a sandbox, run, have the result
+    callers  fresh sandboxes a second by 8 callers
+    command  "codeforge run hello.py" from the start of its process to its end, beside bwrap typed by hand
+
+All rows of a table are measured in turn, in one run. An engine that cannot run the program is left out,
+and its reason printed. Podman has to have the images, and gVisor to be registered: docs/engines.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+
+from measure import Measured, Target, heading, shown
+from programs import HELLO
+
+from codeforge import CodeExecutor, __version__
+from codeforge.bench.figures import Table
+from codeforge.bench.measure import (
+    WARM_TIMEOUT_S,
+    Way,
+    at_once,
+    bare,
+    circumstances,
+    interleaved,
+    load,
+    run_command,
+    run_fresh,
+    within,
+)
+from codeforge.engines import EngineInfo
+from codeforge.errors import CodeForgeError
+from codeforge.policy import SYSTEM
+
+DOCKER, BUBBLEWRAP, PODMAN, GVISOR = "docker", "bubblewrap", "podman", "gvisor"
+
+ENGINES: Mapping[str, tuple[str, str | None]] = {
+    DOCKER: ("docker", None),
+    BUBBLEWRAP: ("bubblewrap", None),
+    PODMAN: ("podman", None),
+    GVISOR: ("docker", "runsc"),
+}
+"""What asks for each: an engine and a runtime."""
+
+STOCK = 2
+"""Warm sandboxes of each: with pandas, and without."""
+
+CALLERS = 8
+SLICE_S = 10.0
+SLOW = 4
+"""Slices of time are this part of the rounds."""
+
+BY_HAND, VERSION = "bwrap by hand", "codeforge --version"
+
+Tables: TypeAlias = AsyncGenerator[Measured, None]
+
+
+def executor_of(name: str, max_warm: int) -> CodeExecutor:
+    """One on that engine."""
+    engine, runtime = ENGINES[name]
+    return CodeExecutor(engine=engine, runtime=runtime, max_warm=max_warm)
+
+
+def bubblewrap_beside_docker(engines: Sequence[str], *targets: Target) -> tuple[Target, ...]:
+    """The targets, if both are there."""
+    return targets if {DOCKER, BUBBLEWRAP} <= set(engines) else ()
+
+
+@contextlib.asynccontextmanager
+async def executors(engines: Sequence[str], max_warm: int) -> AsyncIterator[dict[str, CodeExecutor]]:
+    """One of each."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield {name: await stack.enter_async_context(executor_of(name, max_warm)) for name in engines}
+
+
+async def warm(engines: Sequence[str], rounds: int) -> Tables:
+    """Table ``warm``."""
+    title = "warm, from the call to the result"
+    async with executors(engines, STOCK) as there:
+
+        async def settle() -> None:
+            for executor in there.values():
+                await executor.warm([HELLO.language.name], timeout=WARM_TIMEOUT_S)
+
+        ways = [Way(name, partial(run_fresh, executor, HELLO)) for name, executor in there.items()]
+        table = Table(title, await interleaved(ways, shown(rounds, title), settle=settle))
+    target = Target(BUBBLEWRAP, at_most=1.0, beside=DOCKER)
+    yield Measured(table, bubblewrap_beside_docker(engines, target))
+
+
+async def fresh(engines: Sequence[str], rounds: int) -> Tables:
+    """Table ``fresh``."""
+    title = "no stock, from the call to the result"
+    async with executors(engines, 0) as there:
+        ways = [Way(name, partial(run_fresh, executor, HELLO)) for name, executor in there.items()]
+        yield Measured(Table(title, await interleaved(ways, shown(rounds, title))))
+
+
+async def callers(engines: Sequence[str], rounds: int) -> Tables:
+    """Table ``callers``."""
+    title = f"fresh sandboxes, {CALLERS} callers, slices of {SLICE_S:g} s"
+
+    async def sustained(name: str) -> float:
+        async with executor_of(name, CALLERS) as executor:
+            runs = within(SLICE_S, least=CALLERS, most=1_000_000)
+            return await at_once(CALLERS, runs, lambda: run_fresh(executor, HELLO))
+
+    ways = [Way(name, partial(sustained, name), "/s") for name in engines]
+    table = Table(title, await interleaved(ways, shown(-(-rounds // SLOW), title), warm_up=False))
+    target = Target(BUBBLEWRAP, at_least=5.0, beside=DOCKER)
+    yield Measured(table, bubblewrap_beside_docker(engines, target))
+
+
+async def command(engines: Sequence[str], rounds: int) -> Tables:
+    """Table ``command``."""
+    title = "codeforge run hello.py, from the start of its process to its end"
+    codeforge = str(Path(sys.executable).with_name("codeforge"))
+    with tempfile.NamedTemporaryFile(suffix=".py") as file:
+        file.write(HELLO.code.encode())
+        file.flush()
+        program = Path(file.name)
+        ways = []
+        by_hand = by_hand_command(program)
+        if by_hand is not None:
+            ways.append(Way(BY_HAND, partial(run_command, by_hand, HELLO.output)))
+        for name in engines:
+            engine, runtime = ENGINES[name]
+            env = {**os.environ, "CODEFORGE_ENGINE": engine, "CODEFORGE_RUNTIME": runtime or ""}
+            run = partial(run_command, [codeforge, "run", str(program)], HELLO.output, env)
+            ways.append(Way(name, run))
+        version = f"codeforge {__version__}\n".encode()
+        ways.append(Way(VERSION, partial(run_command, [codeforge, "--version"], version)))
+        bare_python = bare(HELLO)
+        if bare_python is not None:
+            ways.append(Way("python -c, no sandbox", partial(run_command, bare_python, HELLO.output)))
+        table = Table(title, await interleaved(ways, shown(rounds, title)))
+    targets = [Target(VERSION, at_most=150)]
+    if BUBBLEWRAP in engines and by_hand is not None:
+        targets.append(Target(BUBBLEWRAP, at_most=3.0, beside=BY_HAND))
+    note = f"by hand: {' '.join(by_hand)}" if by_hand is not None else "no bwrap on this machine"
+    yield Measured(Table(title, table.series, (note,)), tuple(targets))
+
+
+def by_hand_command(program: Path) -> list[str] | None:
+    """The program by the machine's own Python, as a person would type it: no limits, no filter."""
+    if shutil.which("bwrap") is None:
+        return None
+    links = [
+        word
+        for place in map(Path, SYSTEM)
+        if place.is_symlink()
+        for word in ("--symlink", str(place.readlink()), str(place))
+    ]
+    return [
+        "bwrap", "--unshare-all", "--die-with-parent", "--ro-bind", "/usr", "/usr", *links,
+        "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp",
+        "--ro-bind", str(program), "/code/hello.py", "/usr/bin/python3", "/code/hello.py",
+    ]  # fmt: skip
+
+
+async def usable(engines: Sequence[str]) -> AsyncIterator[tuple[str, EngineInfo | str]]:
+    """Of each engine, what it says of itself once it has run the program, or why it cannot."""
+    for name in engines:
+        async with executor_of(name, 0) as executor:
+            try:
+                await run_fresh(executor, HELLO)
+                yield name, await executor.engine_info()
+            except CodeForgeError as error:
+                yield name, str(error).partition("\n")[0]
+
+
+TABLES: Mapping[str, Callable[[Sequence[str], int], Tables]] = {
+    "warm": warm,
+    "fresh": fresh,
+    "callers": callers,
+    "command": command,
+}
+
+
+def options() -> argparse.Namespace:
+    """The command line."""
+    about, _, more = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=about, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=20, help="how often each row is measured; slices less (%(default)s)"
+    )
+    parser.add_argument(
+        "--only", action="append", choices=TABLES, metavar="TABLE", help="one table; repeatable"
+    )
+    parser.add_argument(
+        "--engine", action="append", choices=ENGINES, metavar="ENGINE", help="one engine; repeatable"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
+    return parser.parse_args()
+
+
+async def measure(
+    names: Sequence[str], wanted: Sequence[str], rounds: int
+) -> tuple[dict[str, list[Measured]], dict[str, str]]:
+    """Measure and print the tables."""
+    engines: list[str] = []
+    about: dict[str, str] = {}
+    async for name, said in usable(wanted):
+        if isinstance(said, str):
+            print(f"left out: {name}: {said}")
+            continue
+        engines.append(name)
+        about = about or circumstances(said)
+        about[name] = said.version if name != GVISOR else "by Docker"
+    about["load before"] = load()
+    print(heading(about))
+    found: dict[str, list[Measured]] = {}
+    for name in names:
+        async with contextlib.aclosing(TABLES[name](engines, rounds)) as tables:
+            async for measured in tables:
+                found.setdefault(name, []).append(measured)
+                measured.show()
+                print(f"  load {load()}")
+    return found, about
+
+
+def main() -> int:
+    """Measure what was asked for; 0, or 1 if a target is missed and --check was given."""
+    asked = options()
+    names, wanted = asked.only or list(TABLES), asked.engine or list(ENGINES)
+    found, about = asyncio.run(measure(names, wanted, max(asked.rounds, 1)))
+    if asked.json is not None:
+        tables = {name: [each.to_dict() for each in measured] for name, measured in found.items()}
+        asked.json.write_text(json.dumps({"circumstances": about, "tables": tables}, indent=2) + "\n")
+    missed = not all(each.reached for measured in found.values() for each in measured)
+    return 1 if missed and asked.check else 0
+
+
+if __name__ == "__main__":
+    try:
+        raise SystemExit(main())
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except CodeForgeError as error:
+        raise SystemExit(f"Error: {error}") from None
