@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -75,7 +76,17 @@ class ContainerObserver:
 
     def _listed(self, label: str, running: bool) -> set[str]:
         flags = () if running else ("--all",)
-        return set(self.ask("ps", "--quiet", "--no-trunc", *flags, "--filter", f"label={label}").split())
+        found = self.ask("ps", "--quiet", "--no-trunc", *flags, "--filter", f"label={label}").split()
+        return set(found if ENGINE == "podman" else self._of_this_runtime(found))
+
+    def _of_this_runtime(self, found: list[str]) -> Iterator[str]:
+        """Tests of Docker's runtimes run beside each other, and are not about each other's sandboxes."""
+        command = ["docker", "inspect", "--format", "{{.Id}} {{.HostConfig.Runtime}}", *found]
+        if found:  # some may be gone by now, which is an error of the command's
+            told = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+            for sandbox, runtime in map(str.split, told.splitlines()):
+                if (runtime == "runsc") == (RUNTIME == "runsc"):
+                    yield sandbox
 
     def init(self, sandbox: str) -> int:
         """See ``Observer.init``."""

@@ -51,16 +51,17 @@ def test_what_is_executed_from_memory_has_no_more_rights(run: Attack) -> None:
 
 
 CRITICAL = """
-import hashlib, glob
+import glob
 paths = ["/opt/codeforge/init", sys.executable, "/etc/passwd", "/usr/bin/env"]
 paths += sorted(line.split()[-1] for line in set(open("/proc/self/maps")) if ".so" in line)
 paths += sorted(glob.glob("/opt/codeforge/*.py"))
 paths = sorted({os.path.realpath(path) for path in paths if os.path.exists(path)})
 """
-HASHES = CRITICAL + 'report({path: hashlib.sha256(open(path, "rb").read()).hexdigest() for path in paths})'
-POISON = (
-    CRITICAL
-    + """
+HASHES = """
+import hashlib
+report({path: hashlib.sha256(open(path, "rb").read()).hexdigest() for path in paths})
+"""
+POISON = """
 import mmap
 facts = {}
 for path in paths:
@@ -86,14 +87,16 @@ for path in paths:
         os.write(writing, b"EVIL")
 report(facts)
 """
-)
 
 
 @pytest.mark.catalogue("P25")
 def test_a_run_that_poisons_files_changes_none_for_the_next(run: Attack) -> None:
-    before = run(HASHES)
-    told = run(POISON)
-    after = run(HASHES)
+    # What is mapped depends on what a sandbox had time to preload: all three look at the same files.
+    paths = run(CRITICAL + "report(paths)")
+    same = f"paths = {paths!r}\n"
+    before = run(same + HASHES)
+    told = run(same + POISON)
+    after = run(same + HASHES)
     assert len(before) > 5
     assert set(told) == set(before)
     for answers in told.values():
