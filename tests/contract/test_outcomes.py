@@ -104,6 +104,8 @@ def test_more_memory_helps(executor: BlockingCodeExecutor) -> None:
     assert python(executor, code, memory_limit="1g").success
 
 
+# gVisor's whole sandbox ends then: test_gvisor.py.
+@pytest.mark.engine("docker", "podman", "bubblewrap")
 def test_out_of_memory_in_a_child_is_told_although_the_parent_goes_on(executor: BlockingCodeExecutor) -> None:
     code = """
         import os

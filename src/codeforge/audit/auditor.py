@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator, Iterable
 from codeforge.audit import daemon, effect, host, inside, outside, pairs
 from codeforge.audit.canary import VARIABLE, Canaries, planted
 from codeforge.audit.cases import FULL, QUICK, Case
-from codeforge.audit.checks import Check, Rule
+from codeforge.audit.checks import Check, Rule, Verdict
 from codeforge.audit.facts import Facts, gather
-from codeforge.audit.lab import AuditExecutor, until
+from codeforge.audit.lab import BUBBLEWRAP, DOCKER, PODMAN, AuditExecutor, until
+from codeforge.engines import GVISOR
+from codeforge.engines.gvisor import with_sentry
 from codeforge.errors import HostFailure, PostureMismatch
 from codeforge.languages import LANGUAGES, PYTHON
 from codeforge.limits import Limits
@@ -45,19 +47,27 @@ async def audit(*, full: bool) -> AsyncIterator[Check]:
 async def _engine_and_sandbox(
     executor: AuditExecutor, canaries: Canaries, *, full: bool
 ) -> AsyncIterator[Check]:
-    version, configs = await executor.version(), await executor.image_configs()
-    for check in daemon.look(version, await executor.socket_path()):
-        yield check
-    for check in daemon.images(configs, [row.name for row in LANGUAGES]):
-        yield check
+    if executor.kind == BUBBLEWRAP:
+        there, image_id = daemon.environments([row.name for row in LANGUAGES]), ""
+        for check in (*daemon.look_at_bubblewrap(), *there.values()):
+            yield check
+        languages = [name for name, check in there.items() if check.verdict is Verdict.HOLDS]
+    else:
+        configs = await executor.image_configs()
+        if executor.kind != PODMAN:
+            for check in daemon.look(await executor.version(), await executor.socket_path()):
+                yield check
+        for check in daemon.images(configs, [row.name for row in LANGUAGES]):
+            yield check
+        languages, image_id = list(configs), str(configs[PYTHON.name]["Id"])
     hidden = {VARIABLE: canaries.neighbour}
     async with executor.held(env_vars=hidden, files={"secret": canaries.neighbour}) as neighbour:
         async with executor.held() as subject:
-            for check in look_at(subject, neighbour, str(configs[PYTHON.name]["Id"])):
+            for check in look_at(subject, neighbour, image_id, executor.kind):
                 yield check
-        for check in inside.not_sent(configs):
+        for check in inside.not_sent(languages):
             yield check
-        async for check in _probes(executor, inside.payloads(configs)):
+        async for check in _probes(executor, inside.payloads(languages)):
             yield check
         async for check in _cases(executor, QUICK):
             yield check
@@ -67,11 +77,17 @@ async def _engine_and_sandbox(
     yield await pairs.covert_channels(executor)
 
 
-def look_at(subject: dict[str, object], neighbour: dict[str, object] | None, image_id: str) -> list[Check]:
+def look_at(
+    subject: dict[str, object], neighbour: dict[str, object] | None, image_id: str, engine: str = DOCKER
+) -> list[Check]:
     """All that can be said of a sandbox that waits, from outside."""
-    facts = gather(subject, image_id, user_ids(neighbour, image_id) if neighbour else frozenset())
+    peers = user_ids(neighbour, image_id) if neighbour else frozenset()
+    facts = gather(subject, image_id, peers, engine=engine)
+    language = with_sentry(PYTHON) if engine == GVISOR else PYTHON
     limits = Limits()
-    return [*outside.look(facts, PYTHON, limits), *effect.look(facts, PYTHON, limits)]
+    # Podman describes a container in words of its own, bubblewrap has nobody who would: the kernel says all.
+    described = outside.look(facts, language, limits) if engine in (DOCKER, GVISOR) else ()
+    return [*described, *effect.look(facts, language, limits)]
 
 
 def user_ids(sandbox: dict[str, object], image_id: str) -> frozenset[str]:
@@ -131,10 +147,10 @@ async def _nothing_left(closed: AuditExecutor) -> Check:
     async with AuditExecutor() as executor:
 
         async def nothing() -> bool:
-            return not await executor.sandboxes_of(closed.owner)
+            return not await executor.left_of(closed)
 
         await until(nothing, pairs.GONE_S)
-        left = await executor.sandboxes_of(closed.owner)
+        left = await executor.left_of(closed)
     return _NOTHING_LEFT.holds_if(not left, ", ".join(left) or "none")
 
 

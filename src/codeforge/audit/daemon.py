@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from codeforge.audit.checks import Check, Rule, Severity
+from codeforge.engines.cgroups import CgroupTree, find_tree
+from codeforge.environments.build import EnvironmentFailed
+from codeforge.environments.store import Environment, EnvironmentStore
+from codeforge.languages import LANGUAGES, LanguageTable
 
 DOCKER_FLOOR = (29, 5, 1)
 RUNC_FLOORS = {(1, 2): (1, 2, 8), (1, 3): (1, 3, 3)}
@@ -50,6 +55,10 @@ _TCP = Rule(
 _REGISTRIES = Rule(
     "daemon.insecure-registries", "none but this machine", "CIS 2.5; NIST 800-190 4.2.1", Severity.MEDIUM,
     "remove insecure-registries from /etc/docker/daemon.json",
+)  # fmt: skip
+_BWRAP = Rule(
+    "daemon.bwrap", "root's, nobody else writes it, no set-user-id bit", "P02; H11", Severity.HIGH,
+    "chmod u-s,go-w $(command -v bwrap)",
 )  # fmt: skip
 _EXPERIMENTAL = Rule(
     "daemon.experimental", "off", "CIS 2.17", Severity.LOW, "remove experimental from daemon.json"
@@ -94,6 +103,43 @@ def images(configs: Mapping[str, Mapping[str, Any]], languages: list[str]) -> It
         user = str(configs[name].get("Config", {}).get("User") or "root")
         yield there.holds_if(True, str(configs[name]["Id"])[:19])
         yield runner.holds_if(user.partition(":")[0] in ("runner", "10001"), user)
+
+
+def look_at_bubblewrap() -> Iterator[Check]:
+    """What makes sandboxes where there is no daemon."""
+    path = shutil.which("bwrap")
+    if path is None:
+        yield _BWRAP.holds_if(False, "not here")
+        return
+    found = Path(path).stat()
+    mode = stat.S_IMODE(found.st_mode)
+    holds = found.st_uid == 0 and not mode & (stat.S_ISUID | stat.S_IWGRP | stat.S_IWOTH)
+    yield _BWRAP.holds_if(holds, f"{path}, user {found.st_uid}, mode {mode:04o}")
+    tree = find_tree()
+    version = f"version {tree.version}" if isinstance(tree, CgroupTree) else tree
+    yield _CGROUP.holds_if(version == "version 2", version)
+    yield _SWAP_LIMIT.holds_if(isinstance(tree, CgroupTree), version)
+    if isinstance(tree, CgroupTree):
+        tree.close()
+
+
+def environments(languages: Iterable[str]) -> dict[str, Check]:
+    """Each language's environment: there, and nobody else's."""
+    store, found = EnvironmentStore(), {}
+    for name in languages:
+        build = f"codeforge environments build {name}"
+        rule = Rule(f"daemon.environment-{name}", "on this machine, its owner's", "H12", Severity.HIGH, build)
+        try:
+            environment = store.find(LanguageTable(LANGUAGES).find(name))
+        except EnvironmentFailed as error:
+            found[name] = rule.holds_if(False, error)
+        else:
+            found[name] = rule.holds_if(environment is not None, _name(environment))
+    return found
+
+
+def _name(environment: Environment | None) -> str:
+    return "not here" if environment is None else environment.path.name
 
 
 def _numbers(version: str) -> tuple[int, ...]:

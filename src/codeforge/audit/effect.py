@@ -9,8 +9,10 @@ from typing import TypeAlias
 from codeforge.audit.checks import Check, Rule, Severity, Verdict
 from codeforge.audit.facts import Facts, Mount, Process
 from codeforge.audit.outside import LEAST_OOM_SCORE, MASKED, READ_ONLY, ULIMITS
+from codeforge.engines import GVISOR
 from codeforge.languages import Language
 from codeforge.limits import Limits
+from codeforge.policy import SYSTEM
 from codeforge.user_ids import RANGE
 
 CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
@@ -35,6 +37,11 @@ _MOUNTS: dict[str, tuple[set[str], frozenset[str]]] = {
     "/code": ({"tmpfs"}, _CLOSED),
     "/tmp": ({"tmpfs"}, _CLOSED),  # noqa: S108
 }
+_OURS = {point: _MOUNTS[point] for point in ("/code", "/tmp", "/dev/shm")}  # noqa: S108
+_READABLE = (*SYSTEM, "/usr", "/etc", "/opt/codeforge", "/node_modules", "/package.json", "/sys/fs/cgroup")
+"""What a sandbox of bubblewrap's may have mounted, to be read."""
+
+_DEVICE_NODES = {f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty", "console")}
 _ENGINE_FILES = {"/etc/hostname", "/etc/hosts", "/etc/resolv.conf"}
 _NODE_ONLY = {"anon_inode:[eventpoll]", "anon_inode:[eventfd]", "anon_inode:[timerfd]", "/dev/null"}
 _OWN_PIPE = re.compile(r"pipe:\[\d+\]")
@@ -118,14 +125,17 @@ def _descriptors(facts: Facts) -> Faults:
     faults, channel = [], {what for what in facts.init.descriptors.values() if "socket" in what}
     for process in facts.processes:
         for number, what in sorted(process.descriptors.items()):
-            if not _known_descriptor(process, number, what) or (process.inner != 1 and what in channel):
+            known = _known_descriptor(facts.engine, process, number, what)
+            if not known or (process.inner != 1 and what in channel):
                 faults.append(f"{process.command[:40]!r}: {number} is {what}")
     return faults
 
 
-def _known_descriptor(process: Process, number: int, what: str) -> bool:
+def _known_descriptor(engine: str, process: Process, number: int, what: str) -> bool:
     pipe = _OWN_PIPE.fullmatch(what) is not None
     if process.inner == 1:
+        if engine == "bubblewrap" and number == 2 and what == "/memfd:bwrap (deleted)":
+            return True  # what bwrap complains of
         return pipe or what in ("/dev/null", "anon_inode:[signalfd]") or what.startswith("socket:[")
     if number <= 2:
         return pipe
@@ -133,9 +143,32 @@ def _known_descriptor(process: Process, number: int, what: str) -> bool:
 
 
 def _mounts(facts: Facts) -> Faults:
-    faults = [fault for mount in facts.mounts if (fault := _mount_fault(mount))]
+    fault_of = _bubblewrap_fault if facts.engine == "bubblewrap" else _mount_fault
+    faults = [fault for mount in facts.mounts if (fault := fault_of(mount))]
     missing = _MOUNTS.keys() - {mount.point for mount in facts.mounts}
+    if facts.engine == "bubblewrap":
+        missing &= _OURS.keys() | {"/", "/proc"}
     return faults + [f"nothing is mounted on {point}" for point in sorted(missing)]
+
+
+def _bubblewrap_fault(mount: Mount) -> str:
+    """There is no image: the machine's programs, and what lies beside them, are mounted one by one."""
+    point, options = mount.point, mount.options
+    if "shared" in mount.propagation:
+        return f"{point} is shared with the host"
+    if point in _OURS or point == "/proc" or point in MASKED or point in READ_ONLY:
+        if point in MASKED and mount.root == "/full-of-nothing":
+            return ""
+        return _mount_fault(mount)
+    if point.startswith("/dev/") and mount.kind in ("devtmpfs", "tmpfs") and point in _DEVICE_NODES:
+        return ""
+    if point == "/dev/pts":
+        return "" if mount.kind == "devpts" else f"{point} is {mount.kind}"
+    known = point in ("/", "/dev") or point.startswith(_READABLE)
+    missing = frozenset({"ro", "nosuid"}) - options
+    if not known:
+        return f"{point} is not known: {mount.kind} from {mount.root}"
+    return f"{point} is {mount.kind}, without {sorted(missing)}" if missing else ""
 
 
 def _mount_fault(mount: Mount) -> str:
@@ -211,14 +244,20 @@ def look(facts: Facts, language: Language, limits: Limits) -> Iterator[Check]:
     """Everything that the kernel tells of the sandbox."""
     rules = [(Rule(f"outside.kernel-{name}", text, source), find) for name, text, source, find in _RULES]
     if facts.blind:
-        every = [*(rule for rule, _ in rules), *_CGROUP_RULES.values(), _DEVICE_RULE, _USERNS]
+        every = [*(rule for rule, _ in rules), _DEVICE_RULE, _USERNS]
         yield from (rule.not_available(facts.blind) for rule in every)
+        if facts.engine == GVISOR and facts.cgroup:
+            yield from _cgroup(facts.cgroup, language, limits)  # of gVisor itself, which holds the sandbox
+        else:
+            yield from (rule.not_available(facts.blind) for rule in _CGROUP_RULES.values())
         return
     for rule, find in rules:
         faults = find(facts)
         yield rule.holds_if(not faults, "; ".join(faults[:8]) or rule.expected)
     yield from _cgroup(facts.cgroup, language, limits)
-    if "devices.list" in facts.cgroup:
+    if facts.engine == "bubblewrap":
+        yield _DEVICE_RULE.not_available("no group bounds them: in a user namespace none can be made")
+    elif "devices.list" in facts.cgroup:
         faults = _devices(facts)
         yield _DEVICE_RULE.holds_if(not faults, "; ".join(faults) or "as expected")
     else:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from codeforge.engines import GVISOR
+
 HOST_NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "uts", "user")
 
 
@@ -62,13 +64,15 @@ class Facts:
     """All that was seen of one sandbox from outside.
 
     Attributes:
+        engine: which: what a sandbox is made of differs.
         inspect: the engine's description of the container.
-        image_id: the image that its language's reference stands for.
+        image_id: the image that its language's reference stands for; empty where there is none.
         peer_uids: user ids of other sandboxes that were there at the same time.
         processes: empty if the host's kernel could not be asked.
         blind: why it could not.
     """
 
+    engine: str = "docker"
     inspect: dict[str, Any]
     image_id: str
     peer_uids: frozenset[str] = frozenset()
@@ -85,14 +89,22 @@ class Facts:
 
 
 def gather(
-    inspect: dict[str, Any], image_id: str, peer_uids: frozenset[str], proc: Path = Path("/proc")
+    inspect: dict[str, Any],
+    image_id: str,
+    peer_uids: frozenset[str],
+    proc: Path = Path("/proc"),
+    *,
+    engine: str = "docker",
 ) -> Facts:
     """All there is to see of that container."""
     pid = inspect["State"]["Pid"]
     blind = _why_blind(proc / str(pid), inspect["Id"])
-    asked = Facts(inspect=inspect, image_id=image_id, peer_uids=peer_uids, blind=blind)
+    asked = Facts(engine=engine, inspect=inspect, image_id=image_id, peer_uids=peer_uids, blind=blind)
     if blind:
         return asked
+    if engine == GVISOR:
+        blind = "the program's processes are gVisor's, and not the host's kernel's"
+        return dataclasses.replace(asked, blind=blind, cgroup=_cgroup(proc / str(pid)))
     return dataclasses.replace(
         asked,
         processes=tuple(_processes(proc, inspect["Id"])),

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
-from codeforge.engines import Channel, Engine
-from codeforge.engines.choose import EngineSettings, OnChoice
+from codeforge.engines import GVISOR, Channel, Engine
+from codeforge.engines.addresses import not_there
+from codeforge.engines.bubblewrap import BubblewrapChannel, BubblewrapEngine
+from codeforge.engines.choose import AUTO, ENGINES, EngineSettings, OnChoice, make_engine
 from codeforge.engines.docker import DockerEngine
+from codeforge.errors import Unsupported
 from codeforge.executor import CodeExecutor
 from codeforge.languages import Language
 from codeforge.limits import Limits
@@ -57,8 +62,33 @@ class LabEngine(DockerEngine):
         return [] if self._unchecked else faults
 
 
+class LabBubblewrap(BubblewrapEngine):
+    """bubblewrap, and what became of its sandboxes."""
+
+    def __init__(self, *, allow_unenforced_limits: bool) -> None:
+        super().__init__(allow_unenforced_limits=allow_unenforced_limits)
+        self._launched: set[str] = set()
+
+    async def launch(self, language: Language, limits: Limits, *, uid: int) -> BubblewrapChannel:
+        """See ``Engine.launch``."""
+        channel = await super().launch(language, limits, uid=uid)
+        self._launched.add(channel.id)
+        return channel
+
+    def left(self) -> set[str]:
+        """Those that have a control group still, without which no process of theirs can be. Blocks."""
+        groups = {name for _, names, _ in os.walk("/sys/fs/cgroup") for name in names}
+        return self._launched & groups
+
+
+DOCKER, PODMAN, BUBBLEWRAP = ENGINES
+
+
 class AuditExecutor(CodeExecutor):
     """Launches each sandbox when it is asked for, so that each one there is a run's.
+
+    ``CODEFORGE_ENGINE`` and ``CODEFORGE_RUNTIME`` say on which engine; else it is the first of which a socket
+    answers.
 
     Args:
         weaken: what to take out of every sandbox.
@@ -70,8 +100,32 @@ class AuditExecutor(CodeExecutor):
         super().__init__(max_warm=0)
 
     def _make_engine(self, settings: EngineSettings, on_choice: OnChoice | None) -> Engine:
-        self.lab = LabEngine(settings.owner, self._weaken, unchecked=self._unchecked)
-        return self.lab
+        name = settings.engine
+        if name == AUTO:
+            name = next(each for each in ENGINES if not_there(each) is None)
+        self._containers: DockerEngine | None = None
+        self._bubblewrap: LabBubblewrap | None = None
+        self.kind = GVISOR if GVISOR in (settings.runtime or "") else name
+        """Docker, Podman, bubblewrap or gVisor: what differs between them, the checks have to know."""
+        if self.kind == DOCKER:
+            self._containers = LabEngine(settings.owner, self._weaken, unchecked=self._unchecked)
+            return self._containers
+        if self._weaken is not None or self._unchecked:
+            raise Unsupported("only Docker's own sandboxes can be weakened: CODEFORGE_ENGINE=docker")
+        if name == BUBBLEWRAP:
+            self._bubblewrap = LabBubblewrap(allow_unenforced_limits=settings.allow_unenforced_limits)
+            return self._bubblewrap
+        engine = make_engine(dataclasses.replace(settings, engine=name))
+        assert isinstance(engine, DockerEngine)  # noqa: S101 - Podman and gVisor
+        self._containers = engine
+        return engine
+
+    @property
+    def lab(self) -> DockerEngine:
+        """Docker, or an engine that answers its calls."""
+        if self._containers is None:
+            raise Unsupported("bubblewrap has no daemon that could be asked")
+        return self._containers
 
     async def launch(self, spec: dict[str, Any]) -> Channel:
         """A container with whatever is in it; ``close`` removes it."""
@@ -99,17 +153,27 @@ class AuditExecutor(CodeExecutor):
 
     async def sandboxes(self) -> set[str]:
         """Those that are there now, in whatever state."""
-        return await self.sandboxes_of(self.owner)
+        if self._bubblewrap is not None:
+            return set(self._bubblewrap.sandboxes())
+        return await self._labelled(self.owner)
 
-    async def sandboxes_of(self, owner: str) -> set[str]:
-        """Those of another executor."""
+    async def left_of(self, closed: AuditExecutor) -> set[str]:
+        """What is left of another executor's."""
+        if closed._bubblewrap is not None:
+            return await asyncio.to_thread(closed._bubblewrap.left)
+        return await self._labelled(closed.owner)
+
+    async def _labelled(self, owner: str) -> set[str]:
         client, filters = await self.lab.client(), {"label": [f"{LABEL}={owner}"]}
         with self.lab.errors():
             found = await client.containers.list(all=True, filters=json.dumps(filters))
         return {str(each.id) for each in found}
 
     async def inspect(self, sandbox: str) -> dict[str, Any]:
-        """The engine's description of one."""
+        """The engine's description of one; of bubblewrap's, which has none, its first process."""
+        if self._bubblewrap is not None:
+            pid = self._bubblewrap.sandboxes()[sandbox]
+            return {"Id": sandbox, "State": {"Pid": pid, "Running": True}, "Config": {"User": ""}}
         client = await self.lab.client()
         with self.lab.errors():
             return dict(await client.containers.container(sandbox).show())

@@ -9,6 +9,8 @@ from codeforge.audit.checks import Rule, Severity
 
 REFUSED = "EPERM"
 _NOT_HERE = "no such call here"
+_UNMAPPED = "EINVAL"
+"""To become a user that a user namespace has not got."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ _KERNEL = (
 )  # fmt: skip
 
 _PRIVILEGES = (
-    _probe("setuid", "EPERM", "P01", "privileges.py", "setuid; setgid", REFUSED),
+    _probe("setuid", "EPERM", "P01", "privileges.py", "setuid; setgid", REFUSED, _UNMAPPED),
     _probe("no-new-privileges", "1", "CIS 5.26; P01", "privileges.py", "no_new_privs"),
     _probe("capabilities", "none", "CIS 5.4; P02", "privileges.py", "capabilities"),
     _probe("seccomp", "2", "CIS 5.22", "privileges.py", "seccomp"),
@@ -122,7 +124,7 @@ _FILES = (
 
 _JAVASCRIPT = (
     _probe("javascript-privileges", "none", "P01, P02", "probes.cjs",
-           "capabilities; no_new_privs; filters; setuid", "none", "1", "2 or more", REFUSED),
+           "capabilities; no_new_privs; filters; setuid", "none", "1", "2 or more", REFUSED, _UNMAPPED),
     _probe("javascript-init", "out of reach", "P05, P07, P08", "probes.cjs",
            "signals to init; init's files; priority of init", REFUSED, "refused"),
     _probe("javascript-noexec", "EACCES", "P24", "probes.cjs", "executed", severity=Severity.MEDIUM),

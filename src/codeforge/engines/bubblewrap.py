@@ -173,6 +173,10 @@ class BubblewrapEngine:
             known["groups"] = " ".join(g for g in known.get("groups", "?").split() if g != str(_OVERFLOW_GID))
         return posture_faults(known, language, limits, uid=uid, but=() if self._tree else UNENFORCED)
 
+    def sandboxes(self) -> dict[str, int | None]:
+        """Those that there are, and the first process of each on this machine."""
+        return {channel.id: channel.pid for channel in self._channels}
+
     def forget(self, channel: BubblewrapChannel) -> None:
         """Nothing of that sandbox is left."""
         self._channels.discard(channel)

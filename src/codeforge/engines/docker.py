@@ -52,6 +52,7 @@ class DockerEngine:
         self._docker_host = docker_host
         self.owner = owner
         self.runtime = runtime
+        self.runtime_arguments: tuple[str, ...] = ()
         self._client: aiodocker.Docker | None = None
         self.kernel = ""
         self._connecting = asyncio.Lock()
@@ -90,7 +91,8 @@ class DockerEngine:
         if is_podman(version):
             raise EngineUnavailable("Podman answers in Docker's place. Ask for it: engine='podman'")
         if self.runtime is not None:
-            _check_runtime(await client.system.info(), self.runtime)
+            found = _runtime(await client.system.info(), self.runtime)
+            self.runtime_arguments = tuple(found.get("runtimeArgs") or ())
         self.kernel = version["KernelVersion"]
 
     def errors(self) -> AbstractContextManager[None]:
@@ -276,12 +278,15 @@ class DockerEngine:
                 await container.delete(force=True)
 
 
-def _check_runtime(info: Mapping[str, Any], runtime: str) -> None:
+def _runtime(info: Mapping[str, Any], runtime: str) -> Mapping[str, Any]:
+    """How the daemon has registered it."""
     if runtime not in info["Runtimes"]:
         raise EngineUnavailable(
             f"Docker has no runtime {quoted(runtime)}; it has {', '.join(sorted(info['Runtimes']))}\n"
             'Register it under "runtimes" in /etc/docker/daemon.json and reload Docker: docs/engines.md'
         )
+    found: Mapping[str, Any] = info["Runtimes"][runtime]
+    return found
 
 
 def is_podman(version: Mapping[str, Any]) -> bool:

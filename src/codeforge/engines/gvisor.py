@@ -14,8 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import aiodocker
-
 from codeforge.engines import GVISOR, Channel
 from codeforge.engines.cgroups import groups_of
 from codeforge.engines.docker import DockerChannel, DockerEngine
@@ -47,19 +45,10 @@ _V2_FILES = {"memory_max": "memory.max", "swap_max": "memory.swap.max", "pids_ma
 class GvisorEngine(DockerEngine):
     """Docker, with gVisor's runtime. Belongs to one event loop."""
 
-    has_network = True
-    """Whether it can give a sandbox one: not if the runtime is registered without."""
-
-    async def check(self, client: aiodocker.Docker) -> None:
-        """See ``DockerEngine.check``."""
-        await super().check(client)
-        runtime = (await client.system.info())["Runtimes"][self.runtime]
-        self.has_network = NO_NETWORK not in (runtime.get("runtimeArgs") or ())
-
     async def launch(self, language: Language, limits: Limits, *, uid: int) -> DockerChannel:
         """See ``Engine.launch``."""
         await self.start()
-        if limits.network and not self.has_network:
+        if limits.network and NO_NETWORK in self.runtime_arguments:
             raise Unsupported(
                 f"this gVisor gives a sandbox no network: it is registered with {NO_NETWORK}; "
                 "use Docker's own runtime, or another runsc: docs/engines.md"

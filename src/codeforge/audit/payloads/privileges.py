@@ -135,7 +135,10 @@ def of_itself() -> dict[str, str]:
 
 def is_strange(path: Path) -> bool:
     """A device that a sandbox has no use for."""
-    mode = path.stat().st_mode
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # a link to what is not there, or is out of reach
+        return False
     return stat.S_ISBLK(mode) or (stat.S_ISCHR(mode) and path.name not in HARMLESS_DEVICES)
 
 
