@@ -93,6 +93,8 @@ class Language:
         smoke: a program that prints ``hello``; tests and ``codeforge doctor`` run it.
         dockerfile: path in the build context, if the image is one of ours.
         environment: what stands in for the image on engines that have none, if anything does.
+        optional: whether it is there for those alone that name it; what is done for all languages passes
+            it over.
     """
 
     name: str
@@ -118,6 +120,7 @@ class Language:
     tests: TestRunner | None = None
     dockerfile: str | None = None
     environment: Recipe | None = None
+    optional: bool = False
 
     @property
     def suffix(self) -> str:
@@ -145,6 +148,19 @@ _MODULE_SCAFFOLD = MappingProxyType({"package.json": b'{"type": "module"}\n'})
 _NODE_BOOT_ENV = ("NODE_", "LD_", "LC_", "LANG", "UV_", "SSL_", "OPENSSL_")
 
 _ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp"}  # noqa: S108 - its own
+
+_PYTHON_RECIPE = Recipe(
+    installer="pip",
+    packages="docker/python-requirements.lock",
+    env=MappingProxyType(
+        _ENV
+        | {
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTEST_ADDOPTS": "-p no:cacheprovider -p no:anyio",
+            "OPENBLAS_NUM_THREADS": "1",
+        }
+    ),
+)
 
 PYTHON = Language(
     name="python",
@@ -177,18 +193,21 @@ PYTHON = Language(
         report_format="junit",
     ),
     dockerfile="docker/python.Dockerfile",
-    environment=Recipe(
-        installer="pip",
-        packages="docker/python-requirements.lock",
-        env=MappingProxyType(
-            _ENV
-            | {
-                "PYTHONDONTWRITEBYTECODE": "1",
-                "PYTEST_ADDOPTS": "-p no:cacheprovider -p no:anyio",
-                "OPENBLAS_NUM_THREADS": "1",
-            }
-        ),
-    ),
+    environment=_PYTHON_RECIPE,
+)
+
+PYTHON_DATA = dataclasses.replace(
+    PYTHON,
+    name="python-data",
+    aliases=("data", "py-data"),
+    image="ai-codeforge-python-data:latest",
+    preload=(*PYTHON.preload, "IPython.core.interactiveshell IPython.core.completer IPython.display"),
+    preload_named=(*PYTHON.preload_named, "matplotlib.pyplot matplotlib_inline.backend_inline"),
+    idle_bytes=96 * MiB,
+    boot_env=(*PYTHON.boot_env, "IPYTHON", "JPY_"),
+    dockerfile="docker/python-data.Dockerfile",
+    environment=dataclasses.replace(_PYTHON_RECIPE, packages="docker/python-data-requirements.lock"),
+    optional=True,
 )
 
 JAVASCRIPT = Language(
@@ -258,24 +277,30 @@ TYPESCRIPT = Language(
 )
 
 LANGUAGES: tuple[Language, ...] = (PYTHON, JAVASCRIPT, TYPESCRIPT)
+"""The documented ones: what is made, tested and kept ready where no language is named."""
+
+OPTIONAL_LANGUAGES: tuple[Language, ...] = (PYTHON_DATA,)
+"""More that can be named: every table that has all the documented ones has these as well."""
 
 
 class LanguageTable:
-    """The languages that one executor knows, by name and alias."""
+    """The languages that one executor knows, by name and alias. To iterate is to pass over optional ones."""
 
     def __init__(self, languages: Iterable[Language] = LANGUAGES) -> None:
         self._rows = {row.name: row for row in languages}
-        self._names = {
-            alias.lower(): row for row in self._rows.values() for alias in (*row.aliases, row.name)
-        }
+        if all(row.name in self._rows for row in LANGUAGES):
+            self._rows = {row.name: row for row in OPTIONAL_LANGUAGES} | self._rows
+        # Names that the caller gave count more than ours.
+        optional_first = sorted(self._rows.values(), key=lambda row: not row.optional)
+        self._names = {alias.lower(): row for row in optional_first for alias in (*row.aliases, row.name)}
 
     def __iter__(self) -> Iterator[Language]:
-        return iter(self._rows.values())
+        return (row for row in self._rows.values() if not row.optional)
 
     @property
     def names(self) -> list[str]:
-        """The languages' names, in the table's order."""
-        return list(self._rows)
+        """The languages' names, in the table's order, without optional ones."""
+        return [row.name for row in self]
 
     def find(self, name: object) -> Language:
         """The row of that name or alias, in any case.
@@ -289,11 +314,11 @@ class LanguageTable:
         if row is None:
             near = difflib.get_close_matches(name[:100].strip().lower(), self._names, n=1)
             hint = f" Did you mean {self._names[near[0]].name!r}?" if near else ""
-            raise UnknownLanguage(f"unknown language {quoted(name)}; known: {', '.join(self._rows)}.{hint}")
+            raise UnknownLanguage(f"unknown language {quoted(name)}; known: {', '.join(self.names)}.{hint}")
         return row
 
     def pick(self, names: Iterable[str] | None) -> list[Language]:
-        """The rows of those names; all of them for ``None``.
+        """The rows of those names; for ``None`` all but optional ones.
 
         Raises:
             InvalidRequest: one is not known, or it is one name and not a list.
@@ -305,4 +330,6 @@ class LanguageTable:
     def with_images(self, images: Mapping[str, str]) -> LanguageTable:
         """The same languages, some with another image: name to reference."""
         named = {self.find(name).name: image for name, image in images.items()}
-        return LanguageTable(dataclasses.replace(row, image=named.get(row.name, row.image)) for row in self)
+        return LanguageTable(
+            dataclasses.replace(row, image=named.get(row.name, row.image)) for row in self._rows.values()
+        )

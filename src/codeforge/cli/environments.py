@@ -67,9 +67,10 @@ def remove(
 
 
 def _current(store: EnvironmentStore) -> set[Path]:
-    from codeforge.languages import LANGUAGES
+    from codeforge.languages import LANGUAGES, OPTIONAL_LANGUAGES
 
-    return {path for row in LANGUAGES if row.environment for path in store.folders(row)}
+    rows = (*LANGUAGES, *OPTIONAL_LANGUAGES)
+    return {path for row in rows if row.environment for path in store.folders(row)}
 
 
 def _size(path: Path) -> int:

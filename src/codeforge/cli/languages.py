@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from codeforge.cli.terminal import print_json
-from codeforge.languages import LANGUAGES
+from codeforge.languages import LANGUAGES, OPTIONAL_LANGUAGES
 
 
 def perform(*, as_json: bool) -> None:
     """Print them."""
+    known = (*LANGUAGES, *OPTIONAL_LANGUAGES)
     rows = [
         {"name": row.name, "aliases": list(row.aliases), "file": row.file, "image": row.image}
-        for row in LANGUAGES
+        for row in known
     ]
     if as_json:
         print_json(rows)
         return
-    for row in LANGUAGES:
+    for row in known:
         print(f"{row.name:<12} {row.file:<9} {row.image:<34} also: {', '.join(row.aliases)}")

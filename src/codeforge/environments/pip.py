@@ -22,7 +22,11 @@ _OPTIONS = ("--no-compile", "--no-warn-script-location", "--require-hashes", "--
 _SIGNS = ("Collecting ", "Processing ")
 """How pip begins with a package, from an index or of this machine."""
 
-_NOT_FOR_RUNS = ("numpy/**/tests", "pandas/tests", "numpy/f2py", "numpy/distutils")
+_WITH_TESTS = (
+    *("numpy", "pandas", "matplotlib", "mpl_toolkits", "networkx", "scipy", "seaborn", "sklearn"),
+    *("statsmodels", "sympy"),
+)
+_NOT_FOR_RUNS = (*(f"{package}/**/tests" for package in _WITH_TESTS), "numpy/f2py", "numpy/distutils")
 _BIG_TABLES = "/pygments/(lexers|styles|formatters)/"
 """As in docker/trim-python.sh: what no program needs goes, and what hardly any does is not compiled."""
 
@@ -47,8 +51,11 @@ async def install(build: Build, recipe: Recipe) -> None:
     )  # fmt: skip
     site = build.usr_local / "lib" / base.name / "site-packages"
     for pattern in _NOT_FOR_RUNS:
-        for folder in site.glob(pattern):
-            shutil.rmtree(folder)
+        for folder in list(site.glob(pattern)):
+            shutil.rmtree(folder, ignore_errors=True)  # one may lie in another
+    if (site / "matplotlib").is_dir():
+        build.say("fonts")
+        await build.run(python, path_of("docker/matplotlib_fonts.py"))
     for pth in guest_dir().glob("*.pth"):
         shutil.copyfile(pth, site / pth.name)
     (python.parent / "f2py").unlink(missing_ok=True)

@@ -271,7 +271,7 @@ class Preloads:
         hidden = set()
         for directory in directories:
             try:
-                entries = os.listdir(directory)  # noqa: PTH208
+                entries = os.listdir(directory or ".")  # noqa: PTH208
             except OSError:
                 continue
             hidden |= {
@@ -288,6 +288,10 @@ class Preloads:
         if any(name in self._records for name in self._hidden_by([code])):
             # A preloaded library would be without the program's module of that name.
             os.execvpe(sys.orig_argv[0], sys.orig_argv, os.environ)  # noqa: S606
+        self.renew()
+
+    def renew(self) -> None:
+        """What modules that are still stashed settled once for all."""
         for name, renew in RENEWALS.items():
             if name in self._records:
                 renew(self._records[name].module)

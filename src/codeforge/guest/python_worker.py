@@ -7,6 +7,7 @@ goes on to open and run /code/main.py by itself, so that nothing of the waiting 
 
 - PRELOAD: import modules ahead of the program, out of its sight (python_preload.py, python_recorder.py).
 - GO: become the run.
+- START: become a session. The interpreter goes on to python_session.py, which takes over the socket.
 - FORK: be a template. The child becomes the run; the parent reports how it ended, and waits on.
 
 It is executed, not imported: no module, no name and no frame of it is left behind.
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from codeforge.guest.python_preload import Preloads
 
-_PRELOAD, _GO, _FORK = b"p", b"g", b"f"
+_PRELOAD, _GO, _START, _FORK = b"p", b"g", b"s", b"f"
 _PRELOADED, _STARTED, _ENDED, _NOT_STARTED = b"P", b"S", b"X", b"E"
 _HEADER_BYTES = 5
 
@@ -62,6 +63,9 @@ class _Control:
     def close(self) -> None:
         self._socket.close()
 
+    def detach(self) -> None:
+        self._socket.detach()
+
     def _read(self, size: int) -> bytes:
         pieces = []
         while size:
@@ -83,7 +87,7 @@ def _serve(control: _Control) -> None:
             preloads = preloads or _new_preloads()
             preloads.add(payload.decode().split())
             control.send(_PRELOADED)
-        elif kind == _GO:
+        elif kind in (_GO, _START):
             break
         elif kind == _FORK:
             preloads = preloads or _new_preloads()
@@ -91,10 +95,14 @@ def _serve(control: _Control) -> None:
                 preloads.set_dumpable(True)
                 _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
                 break
-    control.close()
+    if kind == _START:
+        control.detach()
+    else:
+        control.close()
     _take_over(payload)
     if preloads:
-        preloads.hand_over(os.path.dirname(sys.argv[0]))  # noqa: PTH120
+        # What is beside the program is imported first; a session's program lends that place to its directory.
+        preloads.hand_over(os.getcwd() if kind == _START else os.path.dirname(sys.argv[0]))  # noqa: PTH109, PTH120
 
 
 def _new_preloads() -> "Preloads":

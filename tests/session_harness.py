@@ -1,0 +1,231 @@
+"""Starts the Python session program as init does, and talks to it: messages, forks, signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+GUEST = Path(__file__).parents[1] / "src" / "codeforge" / "guest"
+DEADLINE_S = 60.0
+
+
+class Gone(AssertionError):
+    """The program closed its socket."""
+
+
+class Stream:
+    """A pipe of the program's, read as it goes."""
+
+    def __init__(self) -> None:
+        self._ours, self.theirs = os.pipe()
+        self._data = b""
+        self._thread = threading.Thread(target=self._drain, daemon=True)
+        self._thread.start()
+
+    def _drain(self) -> None:
+        while piece := os.read(self._ours, 1 << 16):
+            self._data += piece
+
+    def take(self) -> str:
+        """What has come since the last time. Whatever was written before is in the pipe at least."""
+        while self._thread.is_alive() and select.select([self._ours], [], [], 0)[0]:
+            time.sleep(0.001)
+        time.sleep(0.005)
+        data, self._data = self._data, b""
+        return data.decode(errors="surrogateescape")
+
+
+class Client:
+    """One session: its socket and its streams."""
+
+    def __init__(self, control: socket.socket, stdout: Stream, stderr: Stream) -> None:
+        self._control = control
+        control.settimeout(DEADLINE_S)
+        self._stdout, self._stderr = stdout, stderr
+        self._cells = 0
+        self.pid = 0
+
+    # --- Frames
+
+    def send_frame(self, kind: bytes, payload: bytes, fds: Sequence[int] = ()) -> None:
+        frame = len(payload).to_bytes(4, "little") + kind + payload
+        sent = socket.send_fds(self._control, [frame], fds) if fds else 0
+        self._control.sendall(frame[sent:])
+
+    def send(self, message: dict[str, Any]) -> None:
+        self.send_frame(b"J", json.dumps(message).encode())
+
+    def receive(self) -> dict[str, Any]:
+        header = self._receive(5)
+        assert header[4:] == b"J", header
+        payload = self._receive(int.from_bytes(header[:4], "little"))
+        message = json.loads(payload.decode(), parse_constant=lambda name: 1 / 0)
+        assert isinstance(message, dict)
+        return message
+
+    def _receive(self, size: int) -> bytes:
+        data = bytearray()
+        while len(data) < size:
+            piece = self._control.recv(size - len(data))
+            if not piece:
+                raise Gone
+            data += piece
+        return bytes(data)
+
+    def close(self) -> None:
+        self._control.close()
+
+    # --- What the host does
+
+    def ready(self) -> Self:
+        assert self.receive() == {"is": "ready"}
+        return self
+
+    def begin(self, code: str) -> int:
+        self._cells += 1
+        self.send({"do": "run", "cell": self._cells, "code": code})
+        assert self.receive() == {"is": "begun", "cell": self._cells}
+        return self._cells
+
+    def end(self, cell: int) -> Cell:
+        displays = []
+        while (message := self.receive())["is"] == "display":
+            assert message["cell"] == cell
+            displays.append(message["data"])
+        assert (message["is"], message["cell"]) == ("done", cell), message
+        return Cell(message["value"], message["error"], displays, self._stdout.take(), self._stderr.take())
+
+    def run(self, code: str) -> Cell:
+        return self.end(self.begin(code))
+
+    def value(self, code: str) -> str:
+        """A cell's last expression, as text."""
+        cell = self.run(code)
+        assert cell.error is None, cell.error
+        assert cell.data is not None, cell
+        text = cell.data["text/plain"]
+        assert isinstance(text, str)
+        return text
+
+    def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        self.send({**message, "request": 9})
+        answer = self.receive()
+        assert answer.pop("request") == 9
+        return answer
+
+    def obstacle(self) -> str | None:
+        why: str | None = self.ask({"do": "can_fork"})["why"]
+        return why
+
+    def fork(self, directory: Path) -> Client:
+        streams = Stream(), Stream()
+        ours, theirs = socket.socketpair()
+        fds = [streams[0].theirs, streams[1].theirs, theirs.fileno()]
+        self.send_frame(b"f", os.fsencode(directory), fds)
+        os.close(fds[0])
+        os.close(fds[1])
+        answer = self.receive()
+        theirs.close()
+        if answer != {"is": "forked"}:
+            ours.close()
+            raise AssertionError(answer)
+        return Client(ours, *streams).ready()
+
+
+class Cell:
+    """What came of a cell."""
+
+    def __init__(
+        self,
+        value: dict[str, Any] | None,
+        error: dict[str, Any] | None,
+        displays: list[dict[str, Any]],
+        stdout: str,
+        stderr: str,
+    ) -> None:
+        self.data: dict[str, Any] | None = value["data"] if value else None
+        self.error = error
+        self.displays = displays
+        self.stdout, self.stderr = stdout, stderr
+
+    @property
+    def traceback(self) -> str:
+        assert self.error is not None
+        return "\n".join(self.error["traceback"])
+
+    def __repr__(self) -> str:
+        return f"Cell({vars(self)})"
+
+
+class Program(Client):
+    """A session's first process. A context manager, which leaves none."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        python: str | Path = sys.executable,
+        options: Sequence[str] = (),
+        wait: bool = False,
+    ) -> None:
+        stdout, stderr = Stream(), Stream()
+        ours, theirs = socket.socketpair()
+        os.set_inheritable(theirs.fileno(), True)
+        self.argv = [str(python), *options, str(GUEST / "python_session.py")]
+        # The descriptor is 3, as init has it.
+        self.process = subprocess.Popen(
+            ["bash", "-c", f'exec 3<&{theirs.fileno()} {theirs.fileno()}<&-; exec "$@"', "bash", *self.argv],
+            stdin=subprocess.DEVNULL,
+            stdout=stdout.theirs,
+            stderr=stderr.theirs,
+            pass_fds=[theirs.fileno()],
+            cwd=directory,
+            start_new_session=True,
+            env={**_plain_environment(), **({"CODEFORGE_CONTROL_FD": "3"} if wait else {})},
+        )
+        theirs.close()
+        os.close(stdout.theirs)
+        os.close(stderr.theirs)
+        super().__init__(ours, stdout, stderr)
+        if not wait:
+            self.ready()
+
+    def start(self, *steps: str) -> Self:
+        """What init does with one that waits: preload, then START."""
+        for step in steps:
+            self.send_frame(b"p", step.encode())
+            assert self._receive(5) == b"\0\0\0\0P"
+        command = "".join(f"{item}\0" for item in [str(len(self.argv)), *self.argv, "GREETING=hello"])
+        self.send_frame(b"s", command.encode())
+        return self.ready()
+
+    def interrupt(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.close()
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        if error is not None and (said := self._stderr.take() + self._stdout.take()):
+            error.add_note(f"the program said: {said}")
+
+
+def _plain_environment() -> dict[str, str]:
+    kept = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": "/tmp", "OPENBLAS_NUM_THREADS": "1"}
+    return kept | {"PYTHONDONTWRITEBYTECODE": "1"}
