@@ -9,6 +9,9 @@ from codeforge.audit.checks import Rule, Severity
 
 REFUSED = "EPERM"
 _NOT_HERE = "no such call here"
+_UNTOLD = "not told"
+"""By gVisor's kernel; Linux tells."""
+
 _UNMAPPED = "EINVAL"
 """To become a user that a user namespace has not got."""
 
@@ -70,7 +73,7 @@ _PRIVILEGES = (
     _probe("no-new-privileges", "1", "CIS 5.26; P01", "privileges.py", "no_new_privs"),
     _probe("capabilities", "none", "CIS 5.4; P02", "privileges.py", "capabilities"),
     _probe("seccomp", "2", "CIS 5.22", "privileges.py", "seccomp"),
-    _probe("filters", "2 or more", "P15, P19", "privileges.py", "filters"),
+    _probe("filters", "2 or more", "P15, P19", "privileges.py", "filters", "2 or more", _UNTOLD),
     _probe("user", "one of many", "R27", "privileges.py", "uid"),
     _probe("groups", "one", "P02", "privileges.py", "groups"),
     _probe("process-1", "init", "X04", "privileges.py", "pid 1"),
@@ -105,7 +108,8 @@ _NETWORK = (
     _probe("host-services", "unreachable", "N03", "network.py", "host; host's engine",
            "unreachable", "ECONNREFUSED", "ENETUNREACH"),
     _probe("dns", "unresolved, at once", "N02", "network.py", "names; metadata by name", "unresolved"),
-    _probe("dns-packets", "ENETUNREACH", "N02", "network.py", "name server over UDP"),
+    _probe("dns-packets", "ENETUNREACH", "N02", "network.py", "name server over UDP", "ENETUNREACH",
+           "EHOSTUNREACH"),
     _probe("name-servers", "none", "N02", "network.py", "name servers", severity=Severity.LOW),
     _probe("abstract-sockets", "none", "N05", "network.py", "abstract sockets"),
     _probe("socket-files", "none", "N06; CIS 5.32", "network.py", "socket files"),
@@ -124,7 +128,8 @@ _FILES = (
 
 _JAVASCRIPT = (
     _probe("javascript-privileges", "none", "P01, P02", "probes.cjs",
-           "capabilities; no_new_privs; filters; setuid", "none", "1", "2 or more", REFUSED, _UNMAPPED),
+           "capabilities; no_new_privs; filters; setuid", "none", "1", "2 or more", REFUSED, _UNMAPPED,
+           _UNTOLD),
     _probe("javascript-init", "out of reach", "P05, P07, P08", "probes.cjs",
            "signals to init; init's files; priority of init", REFUSED, "refused"),
     _probe("javascript-noexec", "EACCES", "P24", "probes.cjs", "executed", severity=Severity.MEDIUM),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import signal
@@ -23,7 +24,15 @@ HARMLESS_DEVICES = {"null", "zero", "full", "random", "urandom", "tty", "ptmx", 
 HOST_TELLTALES = ("interrupts", "kallsyms", "config.gz", "cmdline", "partitions", "diskstats", "key-users",
                   "locks", "keys", "timer_list", "kcore", "sched_debug")  # fmt: skip
 CGROUP_KNOBS = {"release_agent", "notify_on_release", "cgroup.procs", "memory.max", "memory.limit_in_bytes"}
+PR_GET_NO_NEW_PRIVS = 39
 ALL_SIGNALS = [number for number in range(1, 65) if number not in (32, 33)]
+
+
+def filters(count: str | None) -> str:
+    """Linux counts them; gVisor does not tell."""
+    if count is None:
+        return "not told"
+    return "2 or more" if int(count) >= 2 else "fewer than 2"
 
 
 def status() -> dict[str, str]:
@@ -31,12 +40,14 @@ def status() -> dict[str, str]:
     lines = Path("/proc/self/status").read_text().splitlines()
     said = {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
     names = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
-    kept = [f"{name}={said[name]}" for name in names if int(said[name], 16)]
+    # gVisor has no ambient set, and does not tell the rest of what is asked for here by get().
+    kept = [f"{name}={said[name]}" for name in names if int(said.get(name, "0"), 16)]
+    no_new_privs = ctypes.CDLL(None).prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
     return {
         "capabilities": " ".join(kept) or "none",
-        "no_new_privs": said["NoNewPrivs"],
+        "no_new_privs": said.get("NoNewPrivs", str(no_new_privs)),
         "seccomp": said["Seccomp"],
-        "filters": "2 or more" if int(said.get("Seccomp_filters", "0")) >= 2 else "fewer than 2",
+        "filters": filters(said.get("Seccomp_filters")),
         "uid": "one of many" if len(set(said["Uid"].split())) == 1 and os.getuid() >= 20000 else said["Uid"],
         "groups": "one" if set(said["Groups"].split()) <= {str(os.getgid())} else said["Groups"],
         "pid 1": Path("/proc/1/comm").read_text().strip(),

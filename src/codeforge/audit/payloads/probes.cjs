@@ -89,11 +89,13 @@ const program = () => {
 const status = fs.readFileSync('/proc/self/status', 'utf8')
 const kept = [...status.matchAll(/^(Cap\w+):\t(\w+)$/gm)].filter(([, , bits]) => BigInt(`0x${bits}`) !== 0n)
 
+const fewer = status.includes('Seccomp_filters') ? 'fewer than 2' : 'not told'
+
 const main = async () => {
   const observed = {
     capabilities: kept.map(([, name]) => name).join(' ') || 'none',
-    'no_new_privs': /^NoNewPrivs:\t(\d)/m.exec(status)[1],
-    filters: Number(/^Seccomp_filters:\t(\d+)/m.exec(status)?.[1]) >= 2 ? '2 or more' : 'fewer than 2',
+    'no_new_privs': /^NoNewPrivs:\t(\d)/m.exec(status)?.[1] ?? 'not told', // by gVisor
+    filters: Number(/^Seccomp_filters:\t(\d+)/m.exec(status)?.[1] ?? NaN) >= 2 ? '2 or more' : fewer,
     setuid: attempt(() => process.setuid(0)),
     'signals to init': attempt(() => process.kill(1, 'SIGINT')),
     "init's files": readable(['/proc/1/mem', '/proc/1/environ', '/proc/1/maps']) || 'refused',
