@@ -41,7 +41,7 @@ def test_no_file_of_the_image_can_be_opened_for_writing(run: Attack) -> None:
             for name in names:
                 looked += 1
                 path = f"{folder}/{name}"
-                if os.path.islink(path):
+                if os.path.islink(path) or not os.path.isfile(path):  # Podman masks one with /dev/null
                     continue
                 if attempt(lambda: os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))) == "ok":
                     opened.append(path)

@@ -139,8 +139,8 @@ def test_callers_that_leave_the_line_leave_nothing_behind() -> None:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
             assert (await executor.execute("print('well')")).stdout == "well\n"
-            assert await soon(lambda: not OBSERVER.of(executor))
-            stats = executor.get_stats()
-            assert (stats["sandboxes"], stats["leased"], stats["waiting"]) == (0, 0, 0)
+            counted = ("sandboxes", "leased", "waiting")
+            assert await soon(lambda: all(executor.get_stats()[name] == 0 for name in counted))
+            assert not OBSERVER.of(executor)
 
     asyncio.run(scenario())
