@@ -3,7 +3,8 @@
 //
 // 1. Wait, if init started this process as a worker: do the preload steps that init asks for, take
 //    argv and environment, then return; node goes on to load the main program by itself, as if just
-//    started. Reads are synchronous, so that nothing of an event loop has happened by then.
+//    started. Reads are synchronous, so that nothing of an event loop has happened by then. A session
+//    is told to start, not to go: its program keeps descriptor 3.
 // 2. If the main program is a .js file written as an ES module, have node load it as one. Node 18
 //    decides by the nearest package.json alone, so one that says "module" is put beside the program,
 //    unless the program brought its own. Newer versions of node detect ES modules themselves.
@@ -18,10 +19,13 @@ const vm = require('vm')
 const HEAD_BYTES = 5
 const TYPE_AT = 4
 const PRELOAD = 'p'.charCodeAt(0)
+const START = 's'.charCodeAt(0)
 const PRELOADED = Buffer.from([0, 0, 0, 0, 'P'.charCodeAt(0)])
 
+const SESSION = path.join(__dirname, 'node_session.cjs')
+
 // Step -> the file that exports a function of that name. Files that are not in this image, and steps
-// that fail, only make the program start later.
+// that fail, only make the program start later. A session has its own for all of them.
 const PRELOADS = {
   console: './node_preload.cjs',
   typescript: './typescript_preload.cjs',
@@ -36,7 +40,7 @@ function waitForGo(control) {
     const head = readExactly(control, HEAD_BYTES)
     const payload = readExactly(control, head.readUInt32LE(0)).toString()
     if (head[TYPE_AT] !== PRELOAD) {
-      fs.closeSync(control)
+      if (head[TYPE_AT] !== START) fs.closeSync(control)
       return takeOver(payload)
     }
     preload(payload)
@@ -56,7 +60,7 @@ function readExactly(control, size) {
 
 function preload(step) {
   try {
-    require(PRELOADS[step])[step]()
+    require(process.argv[1] === SESSION ? SESSION : PRELOADS[step])[step]()
   } catch {}
 }
 

@@ -1,0 +1,362 @@
+'use strict'
+// The session's own thread: see node_session.cjs. It speaks with init, and has cells evaluated.
+//
+// How a cell is run. V8's REPL mode (Runtime.evaluate) makes a function of it that may await, and whose
+// declarations stay. Its text begins with `await` of a gate, which is opened by the next message: so it
+// is never in the inspector's call that a cell runs. An interruption, which comes by the inspector, would
+// have to wait for the end of that call. Nor are there frames of ours below the cell's in a stack.
+
+const fs = require('fs')
+const net = require('net')
+const { inspect } = require('util')
+const { Session } = require('inspector')
+const { workerData: { flag, talk, signals }, receiveMessageOnPort } = require('worker_threads')
+const { withoutModules, withObject, redeclaring, fault, completeness } = require('./node_session_text.cjs')
+
+const CONTROL = 3
+const HEAD_BYTES = 5
+const TYPE_AT = 4
+const PART = 'j'.charCodeAt(0)
+const GATE = 'await this.import.gate;'
+const HOOKS = "(() => { const key = Symbol.for('codeforge.session.hooks'), hooks = globalThis[key]; delete globalThis[key]; return hooks })()"
+
+const TURN_MS = 50 // for the main thread's event loop to turn
+const LEAVE_MS = 200
+const COMPLETE_MS = 2000
+const LONG_STRING = 1 << 16 // which is not given back to the main thread
+const MATCHES = 200
+const REDECLARED = /^SyntaxError: Identifier '(.*)' has already been declared/
+const REDECLARATIONS = 50
+
+const session = new Session()
+let hooks // the object of that name in the main thread, by its id
+let typescript // the compiler's part of it, when it is there
+let isTypescript = false
+let running // {number, since, interrupted, give()}
+const sources = new Map() // number of a cell -> {lines, shift}: its text, and what its first line begins with
+
+function post(method, parameters) {
+  return new Promise((resolve, reject) => {
+    session.post(method, parameters, (error, result) => (error ? reject(Object.assign(new Error(error.message), error)) : resolve(result)))
+  })
+}
+
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
+
+// With the values as the inspector tells of them.
+function call(name, ...values) {
+  return post('Runtime.callFunctionOn', {
+    objectId: hooks,
+    functionDeclaration: `function (...values) { return this.${name}(...values) }`,
+    arguments: values.map(({ objectId, unserializableValue, value }) => objectId ? { objectId } : unserializableValue ? { unserializableValue } : { value }),
+    awaitPromise: true,
+    returnByValue: true,
+  })
+}
+
+// --- Messages
+
+let socket
+let held = Buffer.alloc(0)
+const parts = []
+let work = Promise.resolve()
+
+async function start({ typescript, directory }) {
+  isTypescript = typescript
+  session.connectToMainThread()
+  hooks = (await post('Runtime.evaluate', { expression: HOOKS })).result.objectId
+  signals.on('message', interrupt)
+  socket = new net.Socket({ fd: CONTROL, readable: true, writable: true })
+  socket.on('data', take).on('end', leave).on('error', leave).on('close', leave)
+  send('{"is":"ready"}')
+  // Whatever was not done while the process waited.
+  if (isTypescript) setImmediate(() => compiler(directory))
+}
+
+function compiler(directory) {
+  typescript ??= require('./typescript_session.cjs')
+  if (directory) typescript.moveTo(directory)
+  return typescript
+}
+
+function take(bytes) {
+  held = held.length ? Buffer.concat([held, bytes]) : bytes
+  for (;;) {
+    if (held.length < HEAD_BYTES) return
+    const end = HEAD_BYTES + held.readUInt32LE(0)
+    if (held.length < end) return
+    parts.push(held.subarray(HEAD_BYTES, end))
+    const last = held[TYPE_AT] !== PART
+    held = held.subarray(end)
+    if (!last) continue
+    const message = JSON.parse(Buffer.concat(parts.splice(0)))
+    const since = process.hrtime.bigint()
+    work = work.then(() => answer(message, since)).catch((error) => leave(error))
+  }
+}
+
+function answer(message, since) {
+  switch (message.do) {
+    case 'run':
+      return run(message.cell, message.code, since)
+    case 'complete':
+      return complete(message)
+    case 'is_complete': {
+      const told = isTypescript ? compiler().completeness(message.code) : completeness(message.code)
+      return send(JSON.stringify({ is: 'completeness', request: message.request, ...told }))
+    }
+  }
+}
+
+function send(json) {
+  const payload = Buffer.from(json)
+  const head = Buffer.alloc(HEAD_BYTES)
+  head.writeUInt32LE(payload.length)
+  head.write('J', TYPE_AT)
+  if (!isOurs()) return leave()
+  socket.write(Buffer.concat([head, payload]))
+}
+
+// A program may have closed the descriptor, and got its number for a file.
+let identity
+function isOurs() {
+  try {
+    const { dev, ino } = fs.fstatSync(CONTROL)
+    identity ??= `${dev} ${ino}`
+    return identity === `${dev} ${ino}`
+  } catch {
+    return false
+  }
+}
+
+// init is gone, or cannot be spoken with.
+function leave(error) {
+  if (error instanceof Error) fs.writeSync(2, `${error.stack}\n`)
+  post('Runtime.evaluate', { expression: `process.reallyExit(${error instanceof Error ? 1 : 0})` }).catch(() => {})
+  setTimeout(() => process.kill(process.pid, 'SIGKILL'), LEAVE_MS)
+}
+
+// --- What the main thread says
+
+talk.on('message', hear)
+
+function hear(message) {
+  if (message.display !== undefined) send(`{"is":"display","cell":${lastCell},${message.display.slice(1)}`)
+  else if (message.start) start(message.start).catch(leave)
+  else if (message.file) {
+    talk.postMessage(compiler().helper(message.file))
+    goOn()
+  } else if (message.step) {
+    if (message.step !== 'console') compiler().prepare(message.step)
+    goOn()
+  } else if (message.leave) {
+    session.disconnect()
+    setImmediate(goOn)
+  }
+}
+
+function goOn() {
+  Atomics.store(flag, 0, 1)
+  Atomics.notify(flag, 0)
+}
+
+// What it said before the cell ended is told before the end is.
+function hearAll() {
+  for (let next; (next = receiveMessageOnPort(talk)); ) hear(next.message)
+}
+
+// --- Cells
+
+let lastCell = 0
+
+async function run(number, code, since) {
+  lastCell = number
+  sources.set(number, { lines: code.split(/\r\n|[\n\r\u2028\u2029]/), shift: 0 })
+  running = { number, since, interrupted: false }
+  const over = new Promise((resolve) => (running.give = resolve))
+  const ended = await Promise.race([evaluate(number, code), over])
+  running = undefined
+  hearAll()
+  post('Runtime.releaseObjectGroup', { objectGroup: `cell-${number}` }).catch(() => {})
+  post('Runtime.discardConsoleEntries').catch(() => {}) // else V8 keeps what was logged
+  send(`{"is":"done","cell":${number},${ended}}`)
+}
+
+const INTERRUPTED = '"value":null,"error":{"name":"KeyboardInterrupt","value":"","traceback":["KeyboardInterrupt"]}'
+
+async function evaluate(number, code) {
+  const mine = running
+  let text = code
+  if (isTypescript) {
+    const compiled = compiler().compile(number, code)
+    if (compiled.error) return failed(compiled.error)
+    text = compiled.code
+    await new Promise(setImmediate) // an interruption may have come meanwhile
+  } else {
+    text = withObject(text)
+  }
+  if (mine.interrupted) {
+    typescript?.forget(number)
+    return INTERRUPTED
+  }
+  const { result, exceptionDetails } = await evaluateCell(number, withoutModules(text), mine)
+  if (isNotCompiled(exceptionDetails)) {
+    typescript?.forget(number)
+    return failed(syntaxError(number, exceptionDetails))
+  }
+  if (mine.interrupted) return INTERRUPTED
+  if (exceptionDetails) return failedWith(number, await call('error', exceptionDetails.exception))
+  if (result.type === 'undefined') return '"value":null,"error":null'
+  if (result.type === 'string' && result.value.length > LONG_STRING) {
+    return `"value":{"data":{"text/plain":${JSON.stringify(inspect(result.value))}},"metadata":{}},"error":null`
+  }
+  const told = await call('value', result)
+  if (told.result.value?.startsWith('{"data"')) return `"value":${told.result.value},"error":null`
+  return failedWith(number, told)
+}
+
+// Before anything of it was run: V8 knows where in a script, not only which value was thrown.
+function isNotCompiled(details) {
+  return details?.scriptId !== undefined
+}
+
+function failedWith(number, { result, exceptionDetails }) {
+  if (exceptionDetails) return failed({ name: 'Error', value: exceptionDetails.text, traceback: [exceptionDetails.text] })
+  const { name, value, stack } = JSON.parse(result.value)
+  return failed({ name, value, traceback: traceback(number, stack) })
+}
+
+function failed(error) {
+  return `"value":null,"error":${JSON.stringify(error)}`
+}
+
+async function evaluateCell(number, text, mine) {
+  const strict = isTypescript || /^\s*(['"])use strict\1/.test(text)
+  const before = (strict ? '"use strict";' : '') + GATE
+  sources.get(number).shift = before.length
+  for (let tries = 0; ; tries++) {
+    const evaluation = post('Runtime.evaluate', {
+      expression: `${before}${text}\n//# sourceURL=<cell-${number}>`,
+      replMode: true,
+      objectGroup: `cell-${number}`,
+    })
+    call('begin', { value: number }).catch(leave)
+    const outcome = await evaluation
+    const { exceptionDetails } = outcome
+    const name = isNotCompiled(exceptionDetails) && REDECLARED.exec(exceptionDetails.exception?.description)?.[1]
+    const other = name && tries < REDECLARATIONS && !fault(text) ? redeclaring(text, name) : null
+    if (other === null || mine.interrupted) return outcome
+    text = other
+  }
+}
+
+// --- Errors, with the cell's own lines
+
+function syntaxError(number, { lineNumber, columnNumber, exception, text }) {
+  const [first] = (exception?.description ?? text).split('\n')
+  const [, name, value] = /^(\w+): ([^]*)$/.exec(first) ?? [null, 'SyntaxError', first]
+  const { lines, shift } = sources.get(number)
+  const line = Math.min(lineNumber, lines.length - 1)
+  const column = lineNumber > line ? lines[line].length : columnNumber - (line === 0 ? shift : 0)
+  return { name, value, traceback: [...excerpt(number, line, Math.max(column, 0)), first] }
+}
+
+function excerpt(number, line, column) {
+  const text = sources.get(number)?.lines[line]
+  if (text === undefined) return []
+  return [`<cell ${number}>:${line + 1}`, text, `${text.slice(0, column).replace(/[^\t]/g, ' ')}^`, '']
+}
+
+const PLACE = /<cell (\d+)>:(\d+):(\d+)/
+const NOT_THE_CELLS = new RegExp(`\\b(?:${__dirname.replace(/\W/g, '\\$&')}/node_session|processTicksAndRejections|node:inspector)`)
+
+function traceback(number, stack) {
+  let where
+  const lines = []
+  for (const line of stack.split('\n')) {
+    if (/^\s+at /.test(line) && NOT_THE_CELLS.test(line)) continue
+    lines.push(
+      line.replace(PLACE, (_, cell, row, column) => {
+        const right = row === '1' ? Math.max(column - (sources.get(Number(cell))?.shift ?? 0), 1) : Number(column)
+        where ??= [Number(cell), row - 1, right - 1]
+        return `<cell ${cell}>:${row}:${right}`
+      }),
+    )
+  }
+  return [...(where ? excerpt(...where) : []), ...lines]
+}
+
+// --- Interruption
+
+async function interrupt(at) {
+  const mine = running
+  if (!mine || at < mine.since || mine.interrupted) return
+  mine.interrupted = true
+  // If JavaScript runs in the main thread, this ends it. Over when the event loop turns: what follows
+  // in the same turn may not return either.
+  let turned = false
+  call('turn').then(() => (turned = true), () => {})
+  while (!turned) {
+    post('Runtime.terminateExecution').catch(() => {})
+    await Promise.race([sleep(TURN_MS), call('turn').then(() => (turned = true), () => {})])
+  }
+  // If it did not, V8 would end what comes next: let that be a script of ours.
+  await post('Runtime.evaluate', { expression: '0' })
+  await new Promise(setImmediate) // for a cell that ended by itself, with a result
+  call('leave').catch(() => {})
+  mine.give(INTERRUPTED)
+}
+
+// --- Completions
+
+const CHAIN = /(?:^|[^\w$.\])])((?:[\p{ID_Start}$_][\p{ID_Continue}$]*|(?:'[^'\n]*'|"[^"\n]*"))(?:\s*\??\.\s*[\p{ID_Start}$_][\p{ID_Continue}$]*|\[\d+\])*)\s*\??\.\s*$/u
+const NAME = /[\p{ID_Start}$_][\p{ID_Continue}$]*$/u
+const WORDS =
+  'async await break case catch class const continue debugger default delete do else export extends false finally for function if import in instanceof let new null of return static super switch this throw true try typeof var void while yield'.split(
+    ' ',
+  )
+
+async function complete({ request, code, at }) {
+  const before = Array.from(code).slice(0, at).join('')
+  const name = NAME.exec(before)?.[0] ?? ''
+  const start = at - Array.from(name).length
+  let matches = []
+  try {
+    const found = isTypescript
+      ? compiler().completions(code, before.length)
+      : await Promise.race([namesAt(before.slice(0, before.length - name.length)), sleep(COMPLETE_MS).then(() => [])])
+    matches = [...new Set(found)].filter((found) => found.startsWith(name)).sort().slice(0, MATCHES)
+  } catch {}
+  send(JSON.stringify({ is: 'completions', request, start, end: at, matches }))
+}
+
+async function namesAt(before) {
+  if (!/\.\s*$/.test(before)) {
+    const { names } = await post('Runtime.globalLexicalScopeNames', {})
+    return [...names, ...WORDS, ...(await namesOf('globalThis'))]
+  }
+  const chain = CHAIN.exec(before)?.[1]
+  return chain ? namesOf(chain) : []
+}
+
+// Nothing of the program's own code is run for that, as V8 sees to.
+async function namesOf(expression) {
+  const { result, exceptionDetails } = await post('Runtime.evaluate', {
+    expression: `Object(${expression})`,
+    throwOnSideEffect: true,
+    silent: true,
+    timeout: COMPLETE_MS,
+    objectGroup: 'completions',
+  })
+  try {
+    if (exceptionDetails || !result.objectId) return []
+    const { result: properties } = await post('Runtime.getProperties', {
+      objectId: result.objectId,
+      ownProperties: false,
+      nonIndexedPropertiesOnly: true,
+    })
+    return properties.filter(({ name, symbol }) => !symbol && /^[\p{ID_Start}$_][\p{ID_Continue}$]*$/u.test(name)).map(({ name }) => name)
+  } finally {
+    post('Runtime.releaseObjectGroup', { objectGroup: 'completions' }).catch(() => {})
+  }
+}
