@@ -107,3 +107,25 @@ class Busy(HostFailure):
 
 class ExecutorClosed(HostFailure):
     """The executor was closed before or while this request ran."""
+
+
+class SessionEnded(InvalidRequest):
+    """The session has no interpreter any more: it was closed, or a cell ended it."""
+
+    http_status = 410
+
+
+class CannotFork(InvalidRequest):
+    """The session holds something that a copy could not have; the message says what."""
+
+    http_status = 409
+
+
+class FileError(InvalidRequest, OSError):
+    """A file of a session's cannot be read, written, listed or removed.
+
+    Attributes:
+        errno, strerror, filename: as every ``OSError`` has them.
+    """
+
+    http_status = 409

@@ -6,6 +6,7 @@ import asyncio
 import codecs
 import collections
 import contextlib
+import functools
 import itertools
 import os
 import uuid
@@ -23,15 +24,27 @@ from codeforge.engines.choose import (
     engine_name,
     make_engine,
 )
-from codeforge.errors import EngineUnavailable, ExecutorClosed, InvalidRequest, SandboxLost
+from codeforge.errors import Busy, EngineUnavailable, ExecutorClosed, InvalidRequest, SandboxLost
 from codeforge.fanout import fan_out
 from codeforge.languages import LANGUAGES, Language, LanguageTable
-from codeforge.limits import MAX_MEMORY_BYTES, Limits, parse_memory, parse_size, require_int
+from codeforge.limits import (
+    MAX_MEMORY_BYTES,
+    MAX_TIMEOUT_S,
+    MIN_TIMEOUT_S,
+    Limits,
+    format_memory,
+    parse_memory,
+    parse_size,
+    require_int,
+    require_number,
+)
+from codeforge.link import Link
 from codeforge.options import RequestOptions
 from codeforge.pool import MAX_SANDBOXES, MAX_WAITING, MAX_WARM, WARM_MEMORY_BYTES, Pool
-from codeforge.request import ExecutionRequest, Run, as_request, resolve
+from codeforge.request import ExecutionRequest, Run, as_request, resolve, resolve_session
 from codeforge.result import Event, ExecutionResult, Finished, Output, StreamName
 from codeforge.sandbox import SandboxKind, named_steps
+from codeforge.session import IDLE_TIMEOUT_S, Family, Session
 
 if TYPE_CHECKING:
     from codeforge.environments.making import EnvironmentMaker
@@ -72,6 +85,8 @@ class CodeExecutor:
         max_warm: how many of those are at most kept ready for runs to come; 0: none.
         warm_memory: what the ready ones may hold of the machine's memory, in Docker's notation.
         max_waiting: how many callers may wait their turn; one more is refused with ``Busy``.
+        session_memory: what the memory limits of all sessions may come to, in Docker's notation; one more
+            session is refused with ``Busy``. Default: three quarters of the machine's memory.
 
     Raises:
         InvalidRequest: one of these is not usable.
@@ -100,6 +115,7 @@ class CodeExecutor:
         max_warm: int = MAX_WARM,
         warm_memory: str | int = WARM_MEMORY_BYTES,
         max_waiting: int = MAX_WAITING,
+        session_memory: str | int | None = None,
     ) -> None:
         self._defaults = Limits(
             timeout_s=default_timeout,
@@ -131,6 +147,12 @@ class CodeExecutor:
             warm_memory_bytes=parse_size(warm_memory, "warm_memory", 0, MAX_MEMORY_BYTES),
             max_waiting=max_waiting,
         )
+        self._session_memory = (
+            machine_memory() * 3 // 4
+            if session_memory is None
+            else parse_size(session_memory, "session_memory", 0, MAX_MEMORY_BYTES)
+        )
+        self._sessions: set[Family] = set()
         self._batches = itertools.count()
         self._counts: collections.Counter[str] = collections.Counter()
         self._run_s = 0.0
@@ -152,6 +174,8 @@ class CodeExecutor:
         """End every run that still goes on, and disconnect. May be called again."""
         if not self._closed:
             self._closed = True
+            for family in list(self._sessions):
+                await family.close()
             await self._pool.close()
 
     async def execute(
@@ -252,6 +276,71 @@ class CodeExecutor:
         except SandboxLost:
             if self._closed:
                 raise ExecutorClosed("the executor was closed during the run") from None
+            raise
+
+    def session(
+        self,
+        language: str = "python",
+        *,
+        timeout: float | None = None,
+        memory_limit: str | int | None = None,
+        cpu_quota: int | None = None,
+        network_enabled: bool = False,
+        env_vars: Mapping[str, str] | None = None,
+        files: Mapping[str, str | bytes] | None = None,
+        idle_timeout: float | None = IDLE_TIMEOUT_S,
+    ) -> Session:
+        """A live interpreter in a sandbox of its own, which keeps its state from cell to cell.
+
+        Use it as ``async with executor.session() as session``.
+
+        Args:
+            language: name or alias of a language that has sessions.
+            timeout: seconds for each cell that says nothing.
+            memory_limit: of the sandbox, as for a run.
+            cpu_quota: likewise.
+            network_enabled: likewise.
+            env_vars: environment variables, on top of the image's.
+            files: relative path to content; what lies in the session's directory at the start.
+            idle_timeout: seconds without use after which it is closed; ``None``: never.
+
+        Raises:
+            InvalidRequest: there can be no such session.
+        """
+        request = ExecutionRequest(
+            code="",
+            language=language,
+            timeout=timeout,
+            memory_limit=memory_limit,
+            network_enabled=network_enabled,
+            env_vars=env_vars,
+            cpu_quota=cpu_quota,
+            files=files,
+        )
+        if idle_timeout is not None:
+            require_number("idle_timeout", idle_timeout, MIN_TIMEOUT_S, MAX_TIMEOUT_S, "seconds")
+        run = resolve_session(request, self.languages, self._defaults)
+        family = Family(run, idle_timeout)
+        family.opener = functools.partial(self._open_session, family)
+        return Session(family)
+
+    async def _open_session(self, family: Family, frames: list[bytes]) -> Link:
+        run = family.run
+        if self._closed:
+            raise ExecutorClosed("the executor is closed")
+        self._sessions = {other for other in self._sessions if other.open}
+        taken = sum(other.run.limits.memory_bytes for other in self._sessions)
+        if taken + run.limits.memory_bytes > self._session_memory:
+            raise Busy(
+                f"{len(self._sessions)} sessions may take {format_memory(taken)} of memory already, of "
+                f"{format_memory(self._session_memory)} (session_memory); close some, or lower memory_limit"
+            )
+        self._sessions.add(family)
+        try:
+            kind = SandboxKind(language=run.language, limits=run.limits.of_sandbox(), session=True)
+            return await Link.open(self._pool, kind, frames)
+        except BaseException:
+            self._sessions.discard(family)
             raise
 
     async def execute_with_tests(
@@ -467,6 +556,7 @@ class CodeExecutor:
             "by_status": by["status"],
             "by_language": by["language"],
             "run_seconds": self._run_s,
+            "sessions": sum(family.open for family in self._sessions),
             **self._pool.stats(),
         }
 
@@ -474,6 +564,11 @@ class CodeExecutor:
         self._counts[f"status:{result.status.value}"] += 1
         self._counts[f"language:{run.language.name}"] += 1
         self._run_s += result.execution_time
+
+
+def machine_memory() -> int:
+    """Bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 _STREAMS: tuple[StreamName, StreamName] = ("stdout", "stderr")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass
 
@@ -91,7 +92,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         """Refuse what no sandbox can be bounded by."""
-        _require_number("timeout", self.timeout_s, MIN_TIMEOUT_S, MAX_TIMEOUT_S, "seconds")
+        require_number("timeout", self.timeout_s, MIN_TIMEOUT_S, MAX_TIMEOUT_S, "seconds")
         require_int("cpu_quota", self.cpu_quota_us, MIN_CPU_QUOTA_US, 1024 * CPU_PERIOD_US)
         require_int("memory_bytes", self.memory_bytes, MIN_MEMORY_BYTES, MAX_MEMORY_BYTES)
         require_int("max_output_bytes", self.output_bytes, 0, GiB)
@@ -103,13 +104,22 @@ class Limits:
         """The same without what each run has of its own."""
         return Limits(memory_bytes=self.memory_bytes, cpu_quota_us=self.cpu_quota_us, network=self.network)
 
+    def with_timeout(self, timeout_s: float) -> Limits:
+        """The same with another timeout."""
+        return dataclasses.replace(self, timeout_s=timeout_s)
+
     @property
     def flood_bytes(self) -> int:
         """A run that writes this much to one stream is ended: it is not going to be read."""
         return max(64 * self.output_bytes, 64 * MiB)
 
 
-def _require_number(name: str, value: object, low: float, high: float, unit: str) -> None:
+def require_number(name: str, value: object, low: float, high: float, unit: str) -> None:
+    """Check the argument ``name``.
+
+    Raises:
+        InvalidRequest: it is not a number from ``low`` to ``high``.
+    """
     if isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high:
         return  # NaN is not between anything
     raise InvalidRequest(

@@ -25,6 +25,7 @@ class ExecutorOptions(TypedDict, total=False):
     max_warm: int
     warm_memory: str | int
     max_waiting: int
+    session_memory: str | int | None
 
 
 class RequestOptions(TypedDict, total=False):
@@ -39,3 +40,15 @@ class RequestOptions(TypedDict, total=False):
     files: Mapping[str, str | bytes] | None
     cpu_quota: int | None
     type_check: bool
+
+
+class SessionOptions(TypedDict, total=False):
+    """The keyword arguments of ``CodeExecutor.session`` after ``language``."""
+
+    timeout: float | None
+    memory_limit: str | int | None
+    cpu_quota: int | None
+    network_enabled: bool
+    env_vars: Mapping[str, str] | None
+    files: Mapping[str, str | bytes] | None
+    idle_timeout: float | None

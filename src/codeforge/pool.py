@@ -92,19 +92,24 @@ class Pool:
         self._closed = False
 
     @contextlib.asynccontextmanager
-    async def lease(self, kind: SandboxKind, *, named: bool = False) -> AsyncIterator[Sandbox]:
-        """A sandbox that is ready, for one run.
+    async def lease(
+        self, kind: SandboxKind, *, named: bool = False, at_once: bool = False
+    ) -> AsyncIterator[Sandbox]:
+        """A sandbox that is ready, for one run or session.
 
         Args:
             kind: what it must be.
             named: whether one that has preloaded the language's ``preload_named`` would be better.
+            at_once: not to wait until another caller is done with his.
 
         Raises:
-            Busy: too many are in line.
+            Busy: too many are in line, or, if it is to be at once, as many are leased as may.
             ExecutorClosed: the pool was closed.
             HostFailure: the sandbox could not be launched.
         """
         shelf = self._shelf(kind)
+        if at_once and self._leased + len(self._line) >= self._max_sandboxes:
+            raise Busy(f"{self._max_sandboxes} sandboxes are in use, as many as may be (max_sandboxes)")
         shelf.ask(asyncio.get_running_loop().time(), self._stock.max_warm)
         self._counts["found_warm" if shelf.ready else "found_none"] += 1
         sandbox = await self._take(shelf, named=named)

@@ -122,6 +122,20 @@ def resolve(request: ExecutionRequest, languages: LanguageTable, defaults: Limit
     return dataclasses.replace(run, cwd=language.start_dir)
 
 
+def resolve_session(request: ExecutionRequest, languages: LanguageTable, defaults: Limits) -> Run:
+    """What a session starts with: a run without a program.
+
+    Raises:
+        InvalidRequest: also when the language has no sessions.
+    """
+    language = languages.find(request.language)
+    if not language.session:
+        able = ", ".join(row.name for row in languages if row.session)
+        raise InvalidRequest(f"there are no sessions in {language.name}; there are in {able}")
+    run = make_run(request, language, defaults, argv=language.session, program={})
+    return dataclasses.replace(run, cwd=language.start_dir)
+
+
 def make_run(
     request: ExecutionRequest,
     language: Language,

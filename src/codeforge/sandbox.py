@@ -47,6 +47,7 @@ class SandboxKind:
         max_runs: how many runs it may take, one after another.
         steps: what its worker preloads before its first run.
         batch: whose runs it may take, if more than one.
+        session: its worker is a session's interpreter, and no run comes into it.
     """
 
     language: Language
@@ -54,6 +55,7 @@ class SandboxKind:
     max_runs: int = 1
     steps: tuple[str, ...] = ()
     batch: int | None = None
+    session: bool = False
 
     @classmethod
     def of(cls, run: Run, *, batch: int | None = None, max_runs: int = 1) -> SandboxKind:
@@ -67,6 +69,12 @@ class SandboxKind:
         last = max((steps.index(step) + 1 for step in named_steps(run, steps)), default=0)
         steps = steps[:last]
         return cls(language=row, limits=limits, max_runs=max_runs, steps=steps, batch=batch)
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """Argv of its worker."""
+        row = self.language
+        return row.session if self.session else (*row.command, f"{CODE_DIR}/{row.file}")
 
     @property
     def template(self) -> bool:
@@ -155,7 +163,7 @@ class Sandbox:
         await self._start_worker()
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
-                first = await self._next()
+                first = await self.next_event()
         except TimeoutError:
             raise EngineError(f"the sandbox was not ready within {START_TIMEOUT_S:g} s") from None
         row = self.kind.language
@@ -171,13 +179,18 @@ class Sandbox:
         row = self.kind.language
         if row.worker:
             frames = [
-                wire.command((*row.command, f"{CODE_DIR}/{row.file}"), {}, row.start_dir),
+                wire.command(self.kind.command, {}, row.start_dir),
                 wire.worker(template=self.kind.template),
                 *map(wire.preload, self.kind.steps),
             ]
             await self._channel.write(b"".join(frames))
 
-    async def _next(self) -> wire.Event | None:
+    async def next_event(self) -> wire.Event | None:
+        """What comes next from init; ``None`` when there is nothing more. One at a time may wait for it.
+
+        Raises:
+            ProtocolViolation: what came is not init's.
+        """
         while not self._pending:
             data = b"" if self._decoder.over else await self._channel.read()
             if not data:
@@ -188,7 +201,7 @@ class Sandbox:
     async def watch(self) -> None:
         """Listen while it waits; returns when it has broken off. May be cancelled at any time."""
         with contextlib.suppress(HostFailure):
-            while isinstance(await self._next(), wire.Preloaded):
+            while isinstance(await self.next_event(), wire.Preloaded):
                 self._take_step()
 
     async def preload(self) -> None:
@@ -205,6 +218,24 @@ class Sandbox:
     def _take_step(self) -> None:
         self.stepping = False
         self._stepped.set()
+
+    async def begin_session(self, frames: bytes) -> None:
+        """Send what begins a session, instead of a run; from then on it is the caller's who says what."""
+        if not self.usable:
+            raise RuntimeError("this sandbox was used before")
+        self._clean = False
+        self._stepped.set()
+        if not self._decoder.over:  # else init gave up; what it said comes next
+            self._decoder.expect_session()
+        await self._channel.write(frames)
+
+    async def write(self, frames: bytes) -> None:
+        """Send frames of a session; lost once the sandbox is gone."""
+        await self._channel.write(frames)
+
+    async def oom_event(self, wait_s: float) -> bool:
+        """Whether the kernel killed for want of memory in it; waits for the news so long."""
+        return await self._channel.oom_event(wait_s)
 
     async def run(self, run: Run) -> AsyncGenerator[tuple[StreamName, bytes] | ExecutionResult, None]:
         """Run a program: pieces of output as they come, then the result.
@@ -223,7 +254,7 @@ class Sandbox:
             self._decoder.expect_run(files_bytes=run.limits.files_bytes)
         try:
             await conduct.start(keep=self.runs < self.kind.max_runs)
-            while not self._clean and (event := await self._next()) is not None:
+            while not self._clean and (event := await self.next_event()) is not None:
                 if isinstance(event, wire.Preloaded):
                     self._take_step()
                     continue

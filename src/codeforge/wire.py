@@ -39,7 +39,8 @@ PROTOCOL = 3
 # --- Host to init ------------------------------------------------------------------------------------
 
 
-def _frame(kind: bytes, payload: bytes = b"") -> bytes:
+def frame(kind: bytes, payload: bytes = b"") -> bytes:
+    """One frame."""
     if len(payload) > PAYLOAD_MAX:
         raise ValueError(f"a frame holds {PAYLOAD_MAX} bytes, not {len(payload)}")
     return _HEADER.pack(len(payload), kind[0]) + payload
@@ -53,30 +54,30 @@ def _chunks(data: bytes) -> Iterator[bytes]:
 def limits(*, output_bytes: int, files_bytes: int, max_age_s: float) -> bytes:
     """What init enforces by itself: output kept per stream, bytes of files, and when to give up."""
     max_age_ms = min(int(max_age_s * 1000), 0xFFFFFFFF)
-    return _frame(b"l", _LIMITS.pack(output_bytes, files_bytes, MAX_FILES_OUT, max_age_ms))
+    return frame(b"l", _LIMITS.pack(output_bytes, files_bytes, MAX_FILES_OUT, max_age_ms))
 
 
 def command(argv: Sequence[str], env: Mapping[str, str], cwd: str) -> bytes:
     """argv, variables on top of the sandbox's own, and the directory, for the next ``worker`` or ``go``."""
-    frames = [_frame(b"a", arg.encode()) for arg in argv]
-    frames += [_frame(b"e", f"{key}={value}".encode()) for key, value in env.items()]
-    return b"".join([*frames, _frame(b"c", cwd.encode())])
+    frames = [frame(b"a", arg.encode()) for arg in argv]
+    frames += [frame(b"e", f"{key}={value}".encode()) for key, value in env.items()]
+    return b"".join([*frames, frame(b"c", cwd.encode())])
 
 
 def worker(*, template: bool = False) -> bytes:
     """Start the command now; it waits for ``go``. A template stays, and forks a process for each."""
-    return _frame(b"w", bytes([template]))
+    return frame(b"w", bytes([template]))
 
 
 def preload(step: str) -> bytes:
     """Have the worker do beforehand what the language calls ``step``; it says when it is done."""
-    return _frame(b"p", step.encode())
+    return frame(b"p", step.encode())
 
 
 def file(path: str, data: bytes, mode: int = 0o644) -> bytes:
     """A file below /code; directories on the way are made."""
-    head = _frame(b"f", struct.pack("<I", mode) + path.encode())
-    return head + b"".join(_frame(b"d", chunk) for chunk in _chunks(data))
+    head = frame(b"f", struct.pack("<I", mode) + path.encode())
+    return head + b"".join(frame(b"d", chunk) for chunk in _chunks(data))
 
 
 def go(*, fresh: bool = False, keep: bool = False) -> bytes:
@@ -86,17 +87,17 @@ def go(*, fresh: bool = False, keep: bool = False) -> bytes:
         fresh: in a new process, even if a worker waits.
         keep: have the sandbox cleaned afterwards, for another run.
     """
-    return _frame(b"g", bytes([fresh | keep << 1]))
+    return frame(b"g", bytes([fresh | keep << 1]))
 
 
 def stdin(data: bytes) -> bytes:
     """Bytes for the run's stdin, at most one frame and within the window; none means end of file."""
-    return _frame(b"i", data)
+    return frame(b"i", data)
 
 
 def kill() -> bytes:
     """End the run now, and report."""
-    return _frame(b"k")
+    return frame(b"k")
 
 
 # --- Init to host --------------------------------------------------------------------------------------
@@ -200,8 +201,27 @@ class Failed:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class OfSession:
+    """A frame of a session; session_wire.py knows what is in it."""
+
+    kind: bytes
+    payload: bytes
+
+
 Event: TypeAlias = (
-    Ready | Preloaded | Wrote | Dropped | Acknowledged | Exited | FileOut | Skipped | Clean | Done | Failed
+    Ready
+    | Preloaded
+    | Wrote
+    | Dropped
+    | Acknowledged
+    | Exited
+    | FileOut
+    | Skipped
+    | Clean
+    | Done
+    | Failed
+    | OfSession
 )
 
 
@@ -210,6 +230,7 @@ class _State(enum.Enum):
     IDLE = "before GO"
     RUN = "before EXIT"
     FILES = "after EXIT"
+    SESSION = "in a session"
     OVER = "after DONE"
 
 
@@ -219,10 +240,11 @@ _ALLOWED: Mapping[_State, bytes] = MappingProxyType(
         _State.IDLE: b"P!",
         _State.RUN: b"OEXAPW!",
         _State.FILES: b"AFDSCZ!",
+        _State.SESSION: b"TMKBQP!",
         _State.OVER: b"",
     }
 )
-_STREAMS: Mapping[int, Literal["stdout", "stderr"]] = MappingProxyType({1: "stdout", 2: "stderr"})
+STREAMS: Mapping[int, Literal["stdout", "stderr"]] = MappingProxyType({1: "stdout", 2: "stderr"})
 
 
 class Decoder:
@@ -244,6 +266,12 @@ class Decoder:
         self._state = _State.RUN
         self._files_left = files_bytes
         self._entries_left = 2 * MAX_FILES_OUT + 1
+
+    def expect_session(self) -> None:
+        """START is being sent: there will be no run."""
+        if self._state is not _State.IDLE:
+            raise ValueError(f"there is no session to expect {self._state.value}")
+        self._state = _State.SESSION
 
     @property
     def over(self) -> bool:
@@ -289,15 +317,15 @@ class Decoder:
                 self._state = _State.IDLE
                 yield Ready(_parse_posture(payload))
             case b"P":
-                _unpack("<", payload)
+                unpack("<", payload)
                 yield Preloaded()
             case b"X":
-                number, size = _unpack("<BQ", payload)
-                if number not in _STREAMS:
+                number, size = unpack("<BQ", payload)
+                if number not in STREAMS:
                     raise ProtocolViolation(f"stream {number}")
-                yield Dropped(_STREAMS[number], size)
+                yield Dropped(STREAMS[number], size)
             case b"A":
-                (size,) = _unpack("<I", payload)
+                (size,) = unpack("<I", payload)
                 yield Acknowledged(size)
             case b"W":
                 self._state = _State.FILES
@@ -307,13 +335,15 @@ class Decoder:
             case b"S":
                 yield self._skipped(payload)
             case b"C":
-                _unpack("<", payload)
+                unpack("<", payload)
                 self._state = _State.IDLE
                 yield Clean()
             case b"Z":
-                _unpack("<", payload)
+                unpack("<", payload)
                 self._state = _State.OVER
                 yield Done()
+            case _ if self._state is _State.SESSION and kind != b"!":
+                yield OfSession(kind, payload)
             case _:
                 self._state = _State.OVER
                 yield Failed(payload.decode("utf-8", "replace"))
@@ -350,14 +380,15 @@ class Decoder:
         return Skipped(payload[1:], SkipReason(payload[0]))
 
 
-def _unpack(layout: str, payload: bytes) -> tuple[int, ...]:
+def unpack(layout: str, payload: bytes) -> tuple[int, ...]:
+    """The integers of a payload that has just these."""
     if len(payload) != struct.calcsize(layout):
         raise ProtocolViolation(f"a payload of {len(payload)} bytes where {struct.calcsize(layout)} are due")
     return struct.unpack(layout, payload)
 
 
 def _parse_exit(payload: bytes) -> Exited:
-    by_signal, number, wall_us, cpu_us, peak, oom_kills, pids_refused = _unpack(_EXIT.format, payload)
+    by_signal, number, wall_us, cpu_us, peak, oom_kills, pids_refused = unpack(_EXIT.format, payload)
     return Exited(
         exit_code=None if by_signal else number,
         signal=number if by_signal else None,

@@ -72,6 +72,16 @@ void channel_wait_room(size_t payload)
         channel_wait();
 }
 
+void channel_make_room(size_t payload)
+{
+    while (outbox_room(&outbox) < payload) {
+        struct pollfd out = {channel_out, POLLOUT, 0};
+        wait_for(&out, 1, timeout_ms(now_ns(), UINT64_MAX));
+        if (!outbox_flush(&outbox, channel_out))
+            _exit(0);
+    }
+}
+
 _Noreturn void finish(int code)
 {
     while (outbox.end)

@@ -105,7 +105,7 @@ static int open_directory(int root, char path[256])
     return -1;
 }
 
-static void empty_place(int root)
+void empty_directory(int root)
 {
     char path[256];
     empty(root, root);
@@ -135,7 +135,7 @@ static bool clean_place(const struct place *p)
     int dir = open_place(p);
     if (dir < 0)
         return false;
-    empty_place(dir);
+    empty_directory(dir);
     strip_attributes(dir, (unsigned)p->before.flags);
     fchmod(dir, mode);
     futimens(dir, NULL);

@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { DEPTH_MAX = 32, PATH_BYTES = 4096, INPUTS_MAX = 4096 };
+enum { DEPTH_MAX = 32, INPUTS_MAX = 4096 };
 
 /* What file_create() made. A file that still has this inode, name and content is not the run's. (Its
  * time would not tell: it can be set, and tmpfs does not note every write through a mapping.) */
@@ -47,35 +47,49 @@ static uint64_t hash_content(int fd)
     return h ^ (uint64_t)at;
 }
 
+/* Closes dir, and leaves errno as it is. */
+static int done_with(int dir, int result)
+{
+    int why = errno;
+    close(dir);
+    errno = why;
+    return result;
+}
+
+/* The directory that the last part of name is in, and that part. Cuts name up, and steps into no link. */
+int file_parent(int root, char *name, char **last, bool make)
+{
+    int dir = openat(root, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    char *part = name;
+    for (char *slash; dir >= 0 && (slash = strchr(part, '/')); part = slash + 1) {
+        *slash = 0;
+        int next = -1;
+        if (strcmp(part, "..") == 0)
+            errno = EINVAL;
+        else if (!make || mkdirat(dir, part, 0755) == 0 || errno == EEXIST)
+            next = openat(dir, part, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        dir = done_with(dir, next);
+    }
+    *last = part;
+    if (dir < 0 || strcmp(part, "..") != 0)
+        return dir;
+    errno = EINVAL;
+    return done_with(dir, -1);
+}
+
 int file_create(const uint8_t *path, size_t size, uint32_t mode)
 {
-    char name[PATH_BYTES];
+    char name[PATH_BYTES], *last;
     if (size == 0 || size >= sizeof name || memchr(path, 0, size) || input_count == INPUTS_MAX) {
         errno = EINVAL;
         return -1;
     }
     memcpy(name, path, size);
     name[size] = 0;
-    int dir = AT_FDCWD;
-    char *part = name;
-    for (char *slash; (slash = strchr(part, '/')); part = slash + 1) {
-        *slash = 0;
-        int next = -1;
-        errno = EINVAL;
-        if (strcmp(part, "..") == 0)
-            ;
-        else if (mkdirat(dir, part, 0755) == 0 || errno == EEXIST)
-            next = openat(dir, part, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        if (dir != AT_FDCWD)
-            close(dir);
-        if (next < 0)
-            return -1;
-        dir = next;
-    }
-    int fd = openat(dir, part, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode & 0777);
-    if (dir != AT_FDCWD)
-        close(dir);
-    return fd;
+    int dir = file_parent(AT_FDCWD, name, &last, true);
+    if (dir < 0)
+        return -1;
+    return done_with(dir, openat(dir, last, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode & 0777));
 }
 
 void file_close(int fd, const uint8_t *path, size_t size)

@@ -25,6 +25,13 @@ enum {
     F_GO = 'g',     /* u8: enum go_flag */
     F_STDIN = 'i',  /* bytes for the run; none = end of file */
     F_KILL = 'k',
+    /* Of sessions; each begins with u32, the number of a branch. */
+    F_START = 's',   /* start the command, or the worker that waits, as that branch */
+    F_MESSAGE = 'm', /* u8 type, payload: a frame for its control socket */
+    F_FORK = 'b',    /* u32: have a copy of it made as the branch of that number */
+    F_SIGNAL = 'n',  /* u8: send it SIGINT or SIGKILL */
+    F_FORGET = 'x',  /* end it, and remove its files */
+    F_FILES = 'q',   /* a request about its files, see session_files.c */
 };
 
 /* Init to host. */
@@ -42,6 +49,12 @@ enum {
     F_CLEAN = 'C', /* everything of the run is gone: the sandbox takes another one */
     F_DONE = 'Z',
     F_FAIL = '!',    /* text: init could not do what was asked */
+    /* Of sessions; each but ANSWER begins with u32, the number of a branch. */
+    F_TEXT = 'T',    /* u8 stream (1, 2), bytes that it wrote there */
+    F_SAID = 'M',    /* bytes that came from its control socket */
+    F_TAKEN = 'K',   /* the last MESSAGE is on its way: the next one may come */
+    F_ENDED = 'B',   /* how it ended, see tell_end() */
+    F_ANSWER = 'Q',  /* u32 errno, data: to FORK and FILES */
 };
 
 struct frame {
@@ -117,6 +130,7 @@ uint32_t pids_refused_count(void); /* forks and threads above the limit */
 struct names {
     int dir; /* an open directory, read from where it stands */
     long at, have;
+    int64_t offset; /* behind the last name, for lseek() */
     _Alignas(8) char buffer[2048];
 };
 
@@ -124,8 +138,11 @@ const char *next_name(struct names *n); /* NULL: no more */
 
 /* --- files.c: files in, files out -------------------------------------------------------------- */
 
+enum { PATH_BYTES = 4096 };
+
 enum skip_reason { SKIP_NOT_REGULAR = 1, SKIP_LINKED, SKIP_TOO_LARGE, SKIP_TOO_MANY, SKIP_TOO_DEEP, SKIP_UNREADABLE };
 
+int file_parent(int root, char *name, char **last, bool make); /* -1 and errno */
 /* Opens path below the working directory for writing, making directories. -1 and errno. */
 int file_create(const uint8_t *path, size_t size, uint32_t mode);
 /* Remembers what file_create() made, so that only what the run wrote is sent back. */
@@ -146,9 +163,9 @@ void take_over_channel(void);             /* from descriptors 0 and 1, which the
 bool channel_read(void);                  /* what the host says, into inbox; false: nothing now */
 void channel_wait(void);                  /* until the host takes or says something; frames are dropped */
 void channel_wait_room(size_t payload);   /* until a frame of that size fits */
+void channel_make_room(size_t payload);   /* likewise, and what the host says meanwhile stays where it is */
 _Noreturn void finish(int code);          /* when the host has taken everything */
 __attribute__((format(printf, 1, 2))) _Noreturn void fail(const char *format, ...);
-
 
 void wait_for(struct pollfd *fds, nfds_t count, int ms); /* poll(), or the end */
 uint64_t now_ns(void);
@@ -191,7 +208,8 @@ enum worker_kind { ONE_RUN /* becomes the run */, TEMPLATE /* forks the runs */ 
 struct worker {
     pid_t pid; /* 0: there is none */
     enum worker_kind kind;
-    bool ended;
+    bool ended, becomes_branch;
+    int status; /* once it ended */
     int control; /* -1: closed */
     unsigned steps; /* that it was told, and did not say it did */
     uint64_t reported_us; /* CPU of the runs that a template forked, and that it reaped */
@@ -201,8 +219,10 @@ extern struct worker worker;
 
 void worker_start(enum worker_kind kind);
 void worker_drop(void); /* with everything else that runs */
+void worker_hang_up(void); /* with it alone, which is dead or about to be */
 void worker_preload(const struct frame *f);
 void worker_become_run(void);
+void worker_become_branch(void); /* session_adopt_worker() is called when it has heard of it */
 void worker_fork_run(int theirs[3]); /* closes them once they are sent */
 struct pollfd worker_poll(void);     /* for its socket */
 void worker_tell(void);
@@ -221,8 +241,28 @@ bool filter_install(enum filter_for whom);
 
 /* --- clean.c: between two runs in one sandbox ------------------------------------------------------- */
 
+void empty_directory(int root); /* whatever its depth; what is left then could not be removed */
 void clean_remember(void); /* how the sandbox was before the first run */
 const char *clean(void);   /* NULL, or what is not as it was */
+
+/* --- session.c: interpreters that stay, and talk with the host ------------------------------------------ */
+
+enum { BRANCHES_MAX = 64 };
+
+bool session_active(void);
+void session_obey(const struct frame *f);
+void session_adopt_worker(void); /* it has been told to start */
+void session_reaped(pid_t pid, int status);
+_Noreturn void serve_session(void);
+
+/* --- session_files.c: what the host does with a branch's files -------------------------------------- */
+
+enum { FILES_ANSWER_MAX = PAYLOAD_MAX - 4 };
+
+/* Writes an answer of at most FILES_ANSWER_MAX bytes, and its size; returns errno, or 0. */
+int files_request(int root, const uint8_t *request, size_t size, uint8_t *answer, size_t *answer_size);
+/* Copies what is in one directory into an empty one; 0 or errno. */
+int files_copy(int from, int into);
 
 /* --- streams.c: bytes between the host and the run ------------------------------------------------ */
 
@@ -247,5 +287,7 @@ struct limits {
 };
 
 extern struct limits limits;
+
+void listen_to_host(void); /* and obey */
 
 #endif

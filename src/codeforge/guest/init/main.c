@@ -13,6 +13,8 @@
  * it, drain the pipes, report how it ended, send the files the run wrote, DONE, exit. When the channel
  * closes, init exits at any point, and the kernel kills the PID namespace with it.
  *
+ * Instead of GO the host may say START: that begins a session (session.c), and there is no run then.
+ *
  * One sandbox, one run; unless GO said to keep the sandbox. Then what the run left is removed, and when
  * everything is verified to be as it was, init says CLEAN and not DONE, and listens for another run.
  *
@@ -160,6 +162,10 @@ static void require(const char *wrong)
 
 static void obey(const struct frame *f)
 {
+    if (session_active()) {
+        session_obey(f);
+        return;
+    }
     bool running = run.started_ns != 0, for_run = f->type == F_STDIN || f->type == F_KILL;
     if (over && !running && for_run)
         return; /* the host could not know yet that it is over */
@@ -195,6 +201,9 @@ static void obey(const struct frame *f)
     case F_GO:
         go(f->size == 1 ? f->payload[0] : 0);
         break;
+    case F_START:
+        session_obey(f);
+        break;
     case F_STDIN:
         take_stdin(f);
         break;
@@ -206,7 +215,7 @@ static void obey(const struct frame *f)
     }
 }
 
-static void listen_to_host(void)
+void listen_to_host(void)
 {
     if (!channel_read())
         return;
@@ -242,6 +251,8 @@ static _Noreturn void serve(void)
 {
     enum { IN, OUT, SIGNALS, FEED, CONTROL, STDOUT, STDERR, COUNT };
     for (;;) {
+        if (session_active())
+            serve_session();
         uint64_t now = now_ns();
         bool running = run.started_ns != 0;
         bool quiet = running && run.quiet_until_ns > now;

@@ -6,7 +6,8 @@
 #include <unistd.h>
 
 struct entry { /* struct linux_dirent64 */
-    uint64_t inode, offset;
+    uint64_t inode;
+    int64_t offset;
     uint16_t size;
     uint8_t type;
     char name[];
@@ -23,6 +24,7 @@ const char *next_name(struct names *n)
         }
         const struct entry *e = (const struct entry *)(n->buffer + n->at);
         n->at += e->size;
+        n->offset = e->offset;
         if (strcmp(e->name, ".") != 0 && strcmp(e->name, "..") != 0)
             return e->name;
     }

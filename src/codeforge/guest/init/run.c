@@ -78,8 +78,11 @@ uint64_t run_cpu_us(void)
 
 static void reaped(pid_t pid, int status)
 {
-    if (pid == worker.pid)
+    session_reaped(pid, status);
+    if (pid == worker.pid) {
         worker.ended = true;
+        worker.status = status;
+    }
     bool first = pid == run.pid || (pid == worker.pid && run.started_ns);
     if (first && !run.ended) {
         run.status = status;

@@ -2,6 +2,7 @@
  *
  * Frames as on the channel to the host. To the worker: PRELOAD; then GO, on which it becomes the run,
  * or, if it is a template, any number of FORK, each with the run's stdin, stdout and stderr attached.
+ * Or START: it becomes a branch of a session, which keeps the socket (session.c).
  * From the worker: 'P' a step is done; 'S' u32 pid of the run it forked; 'X' i32 status, u64 and u64
  * microseconds of user and system time of the run it reaped; 'E' u32 errno, it could not fork.
  *
@@ -15,7 +16,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { W_PRELOAD = 'p', W_GO = 'g', W_FORK = 'f', W_PRELOADED = 'P', W_STARTED = 'S', W_EXITED = 'X', W_FAILED = 'E' };
+enum { W_PRELOAD = 'p', W_GO = 'g', W_FORK = 'f', W_START = 's', W_PRELOADED = 'P', W_STARTED = 'S', W_EXITED = 'X', W_FAILED = 'E' };
 
 enum { STEPS_BYTES = 4096, EXITED_BYTES = 20, ROOM_TO_HEAR = 64 /* for all that heard can hold */ };
 
@@ -72,11 +73,16 @@ void worker_start(enum worker_kind kind)
             close(stdio[i]);
 }
 
+void worker_hang_up(void)
+{
+    hang_up();
+    worker = (struct worker){.control = -1};
+}
+
 void worker_drop(void)
 {
     kill_everything();
-    hang_up();
-    worker = (struct worker){.control = -1};
+    worker_hang_up();
 }
 
 /* --- What it is told ------------------------------------------------------------------------------ */
@@ -116,6 +122,12 @@ void worker_become_run(void)
 {
     run.pid = worker.pid;
     tell_command(W_GO);
+}
+
+void worker_become_branch(void)
+{
+    worker.becomes_branch = true;
+    tell_command(W_START);
 }
 
 void worker_fork_run(int theirs[3])
@@ -165,7 +177,11 @@ void worker_tell(void)
     if (told.start < told.end)
         return;
     told.start = told.end = 0;
-    if (run.started_ns && worker.kind == ONE_RUN) { /* it is the run now, once it has done its steps */
+    if (worker.becomes_branch) {
+        if (heard.size)
+            fail("the worker talks nonsense");
+        session_adopt_worker();
+    } else if (run.started_ns && worker.kind == ONE_RUN) { /* it is the run now, once it has done its steps */
         shutdown(worker.control, SHUT_WR);
         worker.pid = 0;
     }

@@ -1,0 +1,215 @@
+"""Cells: the values that a session gives back. Verdicts in them were made by the host."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import enum
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from codeforge.result import StreamName
+
+
+class CellStatus(enum.StrEnum):
+    """How a cell ended."""
+
+    OK = "ok"
+    """It ran to its end."""
+    ERROR = "error"
+    """It raised; ``CellResult.error`` is what. The session goes on."""
+    INTERRUPTED = "interrupted"
+    """``interrupt`` stopped it. The session goes on."""
+    TIMEOUT = "timeout"
+    """The host's clock ran out. The session goes on, if the cell let itself be interrupted."""
+    OUTPUT_LIMIT = "output_limit"
+    """It flooded stdout or stderr. The session goes on, if the cell let itself be interrupted."""
+    OUT_OF_MEMORY = "out_of_memory"
+    """The kernel killed the session's interpreter for want of memory. Its files are there."""
+    ENDED = "ended"
+    """The session's interpreter ended, by itself or by a signal. Its files are there."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellError:
+    """What a cell raised, as its interpreter told it; or what ended it, as the host saw it.
+
+    Attributes:
+        name: of the exception's class, such as ``ValueError``.
+        value: its text.
+        traceback: lines, of the cells alone.
+    """
+
+    name: str
+    value: str
+    traceback: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return "\n".join(self.traceback) or f"{self.name}: {self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class MimeBundle:
+    """One thing to show, in as many forms as it has.
+
+    Attributes:
+        data: MIME type to content, as Jupyter has it: text, base64 of binary content, or a JSON value.
+        metadata: about that, by MIME type.
+    """
+
+    data: Mapping[str, Any]
+    metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def text(self) -> str | None:
+        """As plain text."""
+        return self._text("text/plain")
+
+    @property
+    def html(self) -> str | None:
+        """As HTML. It is the program's: show it as you would show any stranger's."""
+        return self._text("text/html")
+
+    @property
+    def svg(self) -> str | None:
+        """As SVG; may hold scripts."""
+        return self._text("image/svg+xml")
+
+    @property
+    def png(self) -> bytes | None:
+        """As a PNG picture, if that is what it says it is."""
+        return self._binary("image/png")
+
+    @property
+    def jpeg(self) -> bytes | None:
+        """As a JPEG picture, if that is what it says it is."""
+        return self._binary("image/jpeg")
+
+    @property
+    def json(self) -> Any:
+        """As a JSON value."""
+        return self.data.get("application/json")
+
+    def _text(self, kind: str) -> str | None:
+        found = self.data.get(kind)
+        return found if isinstance(found, str) else None
+
+    def _binary(self, kind: str) -> bytes | None:
+        found = self._text(kind)
+        try:
+            return None if found is None else base64.b64decode(found)
+        except (binascii.Error, ValueError):
+            return None
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """For a notebook on the host."""
+        return dict(self.data), dict(self.metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellResult:
+    """What a cell did, and how it ended.
+
+    Attributes:
+        status: how it ended, decided by the host.
+        stdout, stderr: what it wrote, up to the limit; with what was written since the cell before.
+        truncated: more was written than was kept.
+        value: the last expression's value as plain text, or ``None``.
+        results: what it displayed, in order; the last expression's value comes last.
+        error: ``None``, or why it is not ``ok``.
+        execution_time: wall-clock seconds, as the host saw it.
+        alive: whether the session still has its variables.
+    """
+
+    status: CellStatus
+    stdout: str = ""
+    stderr: str = ""
+    truncated: bool = False
+    value: str | None = None
+    results: tuple[MimeBundle, ...] = ()
+    error: CellError | None = None
+    execution_time: float = 0.0
+    alive: bool = True
+
+    @property
+    def success(self) -> bool:
+        """Whether it ran to its end."""
+        return self.status is CellStatus.OK
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as values that ``json.dumps`` takes."""
+        return {
+            "success": self.success,
+            "status": self.status.value,
+            "stdout": self.stdout,
+            "stderr": self.stderr,
+            "truncated": self.truncated,
+            "value": self.value,
+            "results": [{"data": dict(r.data), "metadata": dict(r.metadata)} for r in self.results],
+            "error": None
+            if self.error is None
+            else {
+                "name": self.error.name,
+                "value": self.error.value,
+                "traceback": list(self.error.traceback),
+            },
+            "execution_time": self.execution_time,
+            "alive": self.alive,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CellOutput:
+    """A piece of what a cell wrote, as it came."""
+
+    stream: StreamName
+    text: str
+
+
+CellEvent: TypeAlias = CellOutput | MimeBundle
+"""What a listener hears while a cell runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completions:
+    """What could stand in the place of ``code[start:end]``."""
+
+    start: int
+    end: int
+    matches: tuple[str, ...]
+
+
+# --- From what an interpreter says, which may be anything ------------------------------------------------
+
+
+def bundle_of(said: object) -> MimeBundle | None:
+    """A bundle, if it is one."""
+    if not isinstance(said, dict) or not isinstance(said.get("data"), dict):
+        return None
+    metadata = said.get("metadata")
+    return MimeBundle(
+        MappingProxyType(said["data"]), MappingProxyType(metadata if isinstance(metadata, dict) else {})
+    )
+
+
+def bundle_bytes(bundle: MimeBundle) -> int:
+    """How much there is to keep, about."""
+    return sum(
+        len(content) if isinstance(content, str) else len(json.dumps(content))
+        for content in (*bundle.data.values(), *bundle.metadata.values())
+    )
+
+
+def error_of(said: object) -> CellError | None:
+    """An error, if it is one."""
+    if not isinstance(said, dict):
+        return None
+    lines = said.get("traceback")
+    return CellError(
+        str(said.get("name", "")),
+        str(said.get("value", "")),
+        tuple(map(str, lines)) if isinstance(lines, list) else (),
+    )

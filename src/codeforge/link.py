@@ -1,0 +1,372 @@
+"""The channel of one session's sandbox: which branch said what, and who waits for it.
+
+Theory of operation: one task reads, and hands each event to the ``Interpreter`` it is about; nothing in
+that waits. What is sent to an interpreter is cut into pieces, and each waits until init has passed on the
+one before. Questions about files are answered in their order, one at a time.
+
+When the channel ends, everybody who waits is told so. A branch that says what is no message is killed:
+the program did that, and it is the program's loss.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import signal
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from typing import Any
+
+from codeforge import session_wire, wire
+from codeforge.cell import Cell
+from codeforge.errors import HostFailure, InvalidRequest, ProtocolViolation, SandboxLost, SessionEnded
+from codeforge.pool import Pool
+from codeforge.sandbox import Sandbox, SandboxKind
+
+READY_TIMEOUT_S = 60.0
+"""From START to an interpreter that takes cells: Python with IPython needs a second, on half a core."""
+
+
+class Interpreter:
+    """One branch's interpreter, as the host knows it.
+
+    Attributes:
+        number: the branch's.
+        cell: the one that runs, or ran last.
+        ended: how it ended, once it has.
+    """
+
+    def __init__(self, link: Link, number: int) -> None:
+        self.number = number
+        self.cell: Cell | None = None
+        self.ended: session_wire.Ended | None = None
+        self._link = link
+        self._decoder = session_wire.MessageDecoder()
+        self._ready = asyncio.Event()
+        self._taken = asyncio.Event()
+        self._over = asyncio.Event()
+        self._saying = asyncio.Lock()
+        self._questions = itertools.count()
+        self._replies: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._forked: asyncio.Future[dict[str, Any]] | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be talked to."""
+        return self.ended is None and self._link.lost is None
+
+    async def say(self, message: dict[str, Any]) -> None:
+        """Send it a message; lost if it has ended."""
+        async with self._saying:
+            for piece in session_wire.message(self.number, message):
+                if not self.alive:
+                    return
+                self._taken.clear()
+                await self._link.write(piece)
+                await self._taken.wait()
+
+    async def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Send it a question, and wait for what it says to that.
+
+        Raises:
+            SessionEnded: it ended.
+        """
+        number = next(self._questions)
+        future = self._replies[number] = asyncio.get_running_loop().create_future()
+        self._link.spawn(self.say({**message, "request": number}))
+        try:
+            said: dict[str, Any] = await self._unless_over(future)
+            return said
+        finally:
+            del self._replies[number]
+
+    async def until_ready(self) -> None:
+        """Wait until it takes cells.
+
+        Raises:
+            SandboxLost: it did not get there.
+        """
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                await self._unless_over(asyncio.ensure_future(self._ready.wait()))
+        except TimeoutError:
+            raise SandboxLost(
+                f"the session's interpreter was not ready within {READY_TIMEOUT_S:g} s"
+            ) from None
+        except SessionEnded as error:
+            raise SandboxLost(f"the session did not start: {error}") from error
+
+    async def fork(self, number: int) -> Interpreter | str:
+        """A copy of it, as the branch of that number; or why there can be none."""
+        copy = self._link.add(number)
+        self._forked = asyncio.get_running_loop().create_future()
+        try:
+            await self._link.request(session_wire.fork(self.number, number))
+            said = await self._unless_over(self._forked)
+            if said.get("is") == "forked":
+                await copy.until_ready()
+                return copy
+        except BaseException:
+            self._link.forget(number)
+            raise
+        finally:
+            self._forked = None
+        self._link.forget(number)
+        return str(said.get("why"))
+
+    async def _unless_over(self, waited_for: asyncio.Future[Any]) -> Any:
+        over = asyncio.ensure_future(self._over.wait())
+        try:
+            await asyncio.wait({waited_for, over}, return_when=asyncio.FIRST_COMPLETED)
+            if not waited_for.done():
+                raise self._link.lost or SessionEnded("the session's interpreter ended")
+            return waited_for.result()
+        finally:
+            over.cancel()
+            waited_for.cancel()
+
+    async def end(self) -> None:
+        """Kill it, and wait until it is gone."""
+        if self.alive:
+            await self._link.write(session_wire.signal(self.number, signal.SIGKILL))
+            await self._over.wait()
+
+    def interrupt(self) -> None:
+        """Have its cell raise KeyboardInterrupt."""
+        self._link.spawn(self._link.write(session_wire.signal(self.number, signal.SIGINT)))
+
+    def kill(self) -> None:
+        """End it; what comes of that is told as ever."""
+        self._link.spawn(self._link.write(session_wire.signal(self.number, signal.SIGKILL)))
+
+    # --- What comes of it
+
+    def take(self, event: session_wire.Text | session_wire.Said | session_wire.Taken) -> None:
+        """Account for one event."""
+        match event:
+            case session_wire.Text(_, stream, data):
+                self._link.take_text(self, stream, data)
+            case session_wire.Taken():
+                self._taken.set()
+            case session_wire.Said(_, data):
+                try:
+                    for message in self._decoder.feed(data):
+                        self._hear(message)
+                except session_wire.NotAMessage:
+                    self.kill()
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        kind, cell, number = message.get("is"), self.cell, message.get("request")
+        if kind == "ready":
+            self._ready.set()
+        elif kind in ("forked", "not_forked"):
+            _answer(self._forked, message)
+        elif isinstance(number, int):
+            _answer(self._replies.get(number), message)
+        elif cell is not None and message.get("cell") == cell.number:
+            cell.hear(message)
+
+    def take_end(self, ended: session_wire.Ended | None) -> None:
+        """It is over, or the whole sandbox is."""
+        self.ended = ended
+        self._over.set()
+        self._taken.set()
+        if self.cell is not None:
+            self.cell.take_end(ended)
+
+
+def _answer(waiting: asyncio.Future[dict[str, Any]] | None, message: dict[str, Any]) -> None:
+    if waiting is not None and not waiting.done():
+        waiting.set_result(message)
+
+
+class Link:
+    """One session's sandbox, for as long as one of its branches is open.
+
+    Attributes:
+        lost: why the sandbox broke off, once it has.
+        oom_kills: how many the kernel had counted when a branch last ended.
+        closed: it was let go of.
+    """
+
+    def __init__(self, sandbox: Sandbox, lease: AsyncExitStack) -> None:
+        self.lost: Exception | None = None
+        self.oom_kills = 0
+        self._sandbox = sandbox
+        self._lease = lease
+        self._interpreters: dict[int, Interpreter] = {}
+        self._between: dict[int, dict[str, bytearray]] = {}
+        self._asking = asyncio.Lock()
+        self._asked: asyncio.Future[session_wire.Answer] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.closed = False
+
+    @classmethod
+    async def open(cls, pool: Pool, kind: SandboxKind, frames: list[bytes]) -> Link:
+        """Begin a session in a sandbox of that kind: send these frames, and START.
+
+        Raises:
+            Busy: there is no room for one now.
+            HostFailure: it could not be started.
+        """
+        async with AsyncExitStack() as stack:
+            sandbox = await stack.enter_async_context(pool.lease(kind, at_once=True))
+            link = cls(sandbox, stack)
+            first = link.add(0)
+            await sandbox.begin_session(b"".join([*frames, session_wire.start(0)]))
+            link.spawn(link._read())
+            try:
+                await first.until_ready()
+            except BaseException:
+                await link._stop()
+                raise
+            link._lease = stack.pop_all()
+            return link
+
+    @property
+    def id(self) -> str:
+        """The engine's name for the sandbox."""
+        return self._sandbox.id
+
+    @property
+    def posture(self) -> dict[str, str]:
+        """What the kernel said about it."""
+        return dict(self._sandbox.posture)
+
+    def __getitem__(self, number: int) -> Interpreter:
+        return self._interpreters[number]
+
+    def add(self, number: int) -> Interpreter:
+        """An interpreter that is about to be."""
+        made = self._interpreters[number] = Interpreter(self, number)
+        return made
+
+    def free_number(self) -> int:
+        """The number of a branch that is not there.
+
+        Raises:
+            InvalidRequest: there are as many as may be.
+        """
+        for number in range(session_wire.MAX_BRANCHES):
+            if number not in self._interpreters:
+                return number
+        raise InvalidRequest(f"a session has at most {session_wire.MAX_BRANCHES} branches; close some")
+
+    async def restart(self, number: int, frames: list[bytes]) -> Interpreter:
+        """Another interpreter in the place of one that is over; ``frames`` start it."""
+        made = self.add(number)
+        await self.write(b"".join([*frames, session_wire.start(number)]))
+        await made.until_ready()
+        return made
+
+    def forget(self, number: int) -> None:
+        """End a branch, and remove its files. The sandbox goes with the last one."""
+        interpreter = self._interpreters.pop(number, None)
+        self._between.pop(number, None)
+        if interpreter is not None:
+            interpreter.take_end(session_wire.Ended(number, None, signal.SIGKILL, 0, 0))
+            self.spawn(self.write(session_wire.forget(number)))
+
+    @property
+    def unused(self) -> bool:
+        """Whether no branch is left."""
+        return not self._interpreters
+
+    async def close(self) -> None:
+        """Let go of the sandbox, which ends. May be called again."""
+        if not self.closed:
+            self.closed = True
+            await self._stop()
+            await self._lease.aclose()
+
+    async def _stop(self) -> None:
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._lose(SessionEnded("the session was closed"))
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Do that beside everything else."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def write(self, frames: bytes) -> None:
+        """Send frames; lost once the sandbox is gone."""
+        await self._sandbox.write(frames)
+
+    async def request(self, frame: bytes) -> session_wire.Answer:
+        """Send a frame that is answered, and wait for the answer.
+
+        Raises:
+            HostFailure: the sandbox broke off.
+        """
+        async with self._asking:
+            if self.lost is not None:
+                raise self.lost
+            future = self._asked = asyncio.get_running_loop().create_future()
+            await self.write(frame)
+            # An answer comes to who asked, or the next question would get it.
+            try:
+                return await asyncio.shield(future)
+            except asyncio.CancelledError:
+                with contextlib.suppress(HostFailure, InvalidRequest):
+                    await future
+                raise
+
+    async def oom_event(self, wait_s: float) -> bool:
+        """Whether the kernel killed for want of memory in it."""
+        return await self._sandbox.oom_event(wait_s)
+
+    # --- What comes
+
+    async def _read(self) -> None:
+        try:
+            while (event := await self._sandbox.next_event()) is not None:
+                if isinstance(event, wire.OfSession):
+                    self._take(session_wire.parse(event))
+                elif isinstance(event, wire.Failed):
+                    raise SandboxLost(f"the sandbox gave up: {event.message}")
+                elif not isinstance(event, wire.Preloaded | wire.Ready):
+                    raise ProtocolViolation(f"{event} in a session")
+            raise SandboxLost("the session's sandbox broke off; was the engine stopped?")
+        except HostFailure as error:
+            self._lose(error)
+            self._closing = asyncio.ensure_future(self.close())
+
+    def _take(self, event: session_wire.SessionEvent) -> None:
+        if isinstance(event, session_wire.Answer):
+            if self._asked is None or self._asked.done():
+                raise ProtocolViolation("an answer that nobody asked for")
+            self._asked.set_result(event)
+            return
+        interpreter = self._interpreters.get(event.branch)
+        if interpreter is None:
+            return  # it was forgotten meanwhile
+        if isinstance(event, session_wire.Ended):
+            interpreter.take_end(event)
+        else:
+            interpreter.take(event)
+
+    def take_text(self, interpreter: Interpreter, stream: str, data: bytes) -> None:
+        """Output goes to the cell that runs, or waits for the next one."""
+        if interpreter.cell is not None and not interpreter.cell.is_over:
+            interpreter.cell.take_text(stream, data)
+        else:
+            kept = self._between.setdefault(interpreter.number, {}).setdefault(stream, bytearray())
+            kept += data[: max(0, wire.PAYLOAD_MAX - len(kept))]
+
+    def text_between(self, number: int) -> dict[str, bytes]:
+        """What a branch wrote since its last cell, up to 64 KiB."""
+        return {stream: bytes(data) for stream, data in self._between.pop(number, {}).items()}
+
+    def _lose(self, error: Exception) -> None:
+        if self.lost is None:
+            self.lost = error
+            for interpreter in self._interpreters.values():
+                interpreter.take_end(None)
+            if self._asked is not None and not self._asked.done():
+                self._asked.set_exception(error)
+                self._asked.exception()  # somebody may not wait for it any more

@@ -1,0 +1,265 @@
+"""The files of a session: in and out in pieces, of plain relative paths, no link followed.
+
+init does what is asked for, inside the sandbox; see session_files.c. Names and bytes that come back are
+the program's, and are only ever written below a directory of the caller's by ``Extractor``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TypeAlias
+
+from codeforge import session_wire
+from codeforge.errors import FileError, InvalidRequest
+from codeforge.extract import Extractor
+from codeforge.limits import MiB, format_memory, require_int
+from codeforge.request import check_path, text_bytes
+from codeforge.session_wire import Answer, EntryKind, RawEntry
+
+READ_BYTES = 64 * MiB
+"""What ``read`` takes into memory at most, by default; ``stream`` and ``download`` do not."""
+
+DOWNLOAD_BYTES = 256 * MiB
+DOWNLOAD_FILES = 10_000
+"""What ``download`` brings out at most, by default."""
+
+_WHY = {
+    errno.ELOOP: "it is a link, or on the way there is one",
+    errno.EACCES: "it is no regular file, or its program took the right to it away",
+    errno.ESRCH: "the session's branch is gone",
+    errno.EFBIG: "it would be larger than a file may be here",
+    errno.ENOSPC: "the directory's memory is full",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """A file, directory or link of a session's.
+
+    Attributes:
+        path: below the session's directory; characters that are not UTF-8 are escaped.
+        kind: what it is.
+        size: bytes.
+        modified: seconds since 1970.
+        mode: permission bits.
+    """
+
+    path: str
+    kind: EntryKind
+    size: int
+    modified: float
+    mode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """What ``download`` brought out.
+
+    Attributes:
+        files: where they are now.
+        skipped: what it left: path to reason.
+    """
+
+    files: tuple[Path, ...]
+    skipped: dict[str, str]
+
+
+_Entries: TypeAlias = list[FileEntry]
+
+
+class SessionFiles:
+    """Reads and writes the files of one branch, also while a cell runs, and after its interpreter ended."""
+
+    def __init__(self, ask: Callable[..., Awaitable[Answer]]) -> None:
+        self._ask = ask
+
+    async def write(self, path: str, content: str | bytes | Path | AsyncIterable[bytes]) -> int:
+        """Write a file, in the place of one that is there; directories on the way are made.
+
+        Args:
+            path: relative, below the session's directory.
+            content: text, bytes, a file of this machine's, or pieces as they come.
+
+        Returns:
+            how many bytes.
+
+        Raises:
+            InvalidRequest: that is no usable path, or no content.
+            FileError: it cannot be written.
+        """
+        check_path(path)
+        size = 0
+        async for piece in _pieces(content):
+            await self._request(path, session_wire.write_file, path, size, piece)
+            size += len(piece)
+        if size == 0:
+            await self._request(path, session_wire.write_file, path, 0, b"")
+        return size
+
+    async def read(self, path: str, *, max_bytes: int = READ_BYTES) -> bytes:
+        """A file's content.
+
+        Raises:
+            InvalidRequest: that is no usable path, or the file is larger than ``max_bytes``.
+            FileError: it cannot be read: it is not there, no regular file, or a link.
+        """
+        require_int("max_bytes", max_bytes, 0, 1 << 40)
+        content = bytearray()
+        async for piece in self.stream(path):
+            content += piece
+            if len(content) > max_bytes:
+                raise InvalidRequest(
+                    f"{path!r} has more than {format_memory(max_bytes)}; stream() it, or raise max_bytes"
+                )
+        return bytes(content)
+
+    async def stream(self, path: str) -> AsyncGenerator[bytes, None]:
+        """A file's content, piece by piece. If its program writes to it meanwhile, a mixture.
+
+        Raises:
+            InvalidRequest: that is no usable path.
+            FileError: it cannot be read.
+        """
+        check_path(path)
+        at = 0
+        while piece := await self._request(path, session_wire.read_file, path, at):
+            yield piece
+            at += len(piece)
+
+    async def list(self, path: str = "", *, recursive: bool = False) -> _Entries:
+        """What is in a directory, by name; ``recursive``: and in those below it.
+
+        Raises:
+            InvalidRequest: that is no usable path, or there are too many.
+            FileError: it is no directory, or not there.
+        """
+        if path:
+            check_path(path)
+        found: _Entries = []
+        await self._list(path, found, recursive=recursive)
+        return sorted(found, key=lambda entry: entry.path)
+
+    async def _list(self, path: str, found: _Entries, *, recursive: bool) -> None:
+        folders = []
+        start = 0
+        while True:
+            data = await self._request(path, session_wire.list_files, path, start)
+            start, entries = session_wire.parse_listing(data)
+            for raw in entries:
+                found.append(_entry(path, raw))
+                if raw.kind is EntryKind.DIRECTORY and os.fsencode(found[-1].path).endswith(raw.name):
+                    folders.append(found[-1].path)  # one whose name was not escaped
+            if len(found) > DOWNLOAD_FILES:
+                raise InvalidRequest(f"there are more than {DOWNLOAD_FILES} files; list single directories")
+            if not start:
+                break
+        for folder in folders if recursive else ():
+            await self._list(folder, found, recursive=True)
+
+    async def exists(self, path: str) -> bool:
+        """Whether there is a file, directory or link of that name."""
+        check_path(path)
+        answer = await self._ask(session_wire.look_at_file, path)
+        return answer.error == 0
+
+    async def remove(self, path: str) -> None:
+        """Remove a file, a link, or a directory with all that is in it.
+
+        Raises:
+            InvalidRequest: that is no usable path.
+            FileError: it cannot be removed, or is not there.
+        """
+        check_path(path)
+        await self._request(path, session_wire.remove_file, path)
+
+    async def download(
+        self,
+        directory: str | os.PathLike[str],
+        path: str = "",
+        *,
+        max_bytes: int = DOWNLOAD_BYTES,
+        max_files: int = DOWNLOAD_FILES,
+    ) -> Download:
+        """Bring all regular files below ``path`` out, into a directory of this machine's.
+
+        A file that is there already is replaced, a link too; nothing is written through a link. What is
+        not a regular file, or has a name that cannot be used, is left and told.
+
+        Raises:
+            InvalidRequest: there is more than may be.
+            FileError: something cannot be read.
+            OSError: something cannot be written here.
+        """
+        entries = await self.list(path, recursive=True)
+        files = [entry for entry in entries if entry.kind is EntryKind.FILE]
+        if len(files) > max_files or sum(entry.size for entry in files) > max_bytes:
+            raise InvalidRequest(
+                f"there are {len(files)} files of {sum(entry.size for entry in files)} bytes; "
+                f"at most {max_files} of {format_memory(max_bytes)} are brought out"
+            )
+        written: list[Path] = []
+        skipped = {
+            entry.path: f"a {entry.kind.value}"
+            for entry in entries
+            if entry.kind in (EntryKind.LINK, EntryKind.OTHER)
+        }
+        left = max_bytes
+        with Extractor(Path(directory)) as extractor:
+            for entry in files:
+                try:
+                    check_path(entry.path)
+                except InvalidRequest:
+                    skipped[entry.path] = "an unusable name"
+                    continue
+                relative = str(PurePosixPath(entry.path).relative_to(path)) if path else entry.path
+                with extractor.create(relative) as file:
+                    async for piece in self.stream(entry.path):
+                        left -= len(piece)
+                        if left < 0:
+                            raise InvalidRequest(
+                                f"the files grew beyond {format_memory(max_bytes)} meanwhile"
+                            )
+                        file.write(piece)
+                written.append(Path(directory) / relative)
+        return Download(tuple(written), skipped)
+
+    async def _request(self, path: str, frame: Callable[..., bytes], *arguments: object) -> bytes:
+        answer = await self._ask(frame, *arguments)
+        if answer.error:
+            why = _WHY.get(answer.error) or os.strerror(answer.error)
+            raise FileError(answer.error, why, path)
+        return answer.data
+
+
+def _entry(folder: str, raw: RawEntry) -> FileEntry:
+    name = raw.name.decode("utf-8", "backslashreplace")
+    return FileEntry(
+        f"{folder}/{name}" if folder else name, raw.kind, raw.size, raw.changed_ns / 1e9, raw.mode
+    )
+
+
+async def _pieces(content: object) -> AsyncIterator[bytes]:
+    size = session_wire.FILE_PIECE_BYTES
+    if isinstance(content, Path):
+        with content.open("rb") as file:
+            while piece := file.read(size):
+                yield piece
+        return
+    if isinstance(content, AsyncIterable):
+        async for data in content:
+            if not isinstance(data, bytes):
+                raise InvalidRequest(f"content must yield bytes, not {type(data).__name__}")
+            for at in range(0, len(data), size):
+                yield data[at : at + size]
+        return
+    if isinstance(content, str):
+        content = text_bytes("content", content)
+    if not isinstance(content, bytes | bytearray | memoryview):
+        raise InvalidRequest(f"content must be text, bytes or a Path, not {type(content).__name__}")
+    whole = bytes(content)
+    for at in range(0, len(whole), size):
+        yield whole[at : at + size]
