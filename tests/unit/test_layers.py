@@ -16,7 +16,7 @@ LAYERS = [  # top to bottom; a module imports only from layers below its own
     {"__main__"},
     {"cli"},
     {"cli.app"},
-    {"cli.image_commands"},
+    {"cli.image_commands", "cli.repl"},
     {
         "cli.audit",
         "cli.batch",
@@ -25,6 +25,7 @@ LAYERS = [  # top to bottom; a module imports only from layers below its own
         "cli.environments",
         "cli.images",
         "cli.languages",
+        "cli.prompt",
         "cli.run",
     },
     {"cli.engine", "cli.request_line"},

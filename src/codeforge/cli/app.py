@@ -59,6 +59,7 @@ def _options(
     epilog="Examples:\n\n"
     "  codeforge run hello.py\n\n"
     "  codeforge run report.py --file data.csv --timeout 60 --memory 1g -- --year 2025\n\n"
+    "  codeforge run report.py --out results/\n\n"
     "  echo 'console.log(6 * 7)' | codeforge run - --language javascript\n\n"
     "Exit codes: the program's own; 124 timeout, 123 output limit, 137 out of memory, 128+N killed by "
     "signal N; 2 bad usage, 66 image missing, 69 no Docker, 70 sandbox failure, 77 no permission.",
@@ -81,6 +82,9 @@ def run(
     file: Annotated[
         list[str] | None,
         typer.Option("--file", "-f", metavar="PATH[:NAME]", help="Lay a file beside the program."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write the files that it left below DIR.")
     ] = None,
     stdin: Annotated[
         typer.FileBinaryRead | None, typer.Option(help="What it reads; default: this command's stdin.")
@@ -107,6 +111,7 @@ def run(
         network=network,
         env=env,
         file=file,
+        out=out,
         stdin=stdin,
         type_check=type_check,
         max_output=max_output,
@@ -114,6 +119,58 @@ def run(
         runtime=runtime,
         allow_unenforced_limits=allow_unenforced_limits,
         as_json=as_json,
+    )
+    raise typer.Exit(code)
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "  codeforge repl\n\n"
+    "  codeforge repl javascript --engine bubblewrap --file data.json\n\n"
+    "  echo 'sum(range(10))' | codeforge repl\n\n"
+    "At the prompt :help lists the commands, Ctrl-C stops a cell, Ctrl-D leaves.\n\n"
+    "Exit codes: 0 you left; where stdin or stdout is no terminal, 0 the cell ran to its end, 1 it did not, "
+    "130 Ctrl-C; 2 bad usage, 66 image missing, 69 no engine, 70 sandbox failure, 77 no permission.",
+)
+def repl(
+    language: Annotated[str, typer.Argument(metavar="[LANG]", help="python, javascript, ...")] = "python",
+    timeout: Annotated[float | None, typer.Option(help="Seconds for each cell; default 30.")] = None,
+    memory: Annotated[str | None, typer.Option(help="Memory limit, as 512m or 1g; default 512m.")] = None,
+    cpu_quota: Annotated[
+        int | None, typer.Option(help="Microseconds of CPU in each 100 ms; default 50000, half a core.")
+    ] = None,
+    network: Annotated[bool, typer.Option("--network", help="Give it a network.")] = False,
+    env: Annotated[
+        list[str] | None, typer.Option("--env", "-e", metavar="KEY=VALUE", help="Environment variable.")
+    ] = None,
+    file: Annotated[
+        list[str] | None,
+        typer.Option("--file", "-f", metavar="PATH[:NAME]", help="Lay a file into its directory."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write pictures that it shows into DIR.")
+    ] = None,
+    engine: Engine = None,
+    runtime: Runtime = None,
+    allow_unenforced_limits: Unenforced = False,
+) -> None:
+    """Talk to an interpreter in a sandbox, which keeps its state; without a terminal, run stdin in one."""
+    from codeforge.cli import repl as command
+
+    code = command.repl(
+        language,
+        timeout=timeout,
+        memory=memory,
+        cpu_quota=cpu_quota,
+        network=network,
+        env=env,
+        file=file,
+        out=out,
+        engine={
+            "engine": engine,
+            "runtime": runtime,
+            "allow_unenforced_limits": allow_unenforced_limits,
+        },
     )
     raise typer.Exit(code)
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from codeforge.cli.engine import tell_engine
-from codeforge.cli.terminal import EXIT_SIGNAL_BASE, Passage, complain, print_json
-from codeforge.errors import ExecutorClosed, InvalidRequest
+from codeforge.cli.terminal import EXIT_SIGNAL_BASE, Passage, complain, harmless, print_json
+from codeforge.errors import ExecutorClosed, HostFailure, InvalidRequest
 from codeforge.executor import CodeExecutor
+from codeforge.extract import Extractor
 from codeforge.languages import LANGUAGES
 from codeforge.limits import MiB, parse_size
 from codeforge.request import ExecutionRequest
@@ -38,6 +40,7 @@ def run(
     network: bool = False,
     env: list[str] | None = None,
     file: list[str] | None = None,
+    out: Path | None = None,
     stdin: BinaryIO | None = None,
     type_check: bool = True,
     max_output: str = "1m",
@@ -47,6 +50,7 @@ def run(
     as_json: bool = False,
 ) -> int:
     """Run a program and pass its output on; the exit code. The arguments are those of the command."""
+    folder = None if out is None else open_out(out)
     name = language_of(program, language)
     code = read_program(program)
     source = stdin or (sys.stdin if program != "-" else None)  # sys.stdin is None where it is closed
@@ -72,7 +76,7 @@ def run(
         max_output_bytes=parse_size(max_output, "--max-output", 0, 1024 * MiB),
         max_warm=0,
     )
-    return asyncio.run(_perform(executor, request, as_json=as_json))
+    return asyncio.run(_perform(executor, request, folder, as_json=as_json))
 
 
 def exit_code(result: ExecutionResult) -> int:
@@ -187,9 +191,11 @@ def _once(loop: asyncio.AbstractEventLoop, fd: int, ready: asyncio.Future[None])
     ready.set_result(None)
 
 
-async def _perform(executor: CodeExecutor, request: ExecutionRequest, *, as_json: bool) -> int:
+async def _perform(
+    executor: CodeExecutor, request: ExecutionRequest, folder: OutFolder | None, *, as_json: bool
+) -> int:
     try:
-        return await _pass_on(executor, request, as_json=as_json)
+        return await _pass_on(executor, request, folder, as_json=as_json)
     except BrokenPipeError:
         # Whoever read our output has gone; what is still in the buffers must not complain at exit.
         null = os.open(os.devnull, os.O_WRONLY)
@@ -197,20 +203,28 @@ async def _perform(executor: CodeExecutor, request: ExecutionRequest, *, as_json
         return EXIT_BROKEN_PIPE
 
 
-async def _pass_on(executor: CodeExecutor, request: ExecutionRequest, *, as_json: bool) -> int:
+async def _pass_on(
+    executor: CodeExecutor, request: ExecutionRequest, folder: OutFolder | None, *, as_json: bool
+) -> int:
     passages = {"stdout": Passage(sys.stdout), "stderr": Passage(sys.stderr)}
     async with executor, contextlib.aclosing(executor.events(request)) as events:
         async for event in events:
             if isinstance(event, Finished):
-                return _conclude(event.result, as_json=as_json)
+                return _conclude(event.result, folder, as_json=as_json)
             if not as_json:
                 passages[event.stream].write(event.text, event.data)
     raise ExecutorClosed("the executor was closed during the run")
 
 
-def _conclude(result: ExecutionResult, *, as_json: bool) -> int:
+def _conclude(result: ExecutionResult, folder: OutFolder | None, *, as_json: bool) -> int:
+    document = result.to_dict() if as_json else {}
+    if folder is not None:
+        document["written"], left = folder.write(result)
+        document["files_skipped"] = left
+        if not as_json:
+            _tell_written(document["written"], left)
     if as_json:
-        print_json(result.to_dict())
+        print_json(document)
     elif result.status not in (Status.OK, Status.ERROR) and result.error is not None:
         # Its stderr was passed on already; only the verdict is news.
         quoted = result.status is Status.KILLED
@@ -218,3 +232,67 @@ def _conclude(result: ExecutionResult, *, as_json: bool) -> int:
     if result.truncated and not as_json:
         complain("output was cut off at the limit; raise it with --max-output")
     return exit_code(result)
+
+
+# --- The files that it left
+
+
+class OutFolder:
+    """Where ``--out`` writes: below one directory of this machine's, and nowhere else."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._extractor = Extractor(path)
+
+    def write(self, result: ExecutionResult) -> tuple[list[str], dict[str, str]]:
+        """Write what the run left: the paths; and what is not there, and why.
+
+        Raises:
+            CannotWrite: this machine would not.
+        """
+        written: list[str] = []
+        left = dict(result.files_skipped)
+        with self._extractor:
+            for name, content in sorted(result.files.items()):
+                try:
+                    with self._extractor.create(name) as file:
+                        file.write(content)
+                except OSError as error:
+                    if error.errno not in _IN_THE_WAY:
+                        raise CannotWrite(f"cannot write {self._path / name}: {error.strerror}") from error
+                    left[name] = "in_the_way"
+                else:
+                    written.append(str(self._path / name))
+        return written, left
+
+
+class CannotWrite(HostFailure):
+    """A file that a program left cannot be written on this machine."""
+
+
+_IN_THE_WAY = {errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
+"""There is a directory of that name already, or a link or a file where one is to be."""
+
+
+def open_out(path: Path) -> OutFolder:
+    """The directory for ``--out``, made before anything runs.
+
+    Raises:
+        InvalidRequest: it cannot be made.
+    """
+    try:
+        return OutFolder(path)
+    except OSError as error:
+        raise InvalidRequest(f"--out: cannot write to {path}: {error.strerror}") from error
+
+
+def _tell_written(written: list[str], left: Mapping[str, str]) -> None:
+    for path in written:
+        print(f"Wrote {one_line(path)}", file=sys.stderr)
+    for name, why in left.items():
+        print(f"Left out {one_line(name)}: {why.replace('_', ' ')}", file=sys.stderr)
+
+
+def one_line(text: str) -> str:
+    """A name from a sandbox: harmless, with its line breaks written out."""
+    return harmless(text.replace("\r", "\\r")).replace("\n", "\\n")

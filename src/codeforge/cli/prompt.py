@@ -1,0 +1,246 @@
+"""The prompt of ``codeforge repl``: lines from a person, completed by the session that they are for.
+
+Completions, and whether a cell is whole, are asked of the sandbox while the person types. What it answers is
+its program's: a completion that a terminal might obey, that has more than one line or that would make a
+command of a cell is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+from prompt_toolkit.filters import Condition
+from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPress, KeyPressEvent
+from prompt_toolkit.keys import Keys
+from prompt_toolkit.lexers import Lexer, PygmentsLexer
+from prompt_toolkit.output import ColorDepth
+from pygments.lexers import find_lexer_class_for_filename
+
+from codeforge.cells import Completions
+from codeforge.cli.terminal import harmless
+from codeforge.errors import CodeForgeError
+from codeforge.languages import Language
+from codeforge.session import Session
+
+ANSWER_TIMEOUT_S = 2.0
+"""How long the prompt waits for the session; after that there are no completions, and a cell is whole."""
+
+MAX_COMPLETIONS = 500
+MAX_HISTORY_BYTES = 1 << 20
+INDENT = "    "
+COMMAND = ":"
+"""What a line of ours begins with: no cell of a language does, and no magic of IPython's."""
+
+T = TypeVar("T")
+
+
+class Prompt:
+    """Reads one cell, or one command, after another.
+
+    Args:
+        language: what is typed.
+        session: the one that is asked now.
+        commands: the names of ours, for completion.
+        history: where lines are kept; ``None``: nowhere.
+    """
+
+    def __init__(
+        self,
+        language: Language,
+        session: Callable[[], Session],
+        commands: Iterable[str],
+        history: Path | None,
+    ) -> None:
+        self._session = session
+        self._held: list[KeyPress] | None = None
+        self._prompts: PromptSession[str] = PromptSession(
+            lexer=_lexer(language),
+            history=_history(history),
+            completer=SessionCompleter(session, commands),
+            complete_while_typing=False,
+            multiline=True,
+            key_bindings=self._bindings(),
+            prompt_continuation=_continuation,
+            color_depth=ColorDepth.DEPTH_1_BIT if os.environ.get("NO_COLOR") else None,
+        )
+
+    async def read(self, label: str) -> str | None:
+        """What was typed, ``None`` for Ctrl-D; Ctrl-C throws the line away and asks again."""
+        while True:
+            try:
+                return await self._prompts.prompt_async([("bold", label)], handle_sigint=False)
+            except KeyboardInterrupt:
+                continue
+            except EOFError:
+                return None
+
+    # --- Keys
+
+    def _bindings(self) -> KeyBindings:
+        bindings = KeyBindings()
+        held = Condition(lambda: self._held is not None)
+
+        @bindings.add("enter")
+        def _(event: KeyPressEvent) -> None:
+            self._held = []
+            event.app.create_background_task(self._enter(event))
+
+        @bindings.add(Keys.Any, filter=held, eager=True)
+        def _(event: KeyPressEvent) -> None:
+            if self._held is not None:
+                self._held.extend(event.key_sequence)
+
+        @bindings.add("tab", filter=Condition(self._at_indentation))
+        def _(event: KeyPressEvent) -> None:
+            event.current_buffer.insert_text(INDENT)
+
+        return bindings
+
+    def _at_indentation(self) -> bool:
+        document = self._prompts.default_buffer.document
+        before = document.current_line_before_cursor
+        return not before.strip() and "\n" in document.text_before_cursor
+
+    async def _enter(self, event: KeyPressEvent) -> None:
+        """Run the cell if it is whole, else go on in a new line. Keys that come meanwhile wait."""
+        buffer = event.current_buffer
+        try:
+            whole = await self._is_whole(buffer.document)
+        finally:
+            held, self._held = self._held or [], None
+        event.app.key_processor.feed_multiple(held)  # if the cell is whole, for the next prompt
+        if whole:
+            buffer.text = buffer.text.rstrip()
+            buffer.validate_and_handle()
+        else:
+            _break_line(buffer)
+            event.app.key_processor.process_keys()
+
+    async def _is_whole(self, document: Document) -> bool:
+        text = document.text
+        if "\n" in document.text_after_cursor:
+            return False
+        if not text.strip() or text.lstrip().startswith(COMMAND):
+            return True
+        answer = await answered(self._session().is_complete(text))
+        return True if answer is None else answer
+
+
+async def answered(asked: Awaitable[T]) -> T | None:
+    """What the session answers, if it does in time."""
+    try:
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            return await asked
+    except (TimeoutError, CodeForgeError):
+        return None
+
+
+def _break_line(buffer: Buffer) -> None:
+    buffer.insert_text("\n" + indentation(buffer.document.current_line_before_cursor))
+
+
+def indentation(line: str) -> str:
+    """How far to indent what follows a line."""
+    indent = line[: len(line) - len(line.lstrip())]
+    return indent + INDENT * line.rstrip().endswith((":", "{", "[", "("))
+
+
+def _continuation(width: int, number: int, wraps: int) -> StyleAndTextTuples:
+    return [("", "... ".rjust(width))]
+
+
+def _lexer(language: Language) -> Lexer | None:
+    found = find_lexer_class_for_filename(f"cell{language.suffix}")
+    return None if found is None else PygmentsLexer(found)
+
+
+# --- Completion
+
+
+class SessionCompleter(Completer):
+    """Names of commands, and what the session says could stand there."""
+
+    def __init__(self, session: Callable[[], Session], commands: Iterable[str]) -> None:
+        self._session = session
+        self._commands = sorted(commands)
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+        """Nothing without asking the session."""
+        return ()
+
+    async def get_completions_async(
+        self, document: Document, complete_event: CompleteEvent
+    ) -> AsyncGenerator[Completion, None]:
+        """Ask it."""
+        text, at = document.text, document.cursor_position
+        if text.lstrip().startswith(COMMAND):
+            typed = document.text_before_cursor.lstrip()
+            for name in self._commands:
+                if f"{COMMAND}{name}".startswith(typed):
+                    yield Completion(f"{COMMAND}{name}", -len(typed))
+            return
+        said = await answered(self._session().complete(text, at))
+        for match in () if said is None else usable(said, text, at):
+            yield Completion(match, min(said.start, at) - at if said else 0)
+
+
+def usable(said: Completions, text: str, at: int) -> Iterator[str]:
+    """The matches that may stand in a person's line."""
+    start = min(said.start, at)
+    if start < 0:
+        return
+    for match in said.matches[:MAX_COMPLETIONS]:
+        becomes = text[:start] + match + text[at:]
+        if match.isprintable() and harmless(match) == match and not becomes.lstrip().startswith(COMMAND):
+            yield match
+
+
+# --- History
+
+
+def history_file(language: Language) -> Path:
+    """Where lines of a language are kept."""
+    state = os.environ.get("XDG_STATE_HOME", "")
+    folder = Path(state) if state.startswith("/") else Path.home() / ".local/state"
+    return folder / "ai-codeforge" / f"history-{language.name}"
+
+
+class _Lines(FileHistory):
+    def store_string(self, string: str) -> None:
+        """Keep it, if there is room; what is not text comes from a terminal in another encoding."""
+        with contextlib.suppress(OSError):
+            super().store_string(string.encode(errors="replace").decode())
+
+
+def _history(file: Path | None) -> History:
+    if file is None:
+        return InMemoryHistory()
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "r+b") as lines:
+            os.fchmod(descriptor, 0o600)
+            _shorten(lines.fileno())
+    except OSError:  # no home, or no room in it
+        return InMemoryHistory()
+    return _Lines(file)
+
+
+def _shorten(descriptor: int) -> None:
+    """Forget the older half of what has become too much."""
+    size = os.fstat(descriptor).st_size
+    if size > MAX_HISTORY_BYTES:
+        rest = os.pread(descriptor, MAX_HISTORY_BYTES // 2, size - MAX_HISTORY_BYTES // 2)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, rest[rest.find(b"\n# ") :], 0)

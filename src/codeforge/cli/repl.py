@@ -1,0 +1,401 @@
+"""``codeforge repl``: a person, or stdin, and a session. ``prompt`` has what a person types at."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path, PurePosixPath
+
+from codeforge._version import __version__
+from codeforge.cells import CellOutput, CellResult, CellStatus, MimeBundle
+from codeforge.cli.engine import EngineOptions, tell_engine
+from codeforge.cli.run import EXIT_BROKEN_PIPE, one_line, read_files, read_program, read_variables
+from codeforge.cli.terminal import EXIT_SIGNAL_BASE, Passage, complain
+from codeforge.errors import CodeForgeError, FileError, HostFailure, InvalidRequest, SessionEnded
+from codeforge.executor import CodeExecutor
+from codeforge.extract import Extractor
+from codeforge.session import Session
+
+EXIT_INTERRUPTED = EXIT_SIGNAL_BASE + signal.SIGINT
+
+NOTICE_S = 2.0
+"""How long an interrupted cell may go on before a person is told what else there is to do."""
+
+PICTURES = {"image/png": ".png", "image/jpeg": ".jpg", "image/svg+xml": ".svg"}
+"""By MIME type, the suffix of what is not shown as text."""
+
+LEAVING = {"exit()", "quit()"}
+"""What people type who want to leave; at its own prompt, an interpreter's program would end by it."""
+
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "help": ("", "this list"),
+    "fork": ("", "a copy of this session as it is now: another branch"),
+    "branches": ("", "the branches; * is the one you are in"),
+    "switch": ("N", "go on in branch N"),
+    "close": ("N", "end branch N"),
+    "restart": ("", "a new interpreter: variables are lost, files are kept"),
+    "files": ("[PATH]", "the files of this branch, or those below PATH"),
+    "get": ("PATH [TO]", "bring a file, or a directory's, out to this machine"),
+    "put": ("FROM [PATH]", "bring a file of this machine's in"),
+    "save": ("TO", "write the last picture to a file of this machine's"),
+    "quit": ("", "leave; so does Ctrl-D"),
+}
+HELP = """\
+What you type is run in the sandbox; the value of the last expression is shown. Enter asks the session whether
+the cell is whole, Alt-Enter runs it at once; Tab completes; Ctrl-C stops a cell, or throws a line away.
+"""
+
+
+def repl(
+    language: str,
+    *,
+    timeout: float | None = None,
+    memory: str | None = None,
+    cpu_quota: int | None = None,
+    network: bool = False,
+    env: list[str] | None = None,
+    file: list[str] | None = None,
+    out: Path | None = None,
+    engine: EngineOptions,
+) -> int:
+    """Talk to a session, or run stdin as one cell of it; the exit code."""
+    executor = CodeExecutor(**engine, on_engine=tell_engine, max_warm=0)
+
+    def make() -> Session:
+        return executor.session(
+            language,
+            timeout=timeout,
+            memory_limit=memory,
+            cpu_quota=cpu_quota,
+            network_enabled=network,
+            env_vars=read_variables(env or []),
+            files=read_files(file or []),
+            idle_timeout=None,
+        )
+
+    conversation = Conversation(make, out)
+    if sys.stdin and sys.stdin.isatty() and sys.stdout.isatty():
+        return asyncio.run(_perform(executor, conversation, None))
+    return asyncio.run(_perform(executor, conversation, read_program("-")))
+
+
+async def _perform(executor: CodeExecutor, conversation: Conversation, code: str | None) -> int:
+    main = asyncio.current_task()
+
+    def interrupt() -> None:
+        if not conversation.interrupt() and main is not None:
+            main.cancel()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt)
+    try:
+        async with executor:
+            if code is None:
+                return await _interact(conversation)
+            return _exit_code(await conversation.run(code))
+    except asyncio.CancelledError:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+
+
+def _exit_code(result: CellResult) -> int:
+    return EXIT_INTERRUPTED if result.status is CellStatus.INTERRUPTED else int(not result.success)
+
+
+async def _interact(conversation: Conversation) -> int:
+    language = conversation.session.language
+    print(f"AI CodeForge {__version__}: {language.name} in a sandbox. :help lists commands, Ctrl-D leaves.")
+    await conversation.session.start()
+    from codeforge.cli.prompt import COMMAND, Prompt, history_file
+
+    prompt = Prompt(language, lambda: conversation.session, COMMANDS, history_file(language))
+    while (line := await prompt.read(conversation.label)) is not None:
+        line = line.strip("\n").rstrip()
+        try:
+            if line.lstrip().startswith(COMMAND):
+                if not await conversation.command(line.strip().removeprefix(COMMAND)):
+                    break
+            elif line in LEAVING:
+                break
+            elif line.strip():
+                await conversation.run(line)
+        except SessionEnded:
+            complain("there is no interpreter any more; :restart gives you a new one, and keeps the files")
+        except OSError as error:  # of this machine's, and FileError
+            complain(f"{error.filename or 'cannot write'}: {error.strerror}")
+        except CodeForgeError as error:
+            complain(str(error))
+        conversation.end_line()
+    return 0
+
+
+class Conversation:
+    """A session, its branches, and what is said.
+
+    Args:
+        make: makes a session.
+        out: where pictures go; ``None``: they are only named.
+
+    Attributes:
+        session: the branch that is talked to.
+    """
+
+    def __init__(self, make: Callable[[], Session], out: Path | None) -> None:
+        self._make = make
+        self._out = out
+        self.session = make()
+        self._branches = {0: self.session}
+        self._number = 0
+        self._next = 1
+        self._running = False
+        self._interrupts = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stdout = Passage(sys.stdout)
+        self._stderr = Passage(sys.stderr)
+        self._line_is_open = False
+        self._picture: tuple[str, bytes] | None = None
+        self._pictures = 0
+
+    @property
+    def label(self) -> str:
+        """What stands before what is typed."""
+        branch = f":{self._number}" if len(self._branches) > 1 else ""
+        return f"{self.session.language.name}{branch}> "
+
+    # --- Cells
+
+    async def run(self, code: str) -> CellResult:
+        """Run a cell, pass on what comes of it, and say how it ended."""
+        self._running, self._interrupts = True, 0
+        try:
+            async with contextlib.aclosing(self.session.stream(code)) as events:
+                async for event in events:
+                    match event:
+                        case CellOutput():
+                            self._write(event.text, to=event.stream)
+                        case MimeBundle():
+                            self._show(event)
+                        case CellResult():
+                            self._conclude(event)
+                            return event
+        finally:
+            self._running = False
+        raise SessionEnded("the session was closed")
+
+    def interrupt(self) -> bool:
+        """Stop the cell that runs, if one does; the second time, its interpreter."""
+        if not self._running:
+            return False
+        self._interrupts += 1
+        self._line_is_open = True  # the terminal shows ^C
+        if self._interrupts == 1:
+            self._spawn(self.session.interrupt())
+            asyncio.get_running_loop().call_later(NOTICE_S, self._notice)
+        elif self._interrupts == 2:
+            self._spawn(self.session.restart())
+        return True
+
+    def _notice(self) -> None:
+        if self._running and self._interrupts == 1:
+            self._write("The cell takes no notice. Ctrl-C again kills its interpreter.\n", to="stderr")
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(_quietly(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _conclude(self, result: CellResult) -> None:
+        self.end_line()
+        error = result.error
+        if error is not None:
+            if error.traceback:
+                self._write("\n".join(error.traceback) + "\n", to="stderr")
+            elif result.status in (CellStatus.ERROR, CellStatus.INTERRUPTED):
+                self._write(f"{error}\n", to="stderr")
+            if result.status not in (CellStatus.ERROR, CellStatus.INTERRUPTED):
+                complain(error.value.partition(";")[0] + self._advice(result))
+        if result.truncated:
+            complain("output was cut off at the limit")
+
+    def _advice(self, result: CellResult) -> str:
+        if result.alive:
+            return "; the session's variables are kept"
+        if self._interrupts > 1:
+            return "; a new one is started, without the variables and with the files"
+        lost = "\nThe session's variables are lost, its files are kept. :restart gives it a new interpreter"
+        return (
+            f"{lost}." if result.status is not CellStatus.OUT_OF_MEMORY else f"{lost}; --memory, more memory."
+        )
+
+    # --- Saying
+
+    def _write(self, text: str, *, to: str = "stdout") -> None:
+        passage = self._stdout if to == "stdout" else self._stderr
+        passage.write(text, text.encode(errors="replace"))
+        if text:
+            self._line_is_open = not text.endswith("\n")
+
+    def end_line(self) -> None:
+        """Begin a new line on a terminal, where a cell has left off within one."""
+        if self._line_is_open and sys.stdout.isatty():
+            print(flush=True)
+        self._line_is_open = False
+
+    def _show(self, bundle: MimeBundle) -> None:
+        """Show what was displayed: its text, and a picture by its name."""
+        picture = _picture_of(bundle)
+        if picture is not None:
+            kind, content = self._picture = picture
+            where = "; :save TO writes it"
+            if self._out is not None:
+                self._pictures += 1
+                path = self._out / f"picture-{self._pictures}{PICTURES[kind]}"
+                where = f": {path}"
+                try:
+                    _write_file(path, content)
+                except OSError as error:
+                    where = f": cannot write {path}: {error.strerror}"
+            self._write(f"[{kind}, {len(content)} bytes{where}]\n")
+        elif bundle.text is not None:
+            self._write(f"{bundle.text}\n")
+        else:
+            self._write(f"[{', '.join(bundle.data)}]\n")
+
+    # --- Commands
+
+    async def command(self, line: str) -> bool:
+        """Do what a command says; whether to go on.
+
+        Raises:
+            InvalidRequest: there is no such command.
+        """
+        try:
+            name, *words = shlex.split(line) or ["help"]
+        except ValueError as error:
+            raise InvalidRequest(f"cannot tell the words apart: {error}") from None
+        if name == "quit":
+            return False
+        if name not in COMMANDS:
+            raise InvalidRequest(f"there is no command :{name}; :help lists them")
+        usage = COMMANDS[name][0]
+        least, most = len([word for word in usage.split() if word[0] != "["]), len(usage.split())
+        if not least <= len(words) <= most:
+            raise InvalidRequest(f"it is :{name} {usage}".rstrip())
+        await getattr(self, f"_do_{name}")(*words)
+        return True
+
+    async def _do_help(self) -> None:
+        self._write(HELP)
+        for name, (usage, text) in COMMANDS.items():
+            self._write(f"  {f':{name} {usage}':20} {text}\n")
+
+    async def _do_fork(self) -> None:
+        (copy,) = await self.session.fork()
+        number, self._next = self._next, self._next + 1
+        self._branches[number] = copy
+        self._write(f"Branch {number} is a copy of branch {self._number}; :switch {number} goes there.\n")
+
+    async def _do_branches(self) -> None:
+        for number, session in self._branches.items():
+            here = "*" if number == self._number else " "
+            dead = "" if session.alive else "  without an interpreter; :restart gives it one"
+            self._write(f"{here} {number}{dead}\n")
+
+    async def _do_switch(self, word: str) -> None:
+        self._number = self._branch(word)
+        self.session = self._branches[self._number]
+
+    async def _do_close(self, word: str) -> None:
+        number = self._branch(word)
+        if number == self._number:
+            raise InvalidRequest("that is the branch you are in; :switch to another one first, or :quit")
+        await self._branches.pop(number).close()
+
+    def _branch(self, word: str) -> int:
+        if not (word.isdecimal() and int(word) in self._branches):
+            raise InvalidRequest(
+                f"there is no branch {word}; there are {', '.join(map(str, self._branches))}"
+            )
+        return int(word)
+
+    async def _do_restart(self) -> None:
+        try:
+            await self.session.restart()
+            self._write("A new interpreter; the files are there.\n")
+        except (SessionEnded, HostFailure) as error:
+            complain(str(error))
+            for session in self._branches.values():
+                await session.close()
+            self.session = self._make()
+            self._branches, self._number = {0: self.session}, 0
+            await self.session.start()
+            self._write("A new sandbox, with the files that were there at the very beginning.\n")
+
+    async def _do_files(self, path: str = "") -> None:
+        for entry in await self.session.files.list(path, recursive=True):
+            kind = "" if entry.kind.value == "file" else f"  ({entry.kind.value})"
+            self._write(f"{entry.size:>12}  {one_line(entry.path)}{kind}\n")
+
+    async def _do_get(self, path: str, to: str = ".") -> None:
+        path = path.rstrip("/")
+        try:
+            await self.session.files.list(path)
+        except FileError as error:
+            if error.errno != errno.ENOTDIR:
+                raise
+            target = _here(to, PurePosixPath(path).name)
+            with Extractor(target.parent) as extractor, extractor.create(target.name) as file:
+                async for piece in self.session.files.stream(path):
+                    file.write(piece)
+            self._write(f"{target}\n")
+        else:
+            done = await self.session.files.download(_here(to) / PurePosixPath(path).name, path)
+            for written in done.files:
+                self._write(f"{one_line(str(written))}\n")
+            for name, why in done.skipped.items():
+                self._write(f"Left out: {one_line(name)}, {why}\n", to="stderr")
+
+    async def _do_put(self, source: str, path: str = "") -> None:
+        here = _here(source)
+        size = await self.session.files.write(path or here.name, here)
+        self._write(f"{path or here.name}, {size} bytes\n")
+
+    async def _do_save(self, to: str) -> None:
+        if self._picture is None:
+            raise InvalidRequest("there was no picture yet")
+        _write_file(_here(to), self._picture[1])
+
+
+def _here(word: str, name: str = "") -> Path:
+    """A path on this machine; ``name`` is what to call it there, if that is a directory."""
+    path = Path(word).expanduser()
+    return path / name if path.is_dir() else path
+
+
+def _write_file(path: Path, content: bytes) -> None:
+    with Extractor(path.parent) as extractor, extractor.create(path.name) as file:
+        file.write(content)
+
+
+def _picture_of(bundle: MimeBundle) -> tuple[str, bytes] | None:
+    if bundle.png is not None:
+        return "image/png", bundle.png
+    if bundle.jpeg is not None:
+        return "image/jpeg", bundle.jpeg
+    if bundle.svg is not None:
+        return "image/svg+xml", bundle.svg.encode(errors="replace")
+    return None
+
+
+async def _quietly(work: Awaitable[None]) -> None:
+    """What a signal asks for; a session that is gone has nothing to interrupt."""
+    with contextlib.suppress(CodeForgeError):
+        await work
