@@ -10,11 +10,13 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
     COALESCE_NS = 1000000, /* output in pieces smaller than SMALL_READ is gathered for a millisecond */
     LAST_PIECES = 1024,    /* of what a branch said before it ended: others may go on for ever */
+    EXIT_MS = 200,         /* an exit takes, at most; an interpreter that lives on without its socket is ended */
     NO_STATUS = 255 << 8,  /* of a process that is not init's child, which no branch's ought to be */
 };
 
@@ -105,13 +107,30 @@ static ssize_t receive(struct branch *b, uint8_t *into, size_t size)
     return n;
 }
 
-/* An interpreter without its socket is of no use. */
+/* How it ended, if it does within the time: who exits closes the socket a moment before. */
+static bool ends_by_itself(struct branch *b)
+{
+    for (int waited_ms = 0; waited_ms < EXIT_MS; waited_ms++) {
+        pid_t pid = waitpid(b->pid, &b->status, WNOHANG);
+        if (pid)
+            return pid == b->pid;
+        nanosleep(&(struct timespec){0, 1000 * 1000}, NULL);
+    }
+    return false;
+}
+
 void hung_up(struct branch *b)
 {
     close_end(&b->control);
-    kill_branch(b);
-    if (!b->ended && (b->pid <= 1 || waitpid(b->pid, &b->status, 0) != b->pid))
+    if (b->ended)
+        return;
+    if (b->pid <= 1)
         b->status = NO_STATUS;
+    else if (!ends_by_itself(b)) {
+        kill_branch(b);
+        if (waitpid(b->pid, &b->status, 0) != b->pid)
+            b->status = NO_STATUS;
+    }
     b->ended = true;
 }
 
