@@ -86,6 +86,7 @@ function warmed() {
 
 exports.console = function () {
   require('./node_preload.cjs').console()
+  delete require.cache[require.resolve('./node_preload.cjs')]
   ask(warmed(), { step: 'console' }, STEP_LIMIT_MS)
 }
 

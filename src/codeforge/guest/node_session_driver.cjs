@@ -20,6 +20,8 @@ const PART = 'j'.charCodeAt(0)
 const GATE = 'await this.import.gate;'
 const HOOKS = "(() => { const key = Symbol.for('codeforge.session.hooks'), hooks = globalThis[key]; delete globalThis[key]; return hooks })()"
 
+const EARLY_NS = 5_000_000n // a signal so soon was meant for what came before, and took its time
+const BEGUN_MS = 6
 const TURN_MS = 50 // for the main thread's event loop to turn
 const LEAVE_MS = 200
 const COMPLETE_MS = 2000
@@ -181,7 +183,10 @@ async function run(number, code, since) {
   lastCell = number
   sources.set(number, { lines: code.split(/\r\n|[\n\r\u2028\u2029]/), shift: 0 })
   running = { number, since, interrupted: false }
-  const over = new Promise((resolve) => (running.give = resolve))
+  const mine = running
+  const over = new Promise((resolve) => (mine.give = resolve))
+  // From then on a signal is meant for this cell; most are over by then.
+  setTimeout(() => running === mine && send(`{"is":"begun","cell":${number}}`), BEGUN_MS).unref()
   const ended = await Promise.race([evaluate(number, code), over])
   running = undefined
   hearAll()
@@ -298,7 +303,7 @@ function traceback(number, stack) {
 
 async function interrupt(at) {
   const mine = running
-  if (!mine || at < mine.since || mine.interrupted) return
+  if (!mine || at < mine.since + EARLY_NS || mine.interrupted) return
   mine.interrupted = true
   // It is over when the main thread's event loop turns; until then, what runs there is ended. While that
   // is under way, nothing else may be asked for: V8 would end the answer to that instead.

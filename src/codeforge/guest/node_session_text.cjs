@@ -160,7 +160,7 @@ function importDeclaration(code, tokens, start, changes) {
   }
   if (whole) names.unshift(`default: ${whole}`)
   const loaded = `await globalThis.import(${specifier.text}${options})`
-  let text = `${loaded};`
+  let text = `void ${loaded};`
   if (all) text = `const ${all} = ${loaded}${whole ? `, {default: ${whole}} = ${all}` : ''};`
   else if (names.length) text = `const {${names.join(', ')}} = ${loaded};`
   changes.push({ at: tokens[start].at, end, text })

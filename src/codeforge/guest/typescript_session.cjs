@@ -26,7 +26,7 @@ const ERRORS_SHOWN = 20
 const UNTERMINATED_STRING = 1002
 const UNTERMINATED = new Set([1010, 1160]) // a comment, a template
 
-let directory = '/code'
+let directory = path.join(__dirname, '../../code') // /code
 let options
 let service
 const files = new Map() // path -> {text, version}: cells, and what is declared for all
@@ -312,7 +312,7 @@ function loading(factory, statement) {
   const load = factory.createPropertyAccessExpression(factory.createIdentifier('globalThis'), 'import')
   const loaded = factory.createAwaitExpression(factory.createCallExpression(load, undefined, [statement.moduleSpecifier]))
   const placed = (node) => ts.setTextRange(node, statement)
-  if (!clause) return [placed(factory.createExpressionStatement(loaded))]
+  if (!clause) return [placed(factory.createExpressionStatement(factory.createVoidExpression(loaded)))]
   const declarations = []
   const elements = []
   if (clause.name) elements.push(factory.createBindingElement(undefined, 'default', clause.name))
