@@ -247,6 +247,7 @@ class BubblewrapChannel:
             pass_fds=(info, go),
             cwd="/",
             env={"PATH": os.environ.get("PATH", os.defpath)},
+            process_group=0,  # a terminal's Ctrl-C is for the caller, who knows what to end
         )
         self._watch(self._process.pid)
 
