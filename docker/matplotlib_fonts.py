@@ -27,9 +27,12 @@ def main() -> None:
     os.environ["MPLCONFIGDIR"] = tempfile.mkdtemp()
     import matplotlib.font_manager as fonts
 
-    fonts.findSystemFonts = lambda *_, **__: []
-    name = f"fontlist-v{fonts.FontManager.__version__}.json"
-    fonts.json_dump(fonts.FontManager(), Path(spec.origin).with_name("mpl-data") / name)
+    find = fonts.findSystemFonts
+    fonts.findSystemFonts = lambda paths=None, fontext="ttf": find(paths, fontext) if paths else []
+    manager = fonts.FontManager()
+    manager.findfont("DejaVu Sans", fallback_to_default=False)
+    name = f"fontlist-v{manager.__version__}.json"
+    fonts.json_dump(manager, Path(spec.origin).with_name("mpl-data") / name)
     source.write_text(text.replace(LOOKS_FOR, LOOKS_FOR.replace("get_cachedir", "get_data_path")))
 
 

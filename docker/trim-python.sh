@@ -7,11 +7,11 @@ site=$(path_of purelib)
 stdlib=$(path_of stdlib)
 
 # The packages' own tests, and what is of use to a compiler only. numpy.testing and
-# pandas.testing are elsewhere and stay.
+# pandas.testing are elsewhere and stay; so does numpy.f2py, which `from numpy import *` imports.
 for package in numpy pandas matplotlib mpl_toolkits networkx scipy seaborn sklearn statsmodels sympy; do
   [ ! -d "$site/$package" ] || find "$site/$package" -depth -type d -name tests -exec rm -rf {} +
 done
-rm -rf "$site/numpy/f2py" "$site/numpy/distutils" "$(path_of scripts)/f2py"
+rm -rf "$site/numpy/distutils" "$(path_of scripts)/f2py"
 find "$site" \( -name '*.pyi' -o -name '*.a' -o -name '*.pyx' -o -name '*.pxd' \) -delete
 rm -rf "$stdlib/ensurepip" "$stdlib/idlelib" "$stdlib/lib2to3" "$stdlib/test" \
   "$stdlib/tkinter" "$stdlib/turtledemo" "$stdlib"/lib-dynload/_tkinter*

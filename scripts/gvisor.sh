@@ -5,7 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
-CONFIG=/etc/docker/daemon.json
+# Of the machine's daemon, unless it is told of another's.
+CONFIG=${DOCKER_CONFIG_FILE:-/etc/docker/daemon.json}
 
 registered() { docker info --format '{{range $name, $_ := .Runtimes}}{{println $name}}{{end}}' | grep -qx runsc; }
 
@@ -52,7 +53,7 @@ path.write_text(json.dumps(config, indent=2) + "\n")
 PYTHON
 
 # The daemon reads this part of its configuration anew on SIGHUP; containers that run are left alone.
-if [ -d /run/systemd/system ]; then
+if [ -z "${DOCKER_PIDFILE:-}" ] && [ -d /run/systemd/system ]; then
   systemctl reload docker
 else
   kill -HUP "$(cat "${DOCKER_PIDFILE:-/var/run/docker.pid}")"

@@ -40,6 +40,10 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "engine(*names): runs programs on the engine under test; with names, is about those engines alone",
     )
+    config.addinivalue_line(
+        "markers",
+        "core: every language and every outcome, and what an engine is for: all there is time for on gVisor",
+    )
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -29,16 +29,19 @@ class Stream:
     def __init__(self) -> None:
         self._ours, self.theirs = os.pipe()
         self._data = b""
+        self._is_open = True
         self._thread = threading.Thread(target=self._drain, daemon=True)
         self._thread.start()
 
     def _drain(self) -> None:
         while piece := os.read(self._ours, 1 << 16):
             self._data += piece
+        self._is_open = False
+        os.close(self._ours)
 
     def take(self) -> str:
         """What has come since the last time. Whatever was written before is in the pipe at least."""
-        while self._thread.is_alive() and select.select([self._ours], [], [], 0)[0]:
+        while self._is_open and select.select([self._ours], [], [], 0)[0]:
             time.sleep(0.001)
         time.sleep(0.005)
         data, self._data = self._data, b""

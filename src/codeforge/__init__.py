@@ -8,17 +8,34 @@ from typing import TYPE_CHECKING, Any
 from codeforge._version import __version__
 
 if TYPE_CHECKING:
-    from codeforge.blocking import BlockingCodeExecutor, DockerCodeExecutor
-    from codeforge.errors import CodeForgeError, HostFailure, InvalidRequest
+    from codeforge.blocking import BlockingCodeExecutor, BlockingSession, DockerCodeExecutor
+    from codeforge.cells import CellError, CellOutput, CellResult, CellStatus, MimeBundle
+    from codeforge.errors import (
+        Busy,
+        CannotFork,
+        CodeForgeError,
+        FileError,
+        HostFailure,
+        InvalidRequest,
+        SessionEnded,
+    )
     from codeforge.evidence import Evidence, KillReason
     from codeforge.executor import CodeExecutor
     from codeforge.languages import LANGUAGES, Language, TestRunner
     from codeforge.request import ExecutionRequest
     from codeforge.result import Event, ExecutionResult, Finished, Output, Status, TestOutcome
+    from codeforge.session import Session
 
 __all__ = [
     "LANGUAGES",
     "BlockingCodeExecutor",
+    "BlockingSession",
+    "Busy",
+    "CannotFork",
+    "CellError",
+    "CellOutput",
+    "CellResult",
+    "CellStatus",
     "CodeExecutor",
     "CodeForgeError",
     "DockerCodeExecutor",
@@ -26,12 +43,16 @@ __all__ = [
     "Evidence",
     "ExecutionRequest",
     "ExecutionResult",
+    "FileError",
     "Finished",
     "HostFailure",
     "InvalidRequest",
     "KillReason",
     "Language",
+    "MimeBundle",
     "Output",
+    "Session",
+    "SessionEnded",
     "Status",
     "TestOutcome",
     "TestRunner",
@@ -40,15 +61,25 @@ __all__ = [
 
 _HOME = {
     "BlockingCodeExecutor": "blocking",
+    "BlockingSession": "blocking",
     "DockerCodeExecutor": "blocking",
+    "CellError": "cells",
+    "CellOutput": "cells",
+    "CellResult": "cells",
+    "CellStatus": "cells",
+    "MimeBundle": "cells",
+    "Busy": "errors",
+    "CannotFork": "errors",
     "CodeForgeError": "errors",
+    "FileError": "errors",
     "HostFailure": "errors",
     "InvalidRequest": "errors",
+    "SessionEnded": "errors",
     "Evidence": "evidence",
     "KillReason": "evidence",
     "CodeExecutor": "executor",
-    "LANGUAGES": "languages",
     "Language": "languages",
+    "LANGUAGES": "languages",
     "TestRunner": "languages",
     "ExecutionRequest": "request",
     "Event": "result",
@@ -57,6 +88,7 @@ _HOME = {
     "Output": "result",
     "Status": "result",
     "TestOutcome": "result",
+    "Session": "session",
 }
 
 

@@ -221,9 +221,16 @@ class BlockingCodeExecutor:
         finally:
             self._wait_for(_close(items))
 
-    def warm(self, languages: Iterable[str] | None = None, *, count: int = 2, timeout: float = 60.0) -> None:
+    def warm(
+        self,
+        languages: Iterable[str] | None = None,
+        *,
+        count: int = 2,
+        timeout: float = 60.0,
+        sessions: bool = False,
+    ) -> None:
         """See ``CodeExecutor.warm``."""
-        self._wait_for(self._executor.warm(languages, count=count, timeout=timeout))
+        self._wait_for(self._executor.warm(languages, count=count, timeout=timeout, sessions=sessions))
 
     def pull_images(
         self, languages: Iterable[str] | None = None, *, on_step: OnStep | None = None

@@ -438,7 +438,12 @@ class CodeExecutor:
             self._pool.forget_batch(batch)
 
     async def warm(
-        self, languages: Iterable[str] | None = None, *, count: int = 2, timeout: float = 60.0
+        self,
+        languages: Iterable[str] | None = None,
+        *,
+        count: int = 2,
+        timeout: float = 60.0,
+        sessions: bool = False,
     ) -> None:
         """Have sandboxes ready for runs to come, with the default limits, and keep it so.
 
@@ -448,6 +453,7 @@ class CodeExecutor:
             languages: names; default: all.
             count: how many of each; together at most ``max_warm``.
             timeout: seconds until they must be there, with all preloaded.
+            sessions: for sessions to come, instead of runs.
 
         Raises:
             InvalidRequest: that many may not be kept.
@@ -456,7 +462,8 @@ class CodeExecutor:
         """
         rows = self.languages.pick(languages)
         require_int("count", count, 1, 10_000)
-        kinds = [SandboxKind(language=row, limits=self._defaults.of_sandbox()) for row in rows]
+        limits = self._defaults.of_sandbox()
+        kinds = [SandboxKind(language=row, limits=limits, session=sessions) for row in rows]
         for kind in kinds:
             self._pool.keep(kind, count)
         async with asyncio.timeout(timeout):

@@ -14,15 +14,20 @@ import asyncio
 import contextlib
 import itertools
 import signal
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, TypeVar
 
 from codeforge import session_wire, wire
 from codeforge.cell import Cell
 from codeforge.errors import HostFailure, InvalidRequest, ProtocolViolation, SandboxLost, SessionEnded
 from codeforge.pool import Pool
 from codeforge.sandbox import Sandbox, SandboxKind
+
+T = TypeVar("T")
+
+ANSWER_TIMEOUT_S = 30.0
+"""For what init does at once: a piece of a file, a copy of 64 MiB, a signal. It hangs, or the engine does."""
 
 READY_TIMEOUT_S = 60.0
 """From START to an interpreter that takes cells: Python with IPython needs a second, on half a core."""
@@ -130,7 +135,7 @@ class Interpreter:
         """Kill it, and wait until it is gone."""
         if self.alive:
             await self._link.write(session_wire.signal(self.number, signal.SIGKILL))
-            await self._over.wait()
+            await self._link.soon(self._over.wait())
 
     def interrupt(self) -> None:
         """Have its cell raise KeyboardInterrupt."""
@@ -309,12 +314,27 @@ class Link:
             future = self._asked = asyncio.get_running_loop().create_future()
             await self.write(frame)
             # An answer comes to who asked, or the next question would get it.
+            answering = asyncio.ensure_future(self.soon(future))
             try:
-                return await asyncio.shield(future)
+                return await asyncio.shield(answering)
             except asyncio.CancelledError:
                 with contextlib.suppress(HostFailure, InvalidRequest):
-                    await future
+                    await answering
                 raise
+
+    async def soon(self, waited_for: Awaitable[T]) -> T:
+        """What init does at once; if it does not, nobody knows what is with that sandbox.
+
+        Raises:
+            HostFailure: it did not, or the sandbox broke off.
+        """
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                return await waited_for
+        except TimeoutError:
+            error = SandboxLost(f"the session's sandbox did not answer within {ANSWER_TIMEOUT_S:g} s")
+            self._break_off(error)
+            raise error from None
 
     async def oom_event(self, wait_s: float) -> bool:
         """Whether the kernel killed for want of memory in it."""
@@ -333,8 +353,11 @@ class Link:
                     raise ProtocolViolation(f"{event} in a session")
             raise SandboxLost("the session's sandbox broke off; was the engine stopped?")
         except HostFailure as error:
-            self._lose(error)
-            self._closing = asyncio.ensure_future(self.close())
+            self._break_off(error)
+
+    def _break_off(self, error: HostFailure) -> None:
+        self._lose(error)
+        self._closing = asyncio.ensure_future(self.close())
 
     def _take(self, event: session_wire.SessionEvent) -> None:
         if isinstance(event, session_wire.Answer):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import enum
 import json
-import os
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -79,29 +78,29 @@ def _files(branch: int, what: bytes, fields: bytes, path: bytes) -> bytes:
 
 def read_file(branch: int, path: str, offset: int) -> bytes:
     """Answered with a piece of the file, empty at its end."""
-    return _files(branch, b"r", struct.pack("<QI", offset, FILE_PIECE_BYTES), os.fsencode(path))
+    return _files(branch, b"r", struct.pack("<QI", offset, FILE_PIECE_BYTES), path.encode())
 
 
 def write_file(branch: int, path: str, offset: int, data: bytes, mode: int = 0o644) -> bytes:
     """At 0 the file is made, or emptied, and directories on the way are made."""
-    name = os.fsencode(path)
+    name = path.encode()
     fields = struct.pack("<QIH", offset, mode, len(name))
     return _files(branch, b"w", fields, name + data)
 
 
 def list_files(branch: int, path: str, start: int) -> bytes:
     """Answered with a ``Listing``; an empty path is the branch's own directory."""
-    return _files(branch, b"l", struct.pack("<Q", start), os.fsencode(path))
+    return _files(branch, b"l", struct.pack("<Q", start), path.encode())
 
 
 def look_at_file(branch: int, path: str) -> bytes:
     """Answered with one entry."""
-    return _files(branch, b"s", b"", os.fsencode(path))
+    return _files(branch, b"s", b"", path.encode())
 
 
 def remove_file(branch: int, path: str) -> bytes:
     """A directory goes with all that is in it."""
-    return _files(branch, b"d", b"", os.fsencode(path))
+    return _files(branch, b"d", b"", path.encode())
 
 
 # --- Init to host ------------------------------------------------------------------------------------

@@ -23,10 +23,19 @@ from codeforge.audit.selftest import Outcome, self_test, without_init
 from codeforge.errors import EngineUnavailable
 from codeforge.policy import LABEL
 from contract.support import docker, eventually
-
-pytestmark = pytest.mark.engine("docker")
+from observer import UNDER_TEST
 
 CODEFORGE = [sys.executable, "-m", "codeforge"]
+LEAST = {"docker": 120, "gvisor": 120, "podman": 80, "bubblewrap": 80}
+"""Checks of a sandbox; Podman and bubblewrap describe none in Docker's words."""
+
+OTHER_KERNEL = {
+    "inside.init-memory", "inside.oom-score", "inside.device-nodes", "inside.devices", "inside.scheduler",
+    "inside.host-information", "inside.terminal", "inside.foreign-abi", "inside.secrets",
+    "inside.javascript-init", "inside.typescript-init", "inside.forged-frames",
+}  # fmt: skip
+"""What gVisor's kernel, as Debian 12 has it, does otherwise; docs/engines.md says what that means."""
+
 FIELDS = {"id", "layer", "verdict", "expected", "got", "severity", "fix", "reference"}
 PROMPT_S = 15.0
 
@@ -68,24 +77,34 @@ def of_sandboxes(report: dict[str, Any]) -> list[dict[str, str]]:
     return [check for check in report["checks"] if check["layer"] in (Layer.OUTSIDE, Layer.INSIDE)]
 
 
+@pytest.mark.engine
+@pytest.mark.core
 def test_nothing_of_a_sandbox_fails(report: dict[str, Any]) -> None:
-    assert [check for check in of_sandboxes(report) if check["verdict"] in ("FAILS", "UNKNOWN")] == []
+    found = {check["id"]: check for check in of_sandboxes(report) if check["verdict"] in ("FAILS", "UNKNOWN")}
+    known = OTHER_KERNEL if UNDER_TEST == "gvisor" else set()
+    assert found.keys() <= known, found
 
 
+@pytest.mark.engine
+@pytest.mark.core
 def test_it_looks_from_all_four_sides(report: dict[str, Any]) -> None:
     assert {check["layer"] for check in report["checks"]} == {layer.value for layer in Layer}
-    assert len(of_sandboxes(report)) > 120
-    assert abs(len(report["checks"]) - expected_count(full=False)) < 10
+    assert len(of_sandboxes(report)) > LEAST[UNDER_TEST]
+    assert UNDER_TEST != "docker" or abs(len(report["checks"]) - expected_count(full=False)) < 10
 
 
+@pytest.mark.engine
+@pytest.mark.core
 def test_what_this_machine_cannot_show_is_not_available_and_few(report: dict[str, Any]) -> None:
     hidden = {each["id"] for each in of_sandboxes(report) if each["verdict"] == "NOT-AVAILABLE"}
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 or UNDER_TEST == "gvisor":  # whose kernel is not the host's
         hidden = {name for name in hidden if not name.startswith("outside.kernel-")}
     allowed = {"outside.kernel-user-namespace", "outside.kernel-devices", "inside.covert-channels"}
     assert hidden <= allowed
 
 
+@pytest.mark.engine
+@pytest.mark.core
 def test_the_document_has_its_fields(report: dict[str, Any]) -> None:
     for check in report["checks"]:
         assert check.keys() == FIELDS
@@ -98,6 +117,8 @@ def test_the_document_has_its_fields(report: dict[str, Any]) -> None:
     assert sum(report["counts"].values()) == len(ids)
 
 
+@pytest.mark.engine
+@pytest.mark.core
 def test_the_exit_code_is_that_of_its_findings(report: dict[str, Any]) -> None:
     high = [
         check
@@ -107,6 +128,7 @@ def test_the_exit_code_is_that_of_its_findings(report: dict[str, Any]) -> None:
     assert report["returncode"] == (1 if high else 0)
 
 
+@pytest.mark.engine("docker")
 def test_without_an_engine_nothing_was_tested() -> None:
     environment = {**os.environ, "DOCKER_HOST": "unix:///nonexistent/docker.sock"}
     done = subprocess.run([*CODEFORGE, "audit"], capture_output=True, text=True, env=environment)
@@ -115,6 +137,7 @@ def test_without_an_engine_nothing_was_tested() -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.engine("docker")
 def test_the_self_test_without_an_engine_says_so() -> None:
     environment = {**os.environ, "DOCKER_HOST": "unix:///nonexistent/docker.sock"}
     command = [*CODEFORGE, "audit", "--self-test"]
@@ -123,6 +146,7 @@ def test_the_self_test_without_an_engine_says_so() -> None:
     assert "Docker is not available" in done.stderr
 
 
+@pytest.mark.engine("docker")
 def test_help_has_examples() -> None:
     done = subprocess.run([*CODEFORGE, "audit", "--help"], capture_output=True, text=True)
     assert "codeforge audit --self-test" in done.stdout
@@ -133,6 +157,7 @@ async def first_of(mutation: Mutation) -> Outcome:
         return await anext(found)
 
 
+@pytest.mark.engine("docker")
 @pytest.mark.parametrize(
     "mutation", [pytest.param(m, id=m.name) for m in MUTATIONS if m.name in QUICK_MUTATIONS]
 )
@@ -142,10 +167,12 @@ def test_a_weakened_sandbox_is_caught(mutation: Mutation) -> None:
     assert first.caught
 
 
+@pytest.mark.engine("docker")
 def test_what_our_init_keeps_away_is_there_without_it() -> None:
     assert asyncio.run(without_init()).missed == ()
 
 
+@pytest.mark.engine("docker")
 def test_a_mutation_that_nothing_sees_is_missed() -> None:
     harmless = Mutation("nothing", lambda spec: None, ("outside.spec-network",), posture=True)
     first = asyncio.run(first_of(harmless))
@@ -154,6 +181,7 @@ def test_a_mutation_that_nothing_sees_is_missed() -> None:
     assert len(first.missed) == 2
 
 
+@pytest.mark.engine("docker")
 def test_a_weakened_engine_is_found_by_the_audit_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole way: the posture check refuses the sandbox, and the audit says that it does."""
 
@@ -169,6 +197,7 @@ def test_a_weakened_engine_is_found_by_the_audit_itself(monkeypatch: pytest.Monk
     assert "pids_max" in failed[0].got
 
 
+@pytest.mark.engine("docker")
 def test_interrupting_it_leaves_nothing_behind(tmp_path: Path) -> None:
     running = subprocess.Popen(
         [sys.executable, "-c", TELLING],
@@ -195,6 +224,7 @@ def test_interrupting_it_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.engine("docker")
 def test_no_engine_is_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
     with pytest.raises(EngineUnavailable):

@@ -12,6 +12,8 @@ from codeforge.environments.making import EnvironmentMaker
 from codeforge.environments.store import Environment
 from codeforge.languages import LANGUAGES, Language, LanguageTable
 
+pytestmark = pytest.mark.engine("bubblewrap")
+
 SYSTEM = ("/usr", "/bin", "/lib", "/lib64")
 
 

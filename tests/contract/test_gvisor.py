@@ -21,7 +21,7 @@ from codeforge.languages import PYTHON, Language
 from codeforge.limits import Limits
 from contract.support import docker
 
-pytestmark = pytest.mark.engine("gvisor")
+pytestmark = [pytest.mark.engine("gvisor"), pytest.mark.core]
 
 KERNEL = "import platform; print(platform.release(), open('/proc/version').read())"
 

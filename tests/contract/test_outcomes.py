@@ -18,7 +18,7 @@ from codeforge import (
     Status,
 )
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.core]
 
 HELLO = {
     "python": "print('hello')",

@@ -6,7 +6,7 @@ import pytest
 
 from codeforge import BlockingCodeExecutor, ExecutionResult, InvalidRequest, Status
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.core]
 
 
 def outcomes(result: ExecutionResult) -> dict[str, str]:

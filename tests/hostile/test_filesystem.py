@@ -7,6 +7,8 @@ import pytest
 from codeforge import BlockingCodeExecutor, InvalidRequest
 from hostile.conftest import Attack, Watch
 
+pytestmark = pytest.mark.core
+
 WRITABLE = ["/code", "/dev/shm", "/tmp"]
 
 
@@ -76,6 +78,7 @@ def test_node_writes_in_the_same_places_only(run: Attack, language: str) -> None
 
 
 @pytest.mark.catalogue("F01", "P24")
+@pytest.mark.engine("docker", "podman", "bubblewrap")  # gVisor: docs/engines.md
 def test_seen_from_outside_all_that_is_writable_is_memory_and_may_not_execute(watch: Watch) -> None:
     with watch("report(0); input()") as seen:
         lines = [line.split() for line in (seen.init / "mountinfo").read_text().splitlines()]
@@ -106,7 +109,7 @@ def test_cannot_remount(run: Attack) -> None:
         answers.add(call("mount_setattr", -100, b"/", 0, plain, 32))
         report({"answers": sorted(answers), "points": len(points), "after": attempt(open, "/mark", "w")})
     """)
-    assert told["points"] > 10
+    assert told["points"] > 8
     assert told["answers"] == ["EPERM"]
     assert told["after"] in ("EROFS", "EACCES")
 

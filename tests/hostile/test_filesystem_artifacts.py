@@ -14,6 +14,8 @@ import pytest
 from codeforge import BlockingCodeExecutor, ExecutionResult, Status
 from hostile.payloads import payload
 
+pytestmark = pytest.mark.core
+
 
 def left_by(executor: BlockingCodeExecutor, body: str, **options: Any) -> ExecutionResult:
     result = executor.execute(payload(body), **({"timeout": 60, "cpu_quota": 100_000} | options))
@@ -265,6 +267,7 @@ def test_long_paths_are_bounded(executor: BlockingCodeExecutor) -> None:
 
 
 @pytest.mark.catalogue("F07")
+@pytest.mark.engine("docker", "podman", "bubblewrap")  # gVisor: docs/engines.md
 def test_the_number_of_files_is_bounded(executor: BlockingCodeExecutor) -> None:
     start = time.monotonic()
     result = left_by(

@@ -9,6 +9,8 @@ import pytest
 from codeforge import BlockingCodeExecutor
 from hostile.conftest import AMPLE, Attack, answer
 
+pytestmark = pytest.mark.core
+
 PYTHON = {
     "threads": """
         import json, queue, threading

@@ -27,7 +27,7 @@ from codeforge.environments.build import Build, EnvironmentFailed
 from codeforge.environments.identity import interpreter
 from codeforge.environments.making import EnvironmentMaker
 from codeforge.errors import Unsupported
-from codeforge.languages import LANGUAGES, PYTHON, Language, Recipe
+from codeforge.languages import LANGUAGES, OPTIONAL_LANGUAGES, PYTHON, Language, Recipe
 from codeforge.steps import Step
 
 ROOT = Path(__file__).parents[2]
@@ -67,7 +67,7 @@ def make(cache: Path, row: Language) -> list[Step]:
 # --- What they are made of
 
 
-@pytest.mark.parametrize("row", LANGUAGES, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", [*LANGUAGES, *OPTIONAL_LANGUAGES], ids=lambda row: row.name)
 def test_an_environment_is_what_the_dockerfile_says(row: Language) -> None:
     assert row.dockerfile is not None
     recipe = row.environment

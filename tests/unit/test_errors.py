@@ -12,6 +12,9 @@ CLASSES: list[type[CodeForgeError]] = [
 ]
 CODES = {
     "CodeForgeError": (70, 500),
+    "CannotFork": (2, 409),
+    "FileError": (2, 409),
+    "SessionEnded": (2, 410),
     "InvalidRequest": (2, 422),
     "UnknownLanguage": (2, 422),
     "Unsupported": (2, 422),

@@ -21,7 +21,15 @@ from codeforge.errors import EngineError, ImageBuildFailed, ImageNotFound, Image
 from codeforge.images import context as build_context
 from codeforge.images import store
 from codeforge.images.store import ImageStore
-from codeforge.languages import JAVASCRIPT, LANGUAGES, PYTHON, TYPESCRIPT, Language
+from codeforge.languages import (
+    JAVASCRIPT,
+    LANGUAGES,
+    OPTIONAL_LANGUAGES,
+    PYTHON,
+    PYTHON_DATA,
+    TYPESCRIPT,
+    Language,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,7 +82,7 @@ def test_another_content_makes_other_bytes(checkout: Path) -> None:
 
 def test_it_holds_the_dockerfiles_and_the_guests_sources() -> None:
     names = members(context()).keys()
-    assert {row.dockerfile for row in LANGUAGES} <= names
+    assert {row.dockerfile for row in (*LANGUAGES, *OPTIONAL_LANGUAGES)} <= names
     guest = [
         "init/main.c",
         "init/init.h",
@@ -90,7 +98,7 @@ def test_it_holds_the_dockerfiles_and_the_guests_sources() -> None:
 
 def test_everything_that_a_dockerfile_copies_is_in_it() -> None:
     names = members(context()).keys()
-    for row in LANGUAGES:
+    for row in (*LANGUAGES, *OPTIONAL_LANGUAGES):
         assert row.dockerfile is not None
         text = (ROOT / row.dockerfile).read_text().replace("\\\n", " ")
         for copied in re.findall(r"^COPY (?!--from)(.+)$", text, re.MULTILINE):
@@ -149,10 +157,11 @@ def test_an_installed_copy_is_found_before_the_checkout(checkout: Path) -> None:
     ("language", "argument", "base"),
     [
         (PYTHON, "PYTHON_IMAGE", "python:3.11-slim"),
+        (PYTHON_DATA, "PYTHON_IMAGE", "python:3.11-slim"),
         (JAVASCRIPT, "NODE_IMAGE", "node:18-slim"),
         (TYPESCRIPT, "NODE_IMAGE", "node:18-slim"),
     ],
-    ids=["python", "javascript", "typescript"],
+    ids=["python", "python-data", "javascript", "typescript"],
 )
 def test_a_dockerfile_names_its_base_image_and_the_argument_that_replaces_it(
     language: Language, argument: str, base: str

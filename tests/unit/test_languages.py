@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 from codeforge.errors import InvalidRequest, UnknownLanguage
-from codeforge.languages import JAVASCRIPT, LANGUAGES, PYTHON, TYPESCRIPT, Language, LanguageTable
+from codeforge.languages import (
+    JAVASCRIPT,
+    LANGUAGES,
+    OPTIONAL_LANGUAGES,
+    PYTHON,
+    PYTHON_DATA,
+    TYPESCRIPT,
+    Language,
+    LanguageTable,
+)
 
 TABLE = LanguageTable()
 RUBY = Language(
@@ -111,7 +120,40 @@ def test_a_file_without_a_suffix_has_an_empty_one() -> None:
     assert dataclasses.replace(RUBY, file="Makefile").suffix == ""
 
 
-@pytest.mark.parametrize("row", LANGUAGES, ids=lambda row: row.name)
+ALL = (*LANGUAGES, *OPTIONAL_LANGUAGES)
+
+
+def test_an_optional_language_is_there_for_those_that_name_it() -> None:
+    assert TABLE.find("python-data") is TABLE.find("Data") is PYTHON_DATA
+    assert PYTHON_DATA not in [*TABLE, *TABLE.pick(None)]
+    assert TABLE.pick(["python-data"]) == [PYTHON_DATA]
+    assert TABLE.names == ["python", "javascript", "typescript"]
+
+
+def test_a_table_without_the_documented_languages_has_no_optional_ones() -> None:
+    with pytest.raises(UnknownLanguage):
+        LanguageTable([PYTHON]).find("python-data")
+
+
+def test_a_name_that_the_caller_gives_counts_more_than_an_optional_ones() -> None:
+    table = LanguageTable([*LANGUAGES, dataclasses.replace(RUBY, aliases=("data",))])
+    assert table.find("data").name == "ruby"
+    assert table.find("python-data") is PYTHON_DATA
+
+
+def test_an_optional_language_can_have_another_image() -> None:
+    table = TABLE.with_images({"python-data": "mine:1"})
+    assert table.find("data").image == "mine:1"
+    assert table.names == TABLE.names
+
+
+def test_python_data_is_python_but_for_its_packages() -> None:
+    same = ("file", "command", "suffix", "worker", "forks", "branches", "session", "tests", "smoke")
+    assert [getattr(PYTHON_DATA, name) for name in same] == [getattr(PYTHON, name) for name in same]
+    assert PYTHON_DATA.preload[: len(PYTHON.preload)] == PYTHON.preload
+
+
+@pytest.mark.parametrize("row", ALL, ids=lambda row: row.name)
 class TestEveryRow:
     """What the rest of the package takes for granted of a row."""
 
@@ -127,7 +169,7 @@ class TestEveryRow:
         assert row.smoke.endswith("\n")
 
     def test_its_names_are_its_own(self, row: Language) -> None:
-        others = {name for other in LANGUAGES if other is not row for name in (other.name, *other.aliases)}
+        others = {name for other in ALL if other is not row for name in (other.name, *other.aliases)}
         assert not others & {row.name, *row.aliases}
         assert all(name == name.strip().lower() for name in (row.name, *row.aliases))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ DOCKER = REPO / "docker"
 DOCKERFILES = sorted(DOCKER.rglob("*.Dockerfile"))
 SCRIPTS = sorted(DOCKER.rglob("*.sh"))
 NPM_LOCKS = sorted(DOCKER.rglob("package-lock.json"))
-PYTHON_LOCK = DOCKER / "python-requirements.lock"
+PYTHON_LOCKS = sorted(DOCKER.glob("python*-requirements.lock"))
 
 
 def run_tool(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -27,6 +28,7 @@ def run_tool(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_there_is_something_to_lint() -> None:
     assert [path.name for path in DOCKERFILES] == [
         "javascript.Dockerfile",
+        "python-data.Dockerfile",
         "python.Dockerfile",
         "typescript.Dockerfile",
     ]
@@ -47,7 +49,7 @@ def test_shellcheck_finds_nothing_in(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [PYTHON_LOCK, *NPM_LOCKS, *DOCKERFILES, *SCRIPTS],
+    [*PYTHON_LOCKS, *NPM_LOCKS, *DOCKERFILES, *SCRIPTS],
     ids=lambda path: str(path.relative_to(DOCKER)),
 )
 def test_no_registry_is_written_down_in(path: Path) -> None:
@@ -64,10 +66,16 @@ def test_every_locked_npm_package_has_its_hash(path: Path) -> None:
     assert text.count('"integrity": "sha512-') == text.count('    "node_modules/') >= least
 
 
-def test_every_locked_python_package_has_its_hash() -> None:
-    joined = PYTHON_LOCK.read_text().replace("\\\n", "")
+@pytest.mark.parametrize("path", PYTHON_LOCKS, ids=lambda path: path.stem)
+def test_every_locked_python_package_has_its_hash(path: Path) -> None:
+    joined = path.read_text().replace("\\\n", "")
     requirements = [line for line in joined.splitlines() if not line.lstrip().startswith("#")]
     assert len(requirements) > 25
     for requirement in requirements:
         assert "==" in requirement
         assert "--hash=sha256:" in requirement
+
+
+def test_the_data_image_has_all_of_the_python_image() -> None:
+    data, plain = (set(re.findall(r"^\S+==\S+", path.read_text(), re.MULTILINE)) for path in PYTHON_LOCKS)
+    assert plain < data

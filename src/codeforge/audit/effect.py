@@ -143,12 +143,22 @@ def _known_descriptor(engine: str, process: Process, number: int, what: str) -> 
 
 
 def _mounts(facts: Facts) -> Faults:
-    fault_of = _bubblewrap_fault if facts.engine == "bubblewrap" else _mount_fault
+    fault_of = {"bubblewrap": _bubblewrap_fault, "podman": _podman_fault}.get(facts.engine, _mount_fault)
     faults = [fault for mount in facts.mounts if (fault := fault_of(mount))]
     missing = _MOUNTS.keys() - {mount.point for mount in facts.mounts}
     if facts.engine == "bubblewrap":
         missing &= _OURS.keys() | {"/", "/proc"}
     return faults + [f"nothing is mounted on {point}" for point in sorted(missing)]
+
+
+def _podman_fault(mount: Mount) -> str:
+    """It masks two paths more, and has a file of its own, which is empty."""
+    if mount.point == "/run/.containerenv":
+        return "" if mount.options >= {"ro", "nosuid", "nodev", "noexec"} else f"{mount.point} can be written"
+    if mount.point in ("/etc/resolv.conf", "/sys/dev/block"):
+        masked = mount.root == "/null" or (mount.kind == "tmpfs" and "ro" in mount.options)
+        return "" if masked else f"{mount.point} is not masked"
+    return _mount_fault(mount)
 
 
 def _bubblewrap_fault(mount: Mount) -> str:

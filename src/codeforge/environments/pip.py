@@ -26,7 +26,7 @@ _WITH_TESTS = (
     *("numpy", "pandas", "matplotlib", "mpl_toolkits", "networkx", "scipy", "seaborn", "sklearn"),
     *("statsmodels", "sympy"),
 )
-_NOT_FOR_RUNS = (*(f"{package}/**/tests" for package in _WITH_TESTS), "numpy/f2py", "numpy/distutils")
+_NOT_FOR_RUNS = (*(f"{package}/**/tests" for package in _WITH_TESTS), "numpy/distutils")
 _BIG_TABLES = "/pygments/(lexers|styles|formatters)/"
 """As in docker/trim-python.sh: what no program needs goes, and what hardly any does is not compiled."""
 

@@ -86,6 +86,7 @@ function warmed() {
 
 exports.console = function () {
   require('./node_preload.cjs').console()
+  delete require.cache[require.resolve('./node_preload.cjs')]
   ask(warmed(), { step: 'console' }, STEP_LIMIT_MS)
 }
 
@@ -331,9 +332,19 @@ function lateError(error) {
   write(2, `${apply(startsWith, text, ['Uncaught']) ? '' : 'Uncaught '}${text}\n`)
 }
 
+// An interruption ends a callback of the event loop in its midst; node would take what it finds then for
+// a fault of its own, and abort.
+function takeInterruptions() {
+  process.noDeprecation = true // of asking for that
+  const { async_hook_fields: fields, constants } = process.binding('async_wrap')
+  delete process.noDeprecation
+  fields[constants.kCheck] = 0
+}
+
 // The inspector would say on stderr that it waits for a debugger to leave.
 function leaveQuietly() {
   const { reallyExit } = process
+  driver.port.on('message', ({ exit }) => apply(reallyExit, process, [exit]))
   process.reallyExit = (code) => {
     ask(driver, { leave: true }, LEAVE_LIMIT_MS)
     apply(reallyExit, process, [code])
@@ -417,6 +428,7 @@ function start() {
   if (typescript) takeTypescript()
   closeGate()
   listen()
+  takeInterruptions()
   leaveQuietly()
   Object.defineProperty(globalThis, HOOKS, { value: hooks, configurable: true })
   delete require.cache[__filename]

@@ -11,7 +11,7 @@ const net = require('net')
 const { inspect } = require('util')
 const { Session } = require('inspector')
 const { workerData: { flag, talk, signals }, receiveMessageOnPort } = require('worker_threads')
-const { withoutModules, withObject, redeclaring, fault, completeness } = require('./node_session_text.cjs')
+const { withoutModules, withoutConstants, withObject, redeclaring, fault, completeness } = require('./node_session_text.cjs')
 
 const CONTROL = 3
 const HEAD_BYTES = 5
@@ -20,6 +20,8 @@ const PART = 'j'.charCodeAt(0)
 const GATE = 'await this.import.gate;'
 const HOOKS = "(() => { const key = Symbol.for('codeforge.session.hooks'), hooks = globalThis[key]; delete globalThis[key]; return hooks })()"
 
+const EARLY_NS = 5_000_000n // a signal so soon was meant for what came before, and took its time
+const BEGUN_MS = 6
 const TURN_MS = 50 // for the main thread's event loop to turn
 const LEAVE_MS = 200
 const COMPLETE_MS = 2000
@@ -32,6 +34,7 @@ const session = new Session()
 let hooks // the object of that name in the main thread, by its id
 let typescript // the compiler's part of it, when it is there
 let isTypescript = false
+let leaving = false
 let running // {number, since, interrupted, give()}
 const sources = new Map() // number of a cell -> {lines, shift}: its text, and what its first line begins with
 
@@ -43,12 +46,13 @@ function post(method, parameters) {
 
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
 
-// With the values as the inspector tells of them.
-function call(name, ...values) {
+// With a value as the inspector tells of it.
+function call(name, { objectId, unserializableValue, value } = {}) {
+  const argument = objectId ? { objectId } : unserializableValue ? { unserializableValue } : { value }
   return post('Runtime.callFunctionOn', {
     objectId: hooks,
-    functionDeclaration: `function (...values) { return this.${name}(...values) }`,
-    arguments: values.map(({ objectId, unserializableValue, value }) => objectId ? { objectId } : unserializableValue ? { unserializableValue } : { value }),
+    functionDeclaration: `function (value) { return this.${name}(value) }`,
+    arguments: [argument],
     awaitPromise: true,
     returnByValue: true,
   })
@@ -67,7 +71,8 @@ async function start({ typescript, directory }) {
   hooks = (await post('Runtime.evaluate', { expression: HOOKS })).result.objectId
   signals.on('message', interrupt)
   socket = new net.Socket({ fd: CONTROL, readable: true, writable: true })
-  socket.on('data', take).on('end', leave).on('error', leave).on('close', leave)
+  for (const end of ['end', 'error', 'close']) socket.on(end, () => leave())
+  socket.on('data', take)
   send('{"is":"ready"}')
   // Whatever was not done while the process waited.
   if (isTypescript) setImmediate(() => compiler(directory))
@@ -113,6 +118,7 @@ function send(json) {
   const head = Buffer.alloc(HEAD_BYTES)
   head.writeUInt32LE(payload.length)
   head.write('J', TYPE_AT)
+  if (leaving) return
   if (!isOurs()) return leave()
   socket.write(Buffer.concat([head, payload]))
 }
@@ -129,10 +135,13 @@ function isOurs() {
   }
 }
 
-// init is gone, or cannot be spoken with.
+// init is gone, or cannot be spoken with. The main thread may not hear of it.
 function leave(error) {
-  if (error instanceof Error) fs.writeSync(2, `${error.stack}\n`)
-  post('Runtime.evaluate', { expression: `process.reallyExit(${error instanceof Error ? 1 : 0})` }).catch(() => {})
+  if (leaving) return
+  leaving = true
+  if (error) fs.writeSync(2, `${error.stack}\n`)
+  session.disconnect()
+  talk.postMessage({ exit: error ? 1 : 0 })
   setTimeout(() => process.kill(process.pid, 'SIGKILL'), LEAVE_MS)
 }
 
@@ -150,6 +159,7 @@ function hear(message) {
     if (message.step !== 'console') compiler().prepare(message.step)
     goOn()
   } else if (message.leave) {
+    leaving = true
     session.disconnect()
     setImmediate(goOn)
   }
@@ -173,7 +183,10 @@ async function run(number, code, since) {
   lastCell = number
   sources.set(number, { lines: code.split(/\r\n|[\n\r\u2028\u2029]/), shift: 0 })
   running = { number, since, interrupted: false }
-  const over = new Promise((resolve) => (running.give = resolve))
+  const mine = running
+  const over = new Promise((resolve) => (mine.give = resolve))
+  // From then on a signal is meant for this cell; most are over by then.
+  setTimeout(() => running === mine && send(`{"is":"begun","cell":${number}}`), BEGUN_MS).unref()
   const ended = await Promise.race([evaluate(number, code), over])
   running = undefined
   hearAll()
@@ -199,7 +212,7 @@ async function evaluate(number, code) {
     typescript?.forget(number)
     return INTERRUPTED
   }
-  const { result, exceptionDetails } = await evaluateCell(number, withoutModules(text), mine)
+  const { result, exceptionDetails } = await evaluateCell(number, withoutConstants(withoutModules(text)), mine)
   if (isNotCompiled(exceptionDetails)) {
     typescript?.forget(number)
     return failed(syntaxError(number, exceptionDetails))
@@ -290,21 +303,18 @@ function traceback(number, stack) {
 
 async function interrupt(at) {
   const mine = running
-  if (!mine || at < mine.since || mine.interrupted) return
+  if (!mine || at < mine.since + EARLY_NS || mine.interrupted) return
   mine.interrupted = true
-  // If JavaScript runs in the main thread, this ends it. Over when the event loop turns: what follows
-  // in the same turn may not return either.
-  let turned = false
-  call('turn').then(() => (turned = true), () => {})
-  while (!turned) {
-    post('Runtime.terminateExecution').catch(() => {})
-    await Promise.race([sleep(TURN_MS), call('turn').then(() => (turned = true), () => {})])
-  }
-  // If it did not, V8 would end what comes next: let that be a script of ours.
-  await post('Runtime.evaluate', { expression: '0' })
+  // It is over when the main thread's event loop turns; until then, what runs there is ended. While that
+  // is under way, nothing else may be asked for: V8 would end the answer to that instead.
+  while (!(await turns())) await post('Runtime.terminateExecution').catch(() => sleep(TURN_MS))
   await new Promise(setImmediate) // for a cell that ended by itself, with a result
   call('leave').catch(() => {})
   mine.give(INTERRUPTED)
+}
+
+function turns() {
+  return Promise.race([call('turn').then(() => true, () => false), sleep(TURN_MS).then(() => false)])
 }
 
 // --- Completions

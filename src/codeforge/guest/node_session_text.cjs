@@ -3,8 +3,9 @@
 //
 // - import and export, which only modules have: import declarations become `await`, import() and
 //   import.meta get their place (see putImport in node_session.cjs), `export` is left out;
-// - declarations of a name that an earlier cell declared in another way. V8's REPL takes `const` after
-//   `const`, but not `const` after `function`;
+// - declarations that stay. V8's REPL takes `const` after `const`, but not `let` after `const`, nor either
+//   after `function` or `var`: so `const` becomes `let`, and what is declared in another way than an
+//   earlier cell did is declared in that way;
 // - {a: 1}, which is an object when it is all of a cell.
 //
 // For that, words have to be told from text in strings, comments and patterns; a parser is not needed.
@@ -159,7 +160,7 @@ function importDeclaration(code, tokens, start, changes) {
   }
   if (whole) names.unshift(`default: ${whole}`)
   const loaded = `await globalThis.import(${specifier.text}${options})`
-  let text = `${loaded};`
+  let text = `void ${loaded};`
   if (all) text = `const ${all} = ${loaded}${whole ? `, {default: ${whole}} = ${all}` : ''};`
   else if (names.length) text = `const {${names.join(', ')}} = ${loaded};`
   changes.push({ at: tokens[start].at, end, text })
@@ -186,7 +187,14 @@ function exportDeclaration(code, tokens, start, changes) {
   return i
 }
 
-// --- Names that are declared again, in another way
+// --- Names that are declared again
+
+function withoutConstants(code) {
+  if (!/\bconst\b/.test(code)) return code
+  const { tokens } = tokensOf(code)
+  const found = tokens.filter(({ text, kind, depth }, i) => text === 'const' && kind === 'word' && depth === 0 && beginsStatement(tokens, i))
+  return replaced(code, found.map(({ at, end }) => ({ at, end, text: 'let  ' })))
+}
 
 function redeclaring(code, name) {
   const { tokens } = tokensOf(code)
@@ -194,7 +202,7 @@ function redeclaring(code, name) {
   for (let i = 0; i < tokens.length; i++) {
     const { kind, text, at, end, depth } = tokens[i]
     if (kind !== 'word' || depth !== 0 || !beginsStatement(tokens, i)) continue
-    if (text === 'const' || text === 'let' || text === 'var') {
+    if (text === 'let' || text === 'var') {
       if (declares(tokens, i, name)) changes.push({ at, end, text: text === 'var' ? 'let' : 'var' })
     } else {
       const named = tokens.slice(i, i + 4).findIndex(({ text }) => !['async', 'function', 'class', '*'].includes(text))
@@ -261,4 +269,4 @@ function unclosedFault(code) {
   }
 }
 
-module.exports = { withoutModules, withObject, redeclaring, fault, completeness, tokensOf }
+module.exports = { withoutModules, withoutConstants, withObject, redeclaring, fault, completeness, tokensOf }

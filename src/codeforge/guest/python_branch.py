@@ -25,6 +25,7 @@ else:
     from python_channel import CONTROL_FD
 
 CODE_DIR = "/code"
+MANY_OBJECTS = 100_000
 SETTLE_S, SETTLE_STEPS = 0.01, 5
 """A thread that was joined is there for a moment still."""
 
@@ -115,7 +116,8 @@ class Branching:
         why = self._obstacle(fds)
         if why is None:
             flush()
-            gc.collect()
+            # Among so many, after large imports, a full collection takes longer than all the rest.
+            gc.collect(2 if len(gc.get_objects()) < MANY_OBJECTS else 1)
             gc.freeze()
             try:
                 child = os.fork()

@@ -163,18 +163,19 @@ class Cells:
         # Both are compiled before anything runs: an error in the last line is one before the first.
         body = self._compile(tree, name, "exec")
         end = self._compile(ast.Expression(last.value), name, "eval") if isinstance(last, ast.Expr) else None
-        self._step(body)
-        value = self._step(end) if end else None
-        return None if is_quiet else value
+        parts = (body, end) if end else (body,)
+        # Where one part awaits, all are run by the loop: create_task works before the last line's await.
+        if any(part.co_flags & CO_COROUTINE for part in parts):
+            value = self._wait_for(_run_each(parts, namespace))
+        else:
+            for part in parts:
+                value = eval(part, namespace)  # noqa: S307
+        return value if end and not is_quiet else None
 
     def _compile(self, tree: ast.Module | ast.Expression, name: str, mode: str) -> CodeType:
         code: CodeType = compile(tree, name, mode, self._flags, dont_inherit=True)
         self._flags |= code.co_flags & FUTURE_FLAGS
         return code
-
-    def _step(self, code: CodeType) -> object:
-        value = eval(code, self.main.__dict__)  # noqa: S307
-        return self._wait_for(value) if code.co_flags & CO_COROUTINE else value
 
     # --- Awaiting
 
@@ -287,6 +288,14 @@ class Cells:
     def forget_loop(self) -> None:
         """The next `await` gets another one."""
         self._loop = None
+
+
+async def _run_each(parts: tuple[CodeType, ...], namespace: dict[str, Any]) -> object:
+    for part in parts:
+        value = eval(part, namespace)  # noqa: S307
+        if part.co_flags & CO_COROUTINE:
+            value = await value
+    return value
 
 
 def flush() -> None:

@@ -53,6 +53,15 @@ RENEWALS: dict[str, Callable[[Any], object]] = {
 """What a module settled when it was imported and two runs must not share. `random` sees to itself."""
 
 
+def _heed_backend(matplotlib: Any) -> None:
+    if os.environ.get("MPLBACKEND"):
+        matplotlib.rcParams["backend"] = os.environ["MPLBACKEND"]
+
+
+READINGS: dict[str, Callable[[Any], object]] = {"matplotlib": _heed_backend}
+"""What a module read of the environment when it was imported, and programs set just before."""
+
+
 class _Farewell:
     """Leaves the preloaded modules alone when the interpreter tears everything down.
 
@@ -260,6 +269,8 @@ class Preloads:
         sys.modules[name] = sys.modules.pop(name)
         if record.is_bound:
             setattr(sys.modules[parent], child, record.module)
+        if name in READINGS and not self._is_recording:
+            READINGS[name](record.module)
 
     def _restore_finders(self, package: ModuleType) -> None:
         for path in getattr(package, "__path__", ()):

@@ -23,8 +23,10 @@ const BASE64 = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/
 const MATCHES = 200
 const IMPLICIT_IN_SOME_PLACES = 7034 // said of `let list = []`, because of our export of it
 const ERRORS_SHOWN = 20
+const UNTERMINATED_STRING = 1002
+const UNTERMINATED = new Set([1010, 1160]) // a comment, a template
 
-let directory = '/code'
+let directory = path.join(__dirname, '../../code') // /code
 let options
 let service
 const files = new Map() // path -> {text, version}: cells, and what is declared for all
@@ -105,18 +107,14 @@ function ready() {
   service = ts.createLanguageService(host)
 }
 
+// What is loaded stays: files of packages do not change with the directory.
 exports.moveTo = function (where) {
-  if (service && where === directory) {
-    const now = settings()
-    if (JSON.stringify(now) !== JSON.stringify(options)) {
-      options = now
-      version++
-    }
-    return
+  if (where !== directory) {
+    drop(path.join(directory, AMBIENT))
+    directory = where
+    put(path.join(directory, AMBIENT), DECLARED)
   }
-  directory = where
-  service = undefined
-  files.clear()
+  if (service) options = settings()
   ready()
   service.getProgram()
 }
@@ -141,14 +139,15 @@ function trial(text) {
 exports.compile = function (number, code) {
   ready()
   const source = ts.createSourceFile('cell.ts', code, ts.ScriptTarget.Latest, true)
+  if (source.parseDiagnostics.length) return { error: worded(source.parseDiagnostics, 0, source, number) }
   const names = namesOf(source)
   const before = beginning(names, wordsOf(source))
   const file = fileOf(number)
   put(file, before + withoutExports(source) + ending(names))
-  const errors = errorsOf(file, before.length, code.length, source, number)
-  if (errors) {
+  const errors = errorsOf(file, before.length, code.length)
+  if (errors.length) {
     drop(file)
-    return { error: errors }
+    return { error: worded(errors, before.length, source, number) }
   }
   const [map, script] = service.getEmitOutput(file).outputFiles
   cells.set(number, { file, hidden: new Map() })
@@ -252,16 +251,16 @@ function withoutExports(source) {
 
 // --- Errors, as ts-node words them
 
-function errorsOf(file, start, length, source, number) {
-  const syntactic = service.getSyntacticDiagnostics(file)
-  const all = syntactic.length ? syntactic : service.getSemanticDiagnostics(file)
-  const errors = all.filter(
+function errorsOf(file, start, length) {
+  return service.getSemanticDiagnostics(file).filter(
     (error) =>
       error.category === ts.DiagnosticCategory.Error &&
       error.code !== IMPLICIT_IN_SOME_PLACES &&
       (error.start === undefined || (error.start >= start && error.start <= start + length)),
   )
-  if (errors.length === 0) return null
+}
+
+function worded(errors, start, source, number) {
   const lines = []
   const told = []
   for (const { start: at, length: size, code, messageText } of errors.slice(0, ERRORS_SHOWN)) {
@@ -313,7 +312,7 @@ function loading(factory, statement) {
   const load = factory.createPropertyAccessExpression(factory.createIdentifier('globalThis'), 'import')
   const loaded = factory.createAwaitExpression(factory.createCallExpression(load, undefined, [statement.moduleSpecifier]))
   const placed = (node) => ts.setTextRange(node, statement)
-  if (!clause) return [placed(factory.createExpressionStatement(loaded))]
+  if (!clause) return [placed(factory.createExpressionStatement(factory.createVoidExpression(loaded)))]
   const declarations = []
   const elements = []
   if (clause.name) elements.push(factory.createBindingElement(undefined, 'default', clause.name))
@@ -438,7 +437,7 @@ exports.completeness = function (code) {
   const { parseDiagnostics } = ts.createSourceFile('cell.ts', code, ts.ScriptTarget.Latest, true)
   if (parseDiagnostics.length === 0) return { status: 'complete', indent: '' }
   const end = code.trimEnd().length
-  const open = parseDiagnostics.some(({ start, length }) => start + length >= end && start >= end) || parseDiagnostics.some(({ code }) => code === 1160 || code === 1010)
+  const open = parseDiagnostics.some(({ start, code }) => (start >= end && code !== UNTERMINATED_STRING) || UNTERMINATED.has(code))
   if (!open) return { status: 'invalid', indent: '' }
   const { depth } = require('./node_session_text.cjs').tokensOf(code)
   return { status: 'incomplete', indent: '  '.repeat(depth) }

@@ -6,48 +6,23 @@
  *
  * init carries bytes. What is said on a socket is between the host and the interpreter (docs/protocol.md
  * has it); the one thing that init itself says there is FORK, for it goes with descriptors. Nobody vouches
- * for what an interpreter says: its program shares the process with it.
- *
- * Order: what a branch wrote before it said something goes to the host before it. A message from the host
- * waits in a buffer until the socket takes it, and the host sends the next one after that. */
-#include "init.h"
+ * for what an interpreter says: its program shares the process with it. branch.c moves the bytes. */
+#include "branch.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { W_FORK = 'f', MESSAGE_MAX = PAYLOAD_MAX };
-
-enum {
-    SMALL_READ = 4096,     /* output in pieces smaller than this is ... */
-    COALESCE_NS = 1000000, /* ... gathered for a millisecond */
-    LAST_PIECES = 1024,    /* of what a branch said before it ended: others may go on for ever */
-    HEAD_BYTES = 5,        /* of a TEXT: branch and stream; of a SAID: branch */
-    NO_STATUS = 255 << 8,  /* of a process that is not init's child, which no branch's ought to be */
-};
-
-static struct branch {
-    bool exists; /* it has files: from START or FORK to FORGET */
-    int files;
-    bool there; /* and an interpreter */
-    pid_t pid;  /* 0: it has not said anything yet */
-    bool ended;
-    int status, control, out[2];
-    size_t start, end; /* of the message under way */
-    int fds[3];        /* that go with its first byte; -1: none */
-    uint8_t message[HEADER_BYTES + MESSAGE_MAX];
-} branches[BRANCHES_MAX];
+enum { W_FORK = 'f' };
 
 static bool active;
 static uint32_t starting; /* the branch that the worker is to be */
-static uint64_t quiet_until_ns;
 
 bool session_active(void)
 {
@@ -55,11 +30,6 @@ bool session_active(void)
 }
 
 /* --- Beginnings and ends ---------------------------------------------------------------------------- */
-
-static uint32_t number_of(const struct branch *b)
-{
-    return (uint32_t)(b - branches);
-}
 
 static struct branch *branch_at(const uint8_t *number)
 {
@@ -93,15 +63,6 @@ static int open_files(uint32_t number, bool may_exist)
     return dir;
 }
 
-static void begin(struct branch *b)
-{
-    b->exists = b->there = true;
-    b->ended = false;
-    b->pid = 0;
-    b->control = b->out[0] = b->out[1] = b->fds[0] = b->fds[1] = b->fds[2] = -1;
-    b->start = b->end = 0;
-}
-
 static void start(struct branch *b)
 {
     if (!worker.pid || worker.kind != ONE_RUN || worker.becomes_branch || b->there)
@@ -129,25 +90,6 @@ void session_adopt_worker(void)
     close_end(&run.in);
     worker.control = -1;
     worker_hang_up();
-}
-
-static void let_go(struct branch *b)
-{
-    close_end(&b->control);
-    for (int i = 0; i < 2; i++)
-        close_end(&b->out[i]);
-    for (int i = 0; i < 3; i++)
-        close_end(&b->fds[i]);
-    b->start = b->end = 0;
-}
-
-/* The interpreter, and what it started that did not leave its process group. */
-static void kill_branch(const struct branch *b)
-{
-    if (b->pid <= 1 || b->ended)
-        return;
-    kill(-b->pid, SIGKILL);
-    kill(b->pid, SIGKILL);
 }
 
 static void remove_files(struct branch *b)
@@ -180,157 +122,6 @@ void session_reaped(pid_t pid, int status)
             b->ended = true;
             b->status = status;
         }
-}
-
-static void tell_end(struct branch *b)
-{
-    channel_make_room(14);
-    uint8_t *start = outbox_payload(&outbox), *p = put_u32(start, number_of(b));
-    *p++ = WIFSIGNALED(b->status);
-    *p++ = (uint8_t)(WIFSIGNALED(b->status) ? WTERMSIG(b->status) : WEXITSTATUS(b->status));
-    p = put_u32(p, oom_kill_count());
-    p = put_u32(p, pids_refused_count());
-    outbox_commit(&outbox, F_ENDED, (size_t)(p - start));
-    let_go(b);
-    b->there = false;
-}
-
-/* --- From a branch ---------------------------------------------------------------------------------- */
-
-/* At most so many bytes of what it wrote; how many, 0 when there is nothing now. */
-static size_t pump_text(struct branch *b, int stream, size_t most)
-{
-    channel_make_room(HEAD_BYTES + SMALL_READ);
-    size_t room = outbox_room(&outbox) - HEAD_BYTES;
-    uint8_t *into = outbox_payload(&outbox);
-    ssize_t n = read(b->out[stream], into + HEAD_BYTES, most < room ? most : room);
-    if (n == 0)
-        close_end(&b->out[stream]);
-    if (n <= 0)
-        return 0;
-    *put_u32(into, number_of(b)) = (uint8_t)(stream + 1);
-    outbox_commit(&outbox, F_TEXT, HEAD_BYTES + (size_t)n);
-    if (n < SMALL_READ)
-        quiet_until_ns = now_ns() + COALESCE_NS;
-    return (size_t)n;
-}
-
-/* What is in its pipes now; others may go on writing for ever. */
-static void pump_all_text(struct branch *b)
-{
-    for (int stream = 0; stream < 2; stream++) {
-        int there = 0;
-        if (b->out[stream] < 0 || ioctl(b->out[stream], FIONREAD, &there))
-            continue;
-        for (size_t n; there > 0 && (n = pump_text(b, stream, (size_t)there)) > 0; there -= (int)n)
-            ;
-    }
-}
-
-/* A copy says who it is with its first bytes, and the kernel vouches for that. */
-static ssize_t receive(struct branch *b, uint8_t *into, size_t size)
-{
-    union {
-        struct cmsghdr align;
-        char bytes[CMSG_SPACE(sizeof(struct ucred))];
-    } control;
-    struct iovec piece = {into, size};
-    struct msghdr message = {.msg_iov = &piece, .msg_iovlen = 1, .msg_control = control.bytes,
-                             .msg_controllen = sizeof control.bytes};
-    ssize_t n = recvmsg(b->control, &message, MSG_CMSG_CLOEXEC);
-    struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&message) : NULL;
-    if (c && !b->pid && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_CREDENTIALS) {
-        struct ucred who;
-        memcpy(&who, CMSG_DATA(c), sizeof who);
-        b->pid = who.pid;
-    }
-    return n;
-}
-
-/* An interpreter without its socket is of no use. */
-static void hung_up(struct branch *b)
-{
-    close_end(&b->control);
-    kill_branch(b);
-    if (!b->ended && (b->pid <= 1 || waitpid(b->pid, &b->status, 0) != b->pid))
-        b->status = NO_STATUS;
-    b->ended = true;
-}
-
-static bool pump_said(struct branch *b)
-{
-    pump_all_text(b);
-    channel_make_room(HEAD_BYTES + SMALL_READ);
-    uint8_t *into = outbox_payload(&outbox);
-    ssize_t n = receive(b, into + 4, outbox_room(&outbox) - 4);
-    if (n <= 0) {
-        if (n == 0 || errno != EAGAIN)
-            hung_up(b);
-        return false;
-    }
-    put_u32(into, number_of(b));
-    outbox_commit(&outbox, F_SAID, 4 + (size_t)n);
-    return true;
-}
-
-static void conclude(struct branch *b)
-{
-    if (b->pid > 1)
-        kill(-b->pid, SIGKILL); /* what it left in the background */
-    for (int i = 0; i < LAST_PIECES && b->control >= 0 && pump_said(b); i++)
-        ;
-    pump_all_text(b);
-    tell_end(b);
-}
-
-/* --- To a branch ------------------------------------------------------------------------------------ */
-
-static void send_message(struct branch *b)
-{
-    union {
-        struct cmsghdr align;
-        char bytes[CMSG_SPACE(sizeof b->fds)];
-    } control = {0};
-    struct iovec piece = {b->message + b->start, b->end - b->start};
-    struct msghdr message = {.msg_iov = &piece, .msg_iovlen = 1};
-    bool with_fds = b->fds[0] >= 0;
-    if (with_fds) {
-        message.msg_control = control.bytes;
-        message.msg_controllen = sizeof control.bytes;
-        struct cmsghdr *c = CMSG_FIRSTHDR(&message);
-        c->cmsg_level = SOL_SOCKET;
-        c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(sizeof b->fds);
-        memcpy(CMSG_DATA(c), b->fds, sizeof b->fds);
-    }
-    ssize_t n = sendmsg(b->control, &message, MSG_NOSIGNAL);
-    if (n < 0 && errno == EAGAIN)
-        return;
-    if (n < 0) { /* it is about to end */
-        b->start = b->end = 0;
-        return;
-    }
-    for (int i = 0; with_fds && i < 3; i++)
-        close_end(&b->fds[i]);
-    b->start += (size_t)n;
-    if (b->start < b->end)
-        return;
-    b->start = b->end = 0;
-    channel_make_room(4);
-    put_u32(outbox_payload(&outbox), number_of(b));
-    outbox_commit(&outbox, F_TAKEN, 4);
-}
-
-static void take_message(struct branch *b, uint8_t type, const uint8_t *payload, size_t size)
-{
-    if (b->control < 0)
-        return; /* the host does not know yet that it ended */
-    if (b->start < b->end)
-        fail("protocol: a message before the last one was taken");
-    *put_u32(b->message, (uint32_t)size) = type;
-    memcpy(b->message + HEADER_BYTES, payload, size);
-    b->end = HEADER_BYTES + size;
-    send_message(b);
 }
 
 /* --- Branches of branches ----------------------------------------------------------------------------- */

@@ -1,0 +1,251 @@
+"""Plays init to a session program of JavaScript or TypeScript, on Node 18 and the packages of the images."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from codeforge.environments.store import EnvironmentStore, is_there
+from codeforge.languages import TYPESCRIPT
+
+GUEST = Path(__file__).parents[1] / "src" / "codeforge" / "guest"
+DEADLINE_S = 60.0
+QUIET_S = 0.02
+"""What was written before "done" was sent is in the pipe by then; this is for our thread to read it."""
+
+# Started with the socket as descriptor 3 and nothing else open.
+_START = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.execv(sys.argv[2], sys.argv[2:])"
+
+Message = dict[str, Any]
+
+
+class NoNode(Exception):
+    """Neither an environment nor an image is here."""
+
+
+def node_home(scratch: Path) -> Path:
+    """A folder with ``node``, ``node_modules`` and ``tsconfig.json``: of the environment, or of the image."""
+    packages = EnvironmentStore().packages(TYPESCRIPT)
+    if is_there(packages):
+        (scratch / "node").symlink_to(packages / "usr-local" / "bin" / "node")
+        for name in ("node_modules", "tsconfig.json"):
+            (scratch / name).symlink_to(packages / "root" / name)
+        return scratch
+    try:
+        made = _docker("create", "--network=none", TYPESCRIPT.image)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise NoNode(f"no environment of TypeScript, and no image {TYPESCRIPT.image}: {error}") from error
+    try:
+        for path in ("/usr/local/bin/node", "/node_modules", "/tsconfig.json"):
+            _docker("cp", f"{made}:{path}", str(scratch))
+    finally:
+        _docker("rm", made)
+    return scratch
+
+
+def _docker(*arguments: str) -> str:
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of a cell."""
+
+    value: Any
+    error: Any
+    displays: list[Message]
+    stdout: str
+    stderr: str
+
+    @property
+    def data(self) -> dict[str, Any]:
+        assert self.error is None, self.error
+        return {} if self.value is None else dict(self.value["data"])
+
+    @property
+    def text(self) -> str | None:
+        return self.data.get("text/plain")
+
+    @property
+    def name(self) -> str | None:
+        return None if self.error is None else str(self.error["name"])
+
+    @property
+    def traceback(self) -> str:
+        return "\n".join(self.error["traceback"])
+
+
+@dataclass
+class _Pipe:
+    read_end: int
+    kept: bytearray = field(default_factory=bytearray)
+    pause_s: float = 0.0
+
+    def drain(self) -> None:
+        while piece := os.read(self.read_end, 65536):
+            self.kept += piece
+            if self.pause_s:
+                time.sleep(self.pause_s)
+        os.close(self.read_end)
+
+    def take(self) -> str:
+        text = self.kept.decode(errors="replace")
+        self.kept.clear()
+        return text
+
+
+class Session:
+    """One session. A context manager, which leaves none.
+
+    Args:
+        home: of Node and the packages.
+        folder: an empty one; ``/`` to the session program.
+        typescript: which of the two languages.
+        preload: steps, in order, before it is told to start.
+    """
+
+    def __init__(
+        self, home: Path, folder: Path, *, typescript: bool = False, preload: Sequence[str] = ()
+    ) -> None:
+        self.code = folder / "code"
+        self.code.mkdir()
+        guest = folder / "opt" / "codeforge"
+        guest.mkdir(parents=True)
+        for path in GUEST.iterdir():
+            if path.suffix in (".cjs", ".ts"):
+                shutil.copy(path, guest)
+        for name in ("node_modules", "tsconfig.json"):
+            (folder / name).symlink_to(home / name)
+        node = str((home / "node").resolve())
+        self._argv = [node, "--require", str(guest / "node_worker.cjs"), str(guest / "node_session.cjs")]
+        self._argv += ["--typescript"] if typescript else []
+        self._cell = 0
+        self._control, theirs = socket.socketpair()
+        self._control.settimeout(DEADLINE_S)
+        ends = [os.pipe() for _ in range(2)]
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _START, str(theirs.fileno()), *self._argv],
+            stdin=subprocess.DEVNULL,
+            stdout=ends[0][1],
+            stderr=ends[1][1],
+            pass_fds=[theirs.fileno()],
+            cwd=self.code,
+            start_new_session=True,
+            env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "CODEFORGE_CONTROL_FD": "3"},
+        )
+        theirs.close()
+        self.pipes = [_Pipe(read_end) for read_end, _ in ends]
+        self._threads = [threading.Thread(target=pipe.drain) for pipe in self.pipes]
+        for thread, (_, write_end) in zip(self._threads, ends, strict=True):
+            os.close(write_end)
+            thread.start()
+        for step in preload:
+            self._send(b"p", step.encode())
+            assert self._receive() == (b"P", b"")
+        variables = ["KEY=a=b"]
+        self._send(b"s", "".join(f"{item}\0" for item in [len(self._argv), *self._argv, *variables]).encode())
+        assert self.hear() == {"is": "ready"}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._control.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        for thread in self._threads:
+            thread.join(DEADLINE_S)
+
+    # --- Frames and messages
+
+    def _send(self, kind: bytes, payload: bytes) -> None:
+        self._control.sendall(len(payload).to_bytes(4, "little") + kind + payload)
+
+    def _exactly(self, size: int) -> bytes:
+        got = b""
+        while len(got) < size:
+            piece = self._control.recv(size - len(got))
+            if not piece:
+                raise EOFError(f"it left; the end of its stderr: {bytes(self.pipes[1].kept[-2000:])!r}")
+            got += piece
+        return got
+
+    def _receive(self) -> tuple[bytes, bytes]:
+        head = self._exactly(5)
+        return head[4:], self._exactly(int.from_bytes(head[:4], "little"))
+
+    def say(self, message: Message, piece: int = 65000) -> None:
+        text = json.dumps(message, ensure_ascii=False).encode()
+        pieces = [text[at : at + piece] for at in range(0, len(text), piece)]
+        for part in pieces[:-1]:
+            self._send(b"j", part)
+        self._send(b"J", pieces[-1])
+
+    def hear(self) -> Message:
+        kind, payload = self._receive()
+        assert kind == b"J"
+        message: Message = json.loads(payload)
+        return message
+
+    def ask(self, **message: Any) -> Message:
+        self.say(message)
+        return self.hear()
+
+    # --- Cells
+
+    def run(self, code: str, *, when_begun: Callable[[], object] | None = None) -> Done:
+        self._cell += 1
+        self.say({"do": "run", "cell": self._cell, "code": code})
+        displays = []
+        while (message := self.hear())["is"] != "done":
+            if message["is"] == "display":
+                displays.append(message)
+            elif message["is"] == "begun" and when_begun:
+                when_begun()
+        assert message["cell"] == self._cell
+        time.sleep(QUIET_S)
+        stdout, stderr = (pipe.take() for pipe in self.pipes)
+        return Done(message["value"], message["error"], displays, stdout, stderr)
+
+    def interrupt(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+
+    def run_interrupted(self, code: str, *, after_s: float = 0.05) -> Done:
+        def interrupt() -> None:
+            time.sleep(after_s)
+            self.interrupt()
+
+        return self.run(code, when_begun=interrupt)
+
+    def hang_up(self) -> int:
+        self._control.close()
+        return self.process.wait(DEADLINE_S)
+
+    def end(self) -> int:
+        """Wait for it to leave by itself."""
+        with contextlib.suppress(EOFError, ConnectionResetError):
+            while True:
+                self._receive()
+        return self.process.wait(DEADLINE_S)
+
+
+@contextlib.contextmanager
+def slowly(session: Session) -> Iterator[None]:
+    """While somebody slow reads stdout."""
+    session.pipes[0].pause_s = 0.002
+    yield
+    session.pipes[0].pause_s = 0.0
