@@ -59,7 +59,8 @@ def named(text: str) -> set[str]:
 
 def cells(text: str, heading: str) -> set[str]:
     """What stands in backticks in the first column of the tables under a heading, up to the next one."""
-    part = text.partition(f"\n{heading}\n")[2].partition("\n## ")[0]
+    level = heading.partition(" ")[0]
+    part = re.split(rf"\n#{{2,{len(level)}}} ", text.partition(f"\n{heading}\n")[2], maxsplit=1)[0]
     rows = re.findall(r"^\| (`[^|]*) \|", part, re.MULTILINE)
     return {word for row in rows for word in re.findall(r"`([^`]+)`", row)}
 
@@ -171,8 +172,15 @@ def test_the_frames_of_both_implementations_are_those_in_protocol_md() -> None:
     to_init, to_host = header.split("/* Init to host. */")
     letters = re.compile(r"F_[A-Z]+ = '(.)'")
     text = read("docs/protocol.md")
-    assert cells(text, "## Host to init") == set(letters.findall(to_init))
-    told = {cell for cell in cells(text, "## Init to host") if len(cell) == 1}
+    directions = [
+        ("## Host to init", "### Host to init, of sessions"),
+        ("## Init to host", "### Init to host, of sessions"),
+    ]
+    told_init, told = (
+        {cell for heading in headings for cell in cells(text, heading) if len(cell) == 1}
+        for headings in directions
+    )
+    assert told_init == set(letters.findall(to_init))
     assert told == set(letters.findall(to_host))
     assert told == {chr(letter) for allowed in wire._ALLOWED.values() for letter in allowed}
     sizes = {"LIMITS": wire._LIMITS.size, "EXIT": wire._EXIT.size}
