@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from codeforge._version import __version__
 
 if TYPE_CHECKING:
-    from codeforge.blocking import BlockingCodeExecutor, BlockingSession, DockerCodeExecutor
+    from codeforge.blocking import BlockingCodeExecutor, DockerCodeExecutor
+    from codeforge.blocking_session import BlockingSession
     from codeforge.cells import CellError, CellOutput, CellResult, CellStatus, MimeBundle
     from codeforge.errors import (
         Busy,
@@ -61,7 +62,7 @@ __all__ = [
 
 _HOME = {
     "BlockingCodeExecutor": "blocking",
-    "BlockingSession": "blocking",
+    "BlockingSession": "blocking_session",
     "DockerCodeExecutor": "blocking",
     "CellError": "cells",
     "CellOutput": "cells",

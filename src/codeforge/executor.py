@@ -6,7 +6,6 @@ import asyncio
 import codecs
 import collections
 import contextlib
-import functools
 import itertools
 import os
 import uuid
@@ -24,7 +23,8 @@ from codeforge.engines.choose import (
     engine_name,
     make_engine,
 )
-from codeforge.errors import Busy, EngineUnavailable, ExecutorClosed, InvalidRequest, SandboxLost
+from codeforge.errors import EngineUnavailable, ExecutorClosed, InvalidRequest, SandboxLost
+from codeforge.family import Families, Family
 from codeforge.fanout import fan_out
 from codeforge.languages import LANGUAGES, Language, LanguageTable
 from codeforge.limits import (
@@ -32,19 +32,17 @@ from codeforge.limits import (
     MAX_TIMEOUT_S,
     MIN_TIMEOUT_S,
     Limits,
-    format_memory,
     parse_memory,
     parse_size,
     require_int,
     require_number,
 )
-from codeforge.link import Link
 from codeforge.options import RequestOptions
 from codeforge.pool import MAX_SANDBOXES, MAX_WAITING, MAX_WARM, WARM_MEMORY_BYTES, Pool
 from codeforge.request import ExecutionRequest, Run, as_request, resolve, resolve_session
 from codeforge.result import Event, ExecutionResult, Finished, Output, StreamName
 from codeforge.sandbox import SandboxKind, named_steps
-from codeforge.session import IDLE_TIMEOUT_S, Family, Session
+from codeforge.session import IDLE_TIMEOUT_S, Session
 
 if TYPE_CHECKING:
     from codeforge.environments.making import EnvironmentMaker
@@ -147,12 +145,8 @@ class CodeExecutor:
             warm_memory_bytes=parse_size(warm_memory, "warm_memory", 0, MAX_MEMORY_BYTES),
             max_waiting=max_waiting,
         )
-        self._session_memory = (
-            machine_memory() * 3 // 4
-            if session_memory is None
-            else parse_size(session_memory, "session_memory", 0, MAX_MEMORY_BYTES)
-        )
-        self._sessions: set[Family] = set()
+        memory = machine_memory() * 3 // 4 if session_memory is None else session_memory
+        self._families = Families(self._pool, parse_size(memory, "session_memory", 0, MAX_MEMORY_BYTES))
         self._batches = itertools.count()
         self._counts: collections.Counter[str] = collections.Counter()
         self._run_s = 0.0
@@ -174,8 +168,7 @@ class CodeExecutor:
         """End every run that still goes on, and disconnect. May be called again."""
         if not self._closed:
             self._closed = True
-            for family in list(self._sessions):
-                await family.close()
+            await self._families.close()
             await self._pool.close()
 
     async def execute(
@@ -320,28 +313,7 @@ class CodeExecutor:
         if idle_timeout is not None:
             require_number("idle_timeout", idle_timeout, MIN_TIMEOUT_S, MAX_TIMEOUT_S, "seconds")
         run = resolve_session(request, self.languages, self._defaults)
-        family = Family(run, idle_timeout)
-        family.opener = functools.partial(self._open_session, family)
-        return Session(family)
-
-    async def _open_session(self, family: Family, frames: list[bytes]) -> Link:
-        run = family.run
-        if self._closed:
-            raise ExecutorClosed("the executor is closed")
-        self._sessions = {other for other in self._sessions if other.open}
-        taken = sum(other.run.limits.memory_bytes for other in self._sessions)
-        if taken + run.limits.memory_bytes > self._session_memory:
-            raise Busy(
-                f"{len(self._sessions)} sessions may take {format_memory(taken)} of memory already, of "
-                f"{format_memory(self._session_memory)} (session_memory); close some, or lower memory_limit"
-            )
-        self._sessions.add(family)
-        try:
-            kind = SandboxKind(language=run.language, limits=run.limits.of_sandbox(), session=True)
-            return await Link.open(self._pool, kind, frames)
-        except BaseException:
-            self._sessions.discard(family)
-            raise
+        return Session(Family(self._families, run, idle_timeout))
 
     async def execute_with_tests(
         self, code: str, test_code: str, language: str = "python", timeout: float | None = 60,
@@ -563,7 +535,7 @@ class CodeExecutor:
             "by_status": by["status"],
             "by_language": by["language"],
             "run_seconds": self._run_s,
-            "sessions": sum(family.open for family in self._sessions),
+            "sessions": len(self._families),
             **self._pool.stats(),
         }
 

@@ -14,19 +14,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from codeforge import session_wire, wire
+from codeforge import session_wire
 from codeforge.cell import Cell, StopReason
 from codeforge.cells import CellOutput, CellResult, Completions, MimeBundle
 from codeforge.errors import CannotFork, InvalidRequest, SandboxLost, SessionEnded
-from codeforge.languages import CODE_DIR
-from codeforge.limits import MAX_TIMEOUT_S, MiB, require_int
+from codeforge.family import Family
+from codeforge.limits import MiB, require_int
 from codeforge.link import Interpreter, Link
-from codeforge.request import Run, text_bytes
+from codeforge.request import text_bytes
 from codeforge.session_files import SessionFiles
 
 OOM_EVENT_WAIT_S = 2.0
@@ -39,71 +38,6 @@ _NO_INTERPRETER = "the session's interpreter ended; restart() gives it a new one
 
 IDLE_TIMEOUT_S = 900.0
 """A session that is forgotten open is closed after so long without a cell, by default."""
-
-
-class Family:
-    """What the branches of a session share: the sandbox, and what started it.
-
-    Args:
-        run: limits, variables and files that it starts with.
-        idle_timeout: seconds.
-
-    Attributes:
-        opener: leases the sandbox, and sends these frames.
-        link: to the sandbox, once there is one.
-    """
-
-    def __init__(self, run: Run, idle_timeout: float | None) -> None:
-        self.run = run
-        self.link: Link | None = None
-        self.idle_timeout = idle_timeout
-        self.opener: Callable[[list[bytes]], Awaitable[Link]]
-        self._opening = asyncio.Lock()
-        self._numbers = itertools.count(1)
-
-    async def close(self) -> None:
-        """End all branches."""
-        if self.link is not None:
-            await self.link.close()
-
-    def next_cell(self) -> int:
-        """Cells of all branches have different numbers, so that none takes another's for its own."""
-        return next(self._numbers)
-
-    @property
-    def open(self) -> bool:
-        """Whether it has a sandbox, or is about to."""
-        return self.link is None or not (self.link.closed or self.link.lost)
-
-    async def link_up(self) -> Link:
-        """The sandbox's link; the first caller opens it."""
-        async with self._opening:
-            if self.link is None:
-                link = self.link = await self.opener(self._first_frames())
-                if self.run.fresh:  # the interpreter is to read these variables when it starts
-                    await link[0].end()
-                    await link.restart(0, self.start_frames(0))
-            return self.link
-
-    def _first_frames(self) -> list[bytes]:
-        run = self.run
-        return [
-            wire.limits(output_bytes=0, files_bytes=0, max_age_s=MAX_TIMEOUT_S),
-            *(wire.file(path, data) for path, data in run.files.items()),
-            wire.command(run.argv, run.env, run.cwd),
-        ]
-
-    def start_frames(self, number: int) -> list[bytes]:
-        """What starts an interpreter anew."""
-        run = self.run
-        cwd = branch_dir(number) if run.cwd == CODE_DIR else run.cwd
-        command = wire.command(run.argv, run.env, cwd)
-        return [command, wire.worker(), command]
-
-
-def branch_dir(number: int) -> str:
-    """The directory that a branch's files are in."""
-    return f"/tmp/.branches/{number}" if number else CODE_DIR  # noqa: S108 - in the sandbox
 
 
 class Session:

@@ -1,0 +1,134 @@
+"""Families: the branches of one session, and how many sessions there may be.
+
+A session never waits for another: who has one may keep it for hours. It is admitted if the memory limits
+of all together stay within their bound, and a sandbox can be had at once; else its caller is told ``Busy``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+from codeforge import wire
+from codeforge.errors import Busy, ExecutorClosed
+from codeforge.languages import CODE_DIR
+from codeforge.limits import MAX_TIMEOUT_S, format_memory
+from codeforge.link import Link
+from codeforge.pool import Pool
+from codeforge.request import Run
+from codeforge.sandbox import SandboxKind
+
+
+class Families:
+    """All sessions of an executor.
+
+    Args:
+        pool: leases their sandboxes.
+        memory_bytes: what their memory limits may come to.
+    """
+
+    def __init__(self, pool: Pool, memory_bytes: int) -> None:
+        self._pool = pool
+        self._memory_bytes = memory_bytes
+        self._open: set[Family] = set()
+        self._closed = False
+
+    def __len__(self) -> int:
+        return sum(family.open for family in self._open)
+
+    async def open(self, family: Family, frames: list[bytes]) -> Link:
+        """Lease a sandbox for it, and send these frames.
+
+        Raises:
+            Busy: there is no room for one now.
+            ExecutorClosed: there will be none.
+            HostFailure: it could not be started.
+        """
+        if self._closed:
+            raise ExecutorClosed("the executor is closed")
+        run = family.run
+        self._open = {other for other in self._open if other.open}
+        taken = sum(other.run.limits.memory_bytes for other in self._open)
+        if taken + run.limits.memory_bytes > self._memory_bytes:
+            raise Busy(
+                f"{len(self._open)} sessions may take {format_memory(taken)} of memory already, of "
+                f"{format_memory(self._memory_bytes)} (session_memory); close some, or lower memory_limit"
+            )
+        self._open.add(family)
+        try:
+            kind = SandboxKind(language=run.language, limits=run.limits.of_sandbox(), session=True)
+            return await Link.open(self._pool, kind, frames)
+        except BaseException:
+            self._open.discard(family)
+            raise
+
+    async def close(self) -> None:
+        """End all of them, and admit no more."""
+        self._closed = True
+        for family in list(self._open):
+            await family.close()
+
+
+class Family:
+    """What the branches of a session share: the sandbox, and what started it.
+
+    Args:
+        all_of_them: who it is one of.
+        run: limits, variables and files that it starts with.
+        idle_timeout: seconds.
+
+    Attributes:
+        link: to the sandbox, once there is one.
+    """
+
+    def __init__(self, all_of_them: Families, run: Run, idle_timeout: float | None) -> None:
+        self._all = all_of_them
+        self.run = run
+        self.link: Link | None = None
+        self.idle_timeout = idle_timeout
+        self._opening = asyncio.Lock()
+        self._numbers = itertools.count(1)
+
+    async def close(self) -> None:
+        """End all branches."""
+        if self.link is not None:
+            await self.link.close()
+
+    def next_cell(self) -> int:
+        """Cells of all branches have different numbers, so that none takes another's for its own."""
+        return next(self._numbers)
+
+    @property
+    def open(self) -> bool:
+        """Whether it has a sandbox, or is about to."""
+        return self.link is None or not (self.link.closed or self.link.lost)
+
+    async def link_up(self) -> Link:
+        """The sandbox's link; the first caller opens it."""
+        async with self._opening:
+            if self.link is None:
+                link = self.link = await self._all.open(self, self._first_frames())
+                if self.run.fresh:  # the interpreter is to read these variables when it starts
+                    await link[0].end()
+                    await link.restart(0, self.start_frames(0))
+            return self.link
+
+    def _first_frames(self) -> list[bytes]:
+        run = self.run
+        return [
+            wire.limits(output_bytes=0, files_bytes=0, max_age_s=MAX_TIMEOUT_S),
+            *(wire.file(path, data) for path, data in run.files.items()),
+            wire.command(run.argv, run.env, run.cwd),
+        ]
+
+    def start_frames(self, number: int) -> list[bytes]:
+        """What starts an interpreter anew."""
+        run = self.run
+        cwd = branch_dir(number) if run.cwd == CODE_DIR else run.cwd
+        command = wire.command(run.argv, run.env, cwd)
+        return [command, wire.worker(), command]
+
+
+def branch_dir(number: int) -> str:
+    """The directory that a branch's files are in."""
+    return f"/tmp/.branches/{number}" if number else CODE_DIR  # noqa: S108 - in the sandbox
