@@ -121,7 +121,7 @@ class CannotFork(InvalidRequest):
     http_status = 409
 
 
-class FileError(InvalidRequest, OSError):
+class FileError(OSError, InvalidRequest):
     """A file of a session's cannot be read, written, listed or removed.
 
     Attributes:

@@ -56,3 +56,10 @@ def test_an_invalid_request_can_be_caught_as_a_value_error() -> None:
 
 def test_a_missing_permission_is_an_unavailable_engine() -> None:
     assert issubclass(errors.EnginePermissionDenied, errors.EngineUnavailable)
+
+
+def test_an_error_of_a_file_is_one_of_the_caller_and_has_what_every_oserror_has() -> None:
+    error = errors.FileError(20, "it is no directory", "a/b")
+    assert (error.errno, error.strerror, error.filename) == (20, "it is no directory", "a/b")
+    assert isinstance(error, errors.InvalidRequest)
+    assert str(error) == "[Errno 20] it is no directory: 'a/b'"

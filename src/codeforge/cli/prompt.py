@@ -105,6 +105,11 @@ class Prompt:
         def _(event: KeyPressEvent) -> None:
             event.current_buffer.insert_text(INDENT)
 
+        @bindings.add("backspace", filter=Condition(self._at_indentation))
+        def _(event: KeyPressEvent) -> None:
+            width = event.current_buffer.document.cursor_position_col
+            event.current_buffer.delete_before_cursor((width - 1) % len(INDENT) + 1 if width else 1)
+
         return bindings
 
     def _at_indentation(self) -> bool:

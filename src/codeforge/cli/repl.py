@@ -230,10 +230,8 @@ class Conversation:
             return "; the session's variables are kept"
         if self._interrupts > 1:
             return "; a new one is started, without the variables and with the files"
-        lost = "\nThe session's variables are lost, its files are kept. :restart gives it a new interpreter"
-        return (
-            f"{lost}." if result.status is not CellStatus.OUT_OF_MEMORY else f"{lost}; --memory, more memory."
-        )
+        more = "; raise it with --memory" if result.status is CellStatus.OUT_OF_MEMORY else ""
+        return f"{more}\nThe session's variables are lost, its files are kept. :restart gives it a new interpreter."
 
     # --- Saying
 
