@@ -10,6 +10,8 @@ import pytest
 
 from codeforge import BlockingCodeExecutor, Status
 
+pytestmark = pytest.mark.core
+
 
 class Marker:
     """Makes a file where it is unpickled."""
@@ -27,8 +29,6 @@ def test_a_pickle_is_only_bytes(executor: BlockingCodeExecutor, tmp_path: Path) 
     hostile = pickle.dumps(Marker(marker))
     code = f"""
 import os
-
-pytestmark = pytest.mark.core
 data = {hostile!r}
 os.write(1, data); os.write(2, data)
 for name in ("result.pkl", ".codeforge-report.xml", ".codeforge-report.json", "x.jsonpickle"):

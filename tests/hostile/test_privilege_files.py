@@ -66,13 +66,14 @@ import mmap
 facts = {}
 for path in paths:
     fd = os.open(path, os.O_RDONLY)
+    size = min(4096, os.fstat(fd).st_size)
     # Writable shared mapping of what was opened for reading; then by way of a private one.
     facts[path] = [
         attempt(lambda: os.close(os.open(path, os.O_RDWR))),
-        attempt(lambda: mmap.mmap(fd, 4096, mmap.MAP_SHARED, mmap.PROT_WRITE)),
+        attempt(lambda: mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_WRITE)),
         attempt(lambda: os.truncate(path, 0)),
     ]
-    private = mmap.mmap(fd, 4096, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
+    private = mmap.mmap(fd, size, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
     private[1:5] = b"EVIL"
     address = ctypes.addressof(ctypes.c_char.from_buffer(private))
     memory = os.open("/proc/self/mem", os.O_RDWR)
