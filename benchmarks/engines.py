@@ -142,9 +142,12 @@ async def command(engines: Sequence[str], rounds: int) -> Tables:
         by_hand = by_hand_command(program)
         if by_hand is not None:
             ways.append(Way(BY_HAND, partial(run_command, by_hand, HELLO.output)))
+        # As in a shell of a user's, where the interpreter keeps what it compiled.
+        left_out = ("CODEFORGE_RUNTIME", "PYTHONDONTWRITEBYTECODE")
+        plain = {key: value for key, value in os.environ.items() if key not in left_out}
         for name in engines:
             engine, runtime = ENGINES[name]
-            env = {**os.environ, "CODEFORGE_ENGINE": engine, "CODEFORGE_RUNTIME": runtime or ""}
+            env = {**plain, "CODEFORGE_ENGINE": engine, **({"CODEFORGE_RUNTIME": runtime} if runtime else {})}
             run = partial(run_command, [codeforge, "run", str(program)], HELLO.output, env)
             ways.append(Way(name, run))
         version = f"codeforge {__version__}\n".encode()
