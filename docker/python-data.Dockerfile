@@ -23,6 +23,7 @@ COPY src/codeforge/guest/*.py src/codeforge/guest/codeforge_worker.pth /src/
 # The official base and a distribution's Python keep packages in different folders.
 RUN site="$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
  && install -m 0644 -t /guest/opt/codeforge /src/*.py \
+ && python -m compileall -q --invalidation-mode unchecked-hash /guest/opt/codeforge \
  && install -D -m 0644 -t "/guest${site}" /src/codeforge_worker.pth
 
 
@@ -70,7 +71,8 @@ ENV PATH=/usr/local/bin:/usr/bin:/bin \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTEST_ADDOPTS="-p no:cacheprovider -p no:anyio" \
-    OPENBLAS_NUM_THREADS=1
+    OPENBLAS_NUM_THREADS=1 \
+    OMP_NUM_THREADS=1
 WORKDIR /code
 # By name, as documented; the uid is 10001.
 # hadolint ignore=DL3066

@@ -24,6 +24,7 @@ COPY src/codeforge/guest/*.py src/codeforge/guest/codeforge_worker.pth /src/
 # The official base and a distribution's Python keep packages in different folders.
 RUN site="$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
  && install -m 0644 -t /guest/opt/codeforge /src/*.py \
+ && python -m compileall -q --invalidation-mode unchecked-hash /guest/opt/codeforge \
  && install -D -m 0644 -t "/guest${site}" /src/codeforge_worker.pth
 
 

@@ -230,5 +230,5 @@ class Program(Client):
 
 
 def _plain_environment() -> dict[str, str]:
-    kept = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": "/tmp", "OPENBLAS_NUM_THREADS": "1"}
-    return kept | {"PYTHONDONTWRITEBYTECODE": "1"}
+    kept = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1"}
+    return kept | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}

@@ -206,7 +206,12 @@ PYTHON_DATA = dataclasses.replace(
     idle_bytes=96 * MiB,
     boot_env=(*PYTHON.boot_env, "IPYTHON", "JPY_"),
     dockerfile="docker/python-data.Dockerfile",
-    environment=dataclasses.replace(_PYTHON_RECIPE, packages="docker/python-data-requirements.lock"),
+    environment=dataclasses.replace(
+        _PYTHON_RECIPE,
+        packages="docker/python-data-requirements.lock",
+        # Threads of scikit-learn that stay would also keep a session from branching.
+        env=MappingProxyType({**_PYTHON_RECIPE.env, "OMP_NUM_THREADS": "1"}),
+    ),
     optional=True,
 )
 

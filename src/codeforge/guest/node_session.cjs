@@ -35,7 +35,10 @@ const DEPTH_LIMIT = 64
 const MESSAGE_LIMIT = (32 << 20) - (1 << 16) // bytes of what a message has for data
 
 const { stringify } = JSON
-const { inspect, types: { isNativeError, isProxy } } = util
+const {
+  inspect,
+  types: { isNativeError, isProxy },
+} = util
 const { isArray } = Array
 const { is, keys, getOwnPropertyDescriptor, getPrototypeOf } = Object
 const { apply } = Reflect
@@ -61,10 +64,15 @@ function startThreads() {
   const signals = new MessageChannel()
   const threads = [
     startThread('node_session_driver.cjs', { flag, talk: talk.port2, signals: signals.port2 }),
-    startThread('node_session_watch.cjs', { signals: signals.port1 }, { maxOldGenerationSizeMb: 16, maxYoungGenerationSizeMb: 1 }),
+    startThread(
+      'node_session_watch.cjs',
+      { signals: signals.port1 },
+      { maxOldGenerationSizeMb: 16, maxYoungGenerationSizeMb: 1 },
+    ),
   ]
   // Without either, a session is nothing; init says that it ended.
-  for (const thread of threads) thread.on('exit', () => process.reallyExit(1)).on('error', (error) => write(2, `${inspect(error)}\n`))
+  for (const thread of threads)
+    thread.on('exit', () => process.reallyExit(1)).on('error', (error) => write(2, `${inspect(error)}\n`))
   return { flag, port: talk.port1 }
 }
 
@@ -98,7 +106,7 @@ for (const step of ['typescript', 'libraries', 'types', 'check']) {
 
 function write(descriptor, data) {
   const bytes = typeof data === 'string' ? Buffer.from(data) : data
-  for (let done = 0; done < bytes.length; ) {
+  for (let done = 0; done < bytes.length;) {
     try {
       done += writeSync(descriptor, bytes, done)
     } catch (error) {
@@ -188,7 +196,8 @@ function isError(value) {
 
 function errorOf(value) {
   const text = cut(textOf(value))
-  if (!isError(value)) return asJson(['name', '"Uncaught"', 'value', stringify(text), 'stack', stringify(`Uncaught ${text}`)])
+  if (!isError(value))
+    return asJson(['name', '"Uncaught"', 'value', stringify(text), 'stack', stringify(`Uncaught ${text}`)])
   const name = property(value, 'name') || 'Error'
   const message = withCells(cut(property(value, 'message')))
   return asJson(['name', stringify(name), 'value', stringify(message), 'stack', stringify(text)])
@@ -260,11 +269,17 @@ function bundleOf(value, own) {
     pairs[pairs.length] = apply(slice, name, [1, name.length - 1])
     pairs[pairs.length] = data[types[i]]
   }
-  return asJson(['data', tooMuch ? asJson(['text/plain', stringify(tooMuch)]) : asJson(pairs), 'metadata', '{}'])
+  return asJson([
+    'data',
+    tooMuch ? asJson(['text/plain', stringify(tooMuch)]) : asJson(pairs),
+    'metadata',
+    '{}',
+  ])
 }
 
 function bringsOwn(value) {
-  if (value === null || (typeof value !== 'object' && typeof value !== 'function') || isProxy(value)) return undefined
+  if (value === null || (typeof value !== 'object' && typeof value !== 'function') || isProxy(value))
+    return undefined
   if (typeof value[DISPLAY] === 'function') return value[DISPLAY]()
   if (typeof value.toMimeBundle === 'function') return value.toMimeBundle()
   return undefined
@@ -397,10 +412,9 @@ function requirerFrom(require, load) {
       return load(name, options)
     }
     if (found?.__esModule) return found
-    const names = found !== null && typeof found === 'object' ? Object.getOwnPropertyDescriptors(found) : typeof found === 'function' ? { ...found } : {}
-    return typeof found === 'function'
-      ? { ...names, default: found }
-      : Object.defineProperties({}, { ...names, default: { value: found, enumerable: true, configurable: true } })
+    const hasNames = typeof found === 'function' || (typeof found === 'object' && found !== null)
+    const names = hasNames ? Object.getOwnPropertyDescriptors(found) : {}
+    return Object.defineProperties({}, { ...names, default: { value: found, enumerable: true } })
   }
 }
 
@@ -408,7 +422,9 @@ function requirerFrom(require, load) {
 function takeTypescript() {
   Module._extensions['.ts'] = (module, file) => {
     ask(driver, { file }, STEP_LIMIT_MS)
-    const { message } = receiveMessageOnPort(driver.port) ?? { message: { error: `${file} could not be compiled` } }
+    const { message } = receiveMessageOnPort(driver.port) ?? {
+      message: { error: `${file} could not be compiled` },
+    }
     if (message.error !== undefined) throw Object.assign(new Error(message.error), { name: 'TSError' })
     module._compile(message.code, file)
   }

@@ -10,15 +10,30 @@ const fs = require('fs')
 const net = require('net')
 const { inspect } = require('util')
 const { Session } = require('inspector')
-const { workerData: { flag, talk, signals }, receiveMessageOnPort } = require('worker_threads')
-const { withoutModules, withoutConstants, withObject, redeclaring, fault, completeness } = require('./node_session_text.cjs')
+const {
+  workerData: { flag, talk, signals },
+  receiveMessageOnPort,
+} = require('worker_threads')
+const {
+  withoutModules,
+  withoutConstants,
+  withObject,
+  redeclaring,
+  fault,
+  completeness,
+} = require('./node_session_text.cjs')
 
 const CONTROL = 3
 const HEAD_BYTES = 5
 const TYPE_AT = 4
 const PART = 'j'.charCodeAt(0)
 const GATE = 'await this.import.gate;'
-const HOOKS = "(() => { const key = Symbol.for('codeforge.session.hooks'), hooks = globalThis[key]; delete globalThis[key]; return hooks })()"
+const HOOKS = `(() => {
+  const key = Symbol.for('codeforge.session.hooks')
+  const hooks = globalThis[key]
+  delete globalThis[key]
+  return hooks
+})()`
 
 const EARLY_NS = 5_000_000n // a signal so soon was meant for what came before, and took its time
 const BEGUN_MS = 6
@@ -40,7 +55,9 @@ const sources = new Map() // number of a cell -> {lines, shift}: its text, and w
 
 function post(method, parameters) {
   return new Promise((resolve, reject) => {
-    session.post(method, parameters, (error, result) => (error ? reject(Object.assign(new Error(error.message), error)) : resolve(result)))
+    session.post(method, parameters, (error, result) =>
+      error ? reject(Object.assign(new Error(error.message), error)) : resolve(result),
+    )
   })
 }
 
@@ -172,7 +189,7 @@ function goOn() {
 
 // What it said before the cell ended is told before the end is.
 function hearAll() {
-  for (let next; (next = receiveMessageOnPort(talk)); ) hear(next.message)
+  for (let next; (next = receiveMessageOnPort(talk));) hear(next.message)
 }
 
 // --- Cells
@@ -195,7 +212,8 @@ async function run(number, code, since) {
   send(`{"is":"done","cell":${number},${ended}}`)
 }
 
-const INTERRUPTED = '"value":null,"error":{"name":"KeyboardInterrupt","value":"","traceback":["KeyboardInterrupt"]}'
+const INTERRUPTED =
+  '"value":null,"error":{"name":"KeyboardInterrupt","value":"","traceback":["KeyboardInterrupt"]}'
 
 async function evaluate(number, code) {
   const mine = running
@@ -212,7 +230,11 @@ async function evaluate(number, code) {
     typescript?.forget(number)
     return INTERRUPTED
   }
-  const { result, exceptionDetails } = await evaluateCell(number, withoutConstants(withoutModules(text)), mine)
+  const { result, exceptionDetails } = await evaluateCell(
+    number,
+    withoutConstants(withoutModules(text)),
+    mine,
+  )
   if (isNotCompiled(exceptionDetails)) {
     typescript?.forget(number)
     return failed(syntaxError(number, exceptionDetails))
@@ -221,7 +243,8 @@ async function evaluate(number, code) {
   if (exceptionDetails) return failedWith(number, await call('error', exceptionDetails.exception))
   if (result.type === 'undefined') return '"value":null,"error":null'
   if (result.type === 'string' && result.value.length > LONG_STRING) {
-    return `"value":{"data":{"text/plain":${JSON.stringify(inspect(result.value))}},"metadata":{}},"error":null`
+    const data = JSON.stringify({ 'text/plain': inspect(result.value) })
+    return `"value":{"data":${data},"metadata":{}},"error":null`
   }
   const told = await call('value', result)
   if (told.result.value?.startsWith('{"data"')) return `"value":${told.result.value},"error":null`
@@ -234,7 +257,8 @@ function isNotCompiled(details) {
 }
 
 function failedWith(number, { result, exceptionDetails }) {
-  if (exceptionDetails) return failed({ name: 'Error', value: exceptionDetails.text, traceback: [exceptionDetails.text] })
+  if (exceptionDetails)
+    return failed({ name: 'Error', value: exceptionDetails.text, traceback: [exceptionDetails.text] })
   const { name, value, stack } = JSON.parse(result.value)
   return failed({ name, value, traceback: traceback(number, stack) })
 }
@@ -256,7 +280,8 @@ async function evaluateCell(number, text, mine) {
     call('begin', { value: number }).catch(leave)
     const outcome = await evaluation
     const { exceptionDetails } = outcome
-    const name = isNotCompiled(exceptionDetails) && REDECLARED.exec(exceptionDetails.exception?.description)?.[1]
+    const name =
+      isNotCompiled(exceptionDetails) && REDECLARED.exec(exceptionDetails.exception?.description)?.[1]
     const other = name && tries < REDECLARATIONS && !fault(text) ? redeclaring(text, name) : null
     if (other === null || mine.interrupted) return outcome
     text = other
@@ -281,7 +306,9 @@ function excerpt(number, line, column) {
 }
 
 const PLACE = /<cell (\d+)>:(\d+):(\d+)/
-const NOT_THE_CELLS = new RegExp(`\\b(?:${__dirname.replace(/\W/g, '\\$&')}/node_session|processTicksAndRejections|node:inspector)`)
+const NOT_THE_CELLS = new RegExp(
+  `\\b(?:${__dirname.replace(/\W/g, '\\$&')}/node_session|processTicksAndRejections|node:inspector)`,
+)
 
 function traceback(number, stack) {
   let where
@@ -290,7 +317,8 @@ function traceback(number, stack) {
     if (/^\s+at /.test(line) && NOT_THE_CELLS.test(line)) continue
     lines.push(
       line.replace(PLACE, (_, cell, row, column) => {
-        const right = row === '1' ? Math.max(column - (sources.get(Number(cell))?.shift ?? 0), 1) : Number(column)
+        const right =
+          row === '1' ? Math.max(column - (sources.get(Number(cell))?.shift ?? 0), 1) : Number(column)
         where ??= [Number(cell), row - 1, right - 1]
         return `<cell ${cell}>:${row}:${right}`
       }),
@@ -314,17 +342,31 @@ async function interrupt(at) {
 }
 
 function turns() {
-  return Promise.race([call('turn').then(() => true, () => false), sleep(TURN_MS).then(() => false)])
+  return Promise.race([
+    call('turn').then(
+      () => true,
+      () => false,
+    ),
+    sleep(TURN_MS).then(() => false),
+  ])
 }
 
 // --- Completions
 
-const CHAIN = /(?:^|[^\w$.\])])((?:[\p{ID_Start}$_][\p{ID_Continue}$]*|(?:'[^'\n]*'|"[^"\n]*"))(?:\s*\??\.\s*[\p{ID_Start}$_][\p{ID_Continue}$]*|\[\d+\])*)\s*\??\.\s*$/u
-const NAME = /[\p{ID_Start}$_][\p{ID_Continue}$]*$/u
-const WORDS =
-  'async await break case catch class const continue debugger default delete do else export extends false finally for function if import in instanceof let new null of return static super switch this throw true try typeof var void while yield'.split(
-    ' ',
-  )
+const IDENTIFIER = '[\\p{ID_Start}$_][\\p{ID_Continue}$]*'
+const NAME = new RegExp(`${IDENTIFIER}$`, 'u')
+const WHOLE_NAME = new RegExp(`^${IDENTIFIER}$`, 'u')
+const DOT = '\\s*\\??\\.\\s*'
+// A name or a string, and what follows it by dots: up to the last one.
+const CHAIN = new RegExp(
+  `(?:^|[^\\w$.\\])])((?:${IDENTIFIER}|'[^'\\n]*'|"[^"\\n]*")(?:${DOT}${IDENTIFIER}|\\[\\d+\\])*)${DOT}$`,
+  'u',
+)
+const WORDS = (
+  'async await break case catch class const continue debugger default delete do else export extends false ' +
+  'finally for function if import in instanceof let new null of return static super switch this throw true ' +
+  'try typeof var void while yield'
+).split(' ')
 
 async function complete({ request, code, at }) {
   const before = Array.from(code).slice(0, at).join('')
@@ -334,8 +376,14 @@ async function complete({ request, code, at }) {
   try {
     const found = isTypescript
       ? compiler().completions(code, before.length)
-      : await Promise.race([namesAt(before.slice(0, before.length - name.length)), sleep(COMPLETE_MS).then(() => [])])
-    matches = [...new Set(found)].filter((found) => found.startsWith(name)).sort().slice(0, MATCHES)
+      : await Promise.race([
+          namesAt(before.slice(0, before.length - name.length)),
+          sleep(COMPLETE_MS).then(() => []),
+        ])
+    matches = [...new Set(found)]
+      .filter((found) => found.startsWith(name))
+      .sort()
+      .slice(0, MATCHES)
   } catch {}
   send(JSON.stringify({ is: 'completions', request, start, end: at, matches }))
 }
@@ -365,7 +413,9 @@ async function namesOf(expression) {
       ownProperties: false,
       nonIndexedPropertiesOnly: true,
     })
-    return properties.filter(({ name, symbol }) => !symbol && /^[\p{ID_Start}$_][\p{ID_Continue}$]*$/u.test(name)).map(({ name }) => name)
+    return properties
+      .filter(({ name, symbol }) => !symbol && WHOLE_NAME.test(name))
+      .map(({ name }) => name)
   } finally {
     post('Runtime.releaseObjectGroup', { objectGroup: 'completions' }).catch(() => {})
   }

@@ -137,7 +137,7 @@ function importDeclaration(code, tokens, start, changes) {
     i += 2 // as
     all = word()
   } else if (tokens[i]?.text === '{') {
-    for (i++; i < tokens.length && tokens[i].text !== '}'; ) {
+    for (i++; i < tokens.length && tokens[i].text !== '}';) {
       const name = word()
       if (tokens[i]?.text === 'as') {
         i++
@@ -152,9 +152,13 @@ function importDeclaration(code, tokens, start, changes) {
   if (specifier?.kind !== 'string') return start // V8 will say what is wrong
   let end = specifier.end
   let options = ''
-  if (['assert', 'with'].includes(tokens[i + 1]?.text) && tokens[i + 2]?.text === '{' && !tokens[i + 1].newline) {
+  if (
+    ['assert', 'with'].includes(tokens[i + 1]?.text) &&
+    tokens[i + 2]?.text === '{' &&
+    !tokens[i + 1].newline
+  ) {
     const from = i + 2
-    for (i = from; i < tokens.length && tokens[i].text !== '}'; ) i++
+    for (i = from; i < tokens.length && tokens[i].text !== '}';) i++
     end = tokens[i]?.end ?? end
     options = `, {assert: ${code.slice(tokens[from].at, end)}}`
   }
@@ -192,8 +196,14 @@ function exportDeclaration(code, tokens, start, changes) {
 function withoutConstants(code) {
   if (!/\bconst\b/.test(code)) return code
   const { tokens } = tokensOf(code)
-  const found = tokens.filter(({ text, kind, depth }, i) => text === 'const' && kind === 'word' && depth === 0 && beginsStatement(tokens, i))
-  return replaced(code, found.map(({ at, end }) => ({ at, end, text: 'let  ' })))
+  const found = tokens.filter(
+    ({ text, kind, depth }, i) =>
+      text === 'const' && kind === 'word' && depth === 0 && beginsStatement(tokens, i),
+  )
+  return replaced(
+    code,
+    found.map(({ at, end }) => ({ at, end, text: 'let  ' })),
+  )
 }
 
 function redeclaring(code, name) {
@@ -205,7 +215,9 @@ function redeclaring(code, name) {
     if (text === 'let' || text === 'var') {
       if (declares(tokens, i, name)) changes.push({ at, end, text: text === 'var' ? 'let' : 'var' })
     } else {
-      const named = tokens.slice(i, i + 4).findIndex(({ text }) => !['async', 'function', 'class', '*'].includes(text))
+      const named = tokens
+        .slice(i, i + 4)
+        .findIndex(({ text }) => !['async', 'function', 'class', '*'].includes(text))
       if (named < 1 || tokens[i + named].text !== name) continue
       changes.push({ at, end: at, text: `${tokens[i].text === 'class' ? 'var' : 'let'} ${name} = ` })
       const body = tokens.slice(i).find(({ text, depth }) => text === '{' && depth === 0)
@@ -230,7 +242,8 @@ function declares(tokens, start, name) {
 // Whether it is in a bracket that a declaration begins with, and not in a value.
 function inPattern(tokens, start, index) {
   for (let i = index; i > start; i--) {
-    if (tokens[i].depth === 0) return '{['.includes(tokens[i].text) && (i === start + 1 || tokens[i - 1].text === ',')
+    if (tokens[i].depth === 0)
+      return '{['.includes(tokens[i].text) && (i === start + 1 || tokens[i - 1].text === ',')
   }
   return false
 }

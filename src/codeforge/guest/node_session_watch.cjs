@@ -8,7 +8,9 @@
 // back the signal's default, which is to end the process.
 
 const vm = require('vm')
-const { workerData: { signals } } = require('worker_threads')
+const {
+  workerData: { signals },
+} = require('worker_threads')
 
 const NESTED = 3
 const never = new Int32Array(new SharedArrayBuffer(4))

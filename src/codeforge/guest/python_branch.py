@@ -80,10 +80,8 @@ class Branching:
             time.sleep(SETTLE_S)
         threading: Any = sys.modules.get("threading")
         known = {thread.native_id: thread.name for thread in threading.enumerate()} if threading else {}
-        names = [
-            known.get(each) or _read(f"/proc/self/task/{each}/comm") for each in ids if each != os.getpid()
-        ]
-        return f"threads are running ({_listed(names)}): join them, or shut their executor down, first"
+        names = [known.get(each, "one of a library's own") for each in ids if each != os.getpid()]
+        return f"threads are running ({_listed(names)}): join them, or shut down what has them, first"
 
     def _children(self) -> str | None:
         pids = _read(f"/proc/self/task/{os.getpid()}/children").split()

@@ -15,9 +15,9 @@ import types
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
     from types import CodeType, FrameType, TracebackType
-    from typing import Any
+    from typing import Any, TypeVar
 
     from codeforge.guest.python_channel import Channel, Interrupts
     from codeforge.guest.python_display import (
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
         with_text,
     )
     from codeforge.guest.python_prompt import complete, completeness
+
+    T = TypeVar("T")
 else:
     from python_display import GUEST_DIR, describe, sendable, show_error, with_json, with_text
     from python_prompt import complete, completeness
@@ -111,10 +113,10 @@ class Cells:
             error = self._explain(raised)
             self._leave_if_forked(raised)
             if not isinstance(raised, KeyboardInterrupt):
-                self._try(self._show_figures)
+                self._try(self._show_figures, None)
         if said is not None:
             builtins._ = value  # type: ignore[attr-defined]
-        self._try(flush)
+        self._try(flush, None)
         self._interrupts.end()
         shown = None if said is None else {"data": said[0], "metadata": said[1]}
         return {"is": "done", "cell": cell, "value": shown, "error": error}
@@ -134,11 +136,12 @@ class Cells:
         flush()
         os._exit(code)
 
-    def _try(self, work: Any) -> None:
+    def _try(self, work: Callable[[], T], otherwise: T) -> T:
+        """What it gives; something else if the program's code that it calls fails, or memory does."""
         try:
-            self._interrupts.allow(work)
-        except BaseException:  # noqa: BLE001 - a program's, and the cell has its answer
-            show_error()
+            return self._interrupts.allow(work)
+        except BaseException:  # noqa: BLE001 - the cell has its answer
+            return otherwise
 
     def _show_figures(self) -> None:
         try:
@@ -245,15 +248,10 @@ class Cells:
             each = each.__cause__ or each.__context__
         trace = error.__traceback__
         sys.last_type, sys.last_value, sys.last_traceback = type(error), error, trace
-        try:
-            lines = self._interrupts.allow(lambda: self._format(error, trace))
-            text = self._interrupts.allow(lambda: str(error))
-        except BaseException:  # noqa: BLE001 - a program's __str__, or no memory
-            text = f"<{type(error).__name__}: its str failed>"
-            try:
-                lines = [*traceback.format_tb(trace), f"{type(error).__name__}: {text}"]
-            except BaseException:  # noqa: BLE001 - no memory
-                lines = [text]
+        text = self._try(lambda: str(error), f"<{type(error).__name__}: its str failed>")
+        short = [f"{type(error).__name__}: {text}"]
+        plain = self._try(lambda: [*traceback.format_tb(trace), *short], short)
+        lines = self._try(lambda: self._format(error, trace), plain)
         whole = "\n".join(line.removesuffix("\n") for line in lines)
         return {
             "name": type(error).__name__,
@@ -306,9 +304,10 @@ def flush() -> None:
             stream.flush()
         except Exception:  # noqa: BLE001, S110 - a program's
             pass
-    ctypes = sys.modules.get("ctypes")
-    if ctypes is not None:  # or there is hardly a library that writes by itself
-        ctypes.CDLL(None).fflush(None)
+    try:  # noqa: SIM105 - without ctypes there is hardly a library that writes by itself
+        sys.modules["ctypes"].CDLL(None).fflush(None)
+    except Exception:  # noqa: BLE001, S110
+        pass
 
 
 def _rest_of(lines: list[str], node: ast.stmt) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import builtins
 import os
+import subprocess
 import sys
 from typing import Any
 
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
     import ast
     from types import TracebackType
 
-    from codeforge.guest.python_cells import Cells
+    from codeforge.guest.python_cells import Cells, flush
     from codeforge.guest.python_display import NO_REPR, Bundle, with_text
     from codeforge.guest.python_prompt import MAX_MATCHES
 else:
-    from python_cells import Cells
+    from python_cells import Cells, flush
     from python_display import NO_REPR, with_text
     from python_prompt import MAX_MATCHES
 
@@ -65,7 +66,13 @@ class Shell(InteractiveShell):
     """IPython's shell, without what it keeps on the disk."""
 
     display_pub_class = Publisher
-    system = InteractiveShell.system_raw
+
+    def system(self, cmd: str) -> None:
+        """Run `!cmd` by the shell, to its end or an interrupt."""
+        expand: Any = self.var_expand
+        command: str = expand(cmd, depth=1)
+        flush()
+        self.user_ns["_exit_code"] = subprocess.call(command, shell=True)  # noqa: S602 - as asked
 
     def init_ipython_dir(self, ipython_dir: Any) -> None:
         """None."""

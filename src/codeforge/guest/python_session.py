@@ -36,7 +36,7 @@ class Session:
         interrupts = Interrupts()
         signal.signal(signal.SIGINT, interrupts.handle)
         self._channel = Channel(interrupts)
-        self._cells = _cells()(self._channel, interrupts)
+        self._cells = _new_cells(self._channel, interrupts)
         self._branching = Branching(self._channel, self._cells)
 
     def serve(self) -> None:
@@ -70,15 +70,18 @@ class Session:
         return {"is": "can_fork", "request": request, "why": self._branching.obstacle()}
 
 
-def _cells() -> type[Cells]:
-    """By IPython, where it is installed."""
-    if importlib.util.find_spec("IPython") is None:
-        return Cells
-    if TYPE_CHECKING:
-        from codeforge.guest.python_ipython import IPythonCells
-    else:
-        from python_ipython import IPythonCells
-    return IPythonCells
+def _new_cells(channel: Channel, interrupts: Interrupts) -> Cells:
+    """By IPython, where one that we know is installed."""
+    if importlib.util.find_spec("IPython") is not None:
+        try:
+            if TYPE_CHECKING:
+                from codeforge.guest.python_ipython import IPythonCells
+            else:
+                from python_ipython import IPythonCells
+            return IPythonCells(channel, interrupts)
+        except Exception:  # noqa: BLE001, S110 - of another version
+            pass
+    return Cells(channel, interrupts)
 
 
 def _main() -> None:

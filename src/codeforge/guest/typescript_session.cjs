@@ -12,6 +12,12 @@
 
 const fs = require('fs')
 const path = require('path')
+const v8 = require('v8')
+
+// The compiler makes a checker for each cell, by a function of many thousand lines. V8 would come to
+// optimize that, and take a gigabyte of memory for it.
+v8.setFlagsFromString('--max-optimized-bytecode-size=16384')
+
 const ts = require('typescript')
 
 const SAMPLE = path.join(__dirname, 'typescript_sample.ts')
@@ -82,7 +88,11 @@ function settings() {
   const file = ts.findConfigFile(directory, ts.sys.fileExists) ?? SETTINGS
   const { config } = ts.readConfigFile(file, ts.sys.readFile)
   const own = { ...config?.compilerOptions, ...config?.['ts-node']?.compilerOptions }
-  const parsed = ts.parseJsonConfigFileContent({ ...config, files: [], include: undefined, compilerOptions: own }, ts.sys, path.dirname(file))
+  const parsed = ts.parseJsonConfigFileContent(
+    { ...config, files: [], include: undefined, compilerOptions: own },
+    ts.sys,
+    path.dirname(file),
+  )
   return {
     ...parsed.options,
     module: ts.ModuleKind.ESNext,
@@ -95,7 +105,19 @@ function settings() {
     noUnusedParameters: false,
     skipLibCheck: true,
     ...Object.fromEntries(
-      ['noEmit', 'declaration', 'composite', 'incremental', 'inlineSourceMap', 'outDir', 'rootDir', 'isolatedModules', 'verbatimModuleSyntax', 'noEmitOnError', 'importHelpers'].map((name) => [name, undefined]),
+      [
+        'noEmit',
+        'declaration',
+        'composite',
+        'incremental',
+        'inlineSourceMap',
+        'outDir',
+        'rootDir',
+        'isolatedModules',
+        'verbatimModuleSyntax',
+        'noEmitOnError',
+        'importHelpers',
+      ].map((name) => [name, undefined]),
     ),
   }
 }
@@ -192,9 +214,14 @@ function namesOf(source) {
     } else if (ts.isImportDeclaration(statement)) {
       const clause = statement.importClause
       if (clause?.name) bind(clause.name, 'import')
-      if (clause?.namedBindings && ts.isNamespaceImport(clause.namedBindings)) bind(clause.namedBindings.name, 'import')
+      if (clause?.namedBindings && ts.isNamespaceImport(clause.namedBindings))
+        bind(clause.namedBindings.name, 'import')
       else for (const { name } of clause?.namedBindings?.elements ?? []) bind(name, 'import')
-    } else if (statement.name && ts.isIdentifier(statement.name) && !ts.isGlobalScopeAugmentation(statement)) {
+    } else if (
+      statement.name &&
+      ts.isIdentifier(statement.name) &&
+      !ts.isGlobalScopeAugmentation(statement)
+    ) {
       bind(statement.name, 'import')
     }
   }
@@ -222,7 +249,10 @@ function beginning(own, used) {
   for (const [name, { number, kind }] of scope) {
     if (own.has(name) || (used && !used.has(name))) continue
     const from = `'./<cell-${number}>'`
-    text += kind === 'import' ? `import { ${name} } from ${from};` : `declare ${kind} ${name}: typeof import(${from}).${name};`
+    text +=
+      kind === 'import'
+        ? `import { ${name} } from ${from};`
+        : `declare ${kind} ${name}: typeof import(${from}).${name};`
   }
   return text
 }
@@ -240,11 +270,12 @@ function withoutExports(source) {
   for (const statement of source.statements) {
     if (ts.isExportDeclaration(statement)) blank(statement.getStart(), statement.end)
     else if (ts.isExportAssignment(statement)) blank(statement.getStart(), statement.expression.getStart())
-    else for (const { kind, end, pos } of statement.modifiers ?? []) {
-      if (kind === ts.SyntaxKind.ExportKeyword || kind === ts.SyntaxKind.DefaultKeyword) {
-        blank(ts.skipTrivia(text, pos), end)
+    else
+      for (const { kind, end, pos } of statement.modifiers ?? []) {
+        if (kind === ts.SyntaxKind.ExportKeyword || kind === ts.SyntaxKind.DefaultKeyword) {
+          blank(ts.skipTrivia(text, pos), end)
+        }
       }
-    }
   }
   return text
 }
@@ -252,12 +283,14 @@ function withoutExports(source) {
 // --- Errors, as ts-node words them
 
 function errorsOf(file, start, length) {
-  return service.getSemanticDiagnostics(file).filter(
-    (error) =>
-      error.category === ts.DiagnosticCategory.Error &&
-      error.code !== IMPLICIT_IN_SOME_PLACES &&
-      (error.start === undefined || (error.start >= start && error.start <= start + length)),
-  )
+  return service
+    .getSemanticDiagnostics(file)
+    .filter(
+      (error) =>
+        error.category === ts.DiagnosticCategory.Error &&
+        error.code !== IMPLICIT_IN_SOME_PLACES &&
+        (error.start === undefined || (error.start >= start && error.start <= start + length)),
+    )
 }
 
 function worded(errors, start, source, number) {
@@ -293,7 +326,12 @@ function ofCell(context) {
     if (!isCell(source.fileName)) return source
     const { factory } = context
     const statements = source.statements.filter((statement) => !isOurs(statement))
-    return factory.updateSourceFile(source, statements.flatMap((statement) => (ts.isImportDeclaration(statement) ? loading(factory, statement) : [statement])))
+    return factory.updateSourceFile(
+      source,
+      statements.flatMap((statement) =>
+        ts.isImportDeclaration(statement) ? loading(factory, statement) : [statement],
+      ),
+    )
   }
 }
 
@@ -302,7 +340,12 @@ function isOurs(statement) {
   const specifier = ts.isImportDeclaration(statement) && statement.moduleSpecifier.text
   if (specifier) return specifier.startsWith('./<cell-')
   const type = ts.isVariableStatement(statement) && statement.declarationList.declarations[0].type
-  return Boolean(type && ts.isTypeQueryNode(type) === false && ts.isImportTypeNode(type) && type.argument.literal?.text?.startsWith('./<cell-'))
+  return Boolean(
+    type &&
+    ts.isTypeQueryNode(type) === false &&
+    ts.isImportTypeNode(type) &&
+    type.argument.literal?.text?.startsWith('./<cell-'),
+  )
 }
 
 // import a, { b as c } from 'x'  ->  const { default: a, b: c } = await globalThis.import('x')
@@ -310,7 +353,9 @@ function loading(factory, statement) {
   const clause = statement.importClause
   if (clause?.isTypeOnly) return []
   const load = factory.createPropertyAccessExpression(factory.createIdentifier('globalThis'), 'import')
-  const loaded = factory.createAwaitExpression(factory.createCallExpression(load, undefined, [statement.moduleSpecifier]))
+  const loaded = factory.createAwaitExpression(
+    factory.createCallExpression(load, undefined, [statement.moduleSpecifier]),
+  )
   const placed = (node) => ts.setTextRange(node, statement)
   if (!clause) return [placed(factory.createExpressionStatement(factory.createVoidExpression(loaded)))]
   const declarations = []
@@ -323,12 +368,29 @@ function loading(factory, statement) {
     value = bindings.name
   }
   for (const element of bindings?.elements ?? []) {
-    if (!element.isTypeOnly) elements.push(factory.createBindingElement(undefined, element.propertyName ?? element.name, element.name))
+    if (!element.isTypeOnly)
+      elements.push(
+        factory.createBindingElement(undefined, element.propertyName ?? element.name, element.name),
+      )
   }
   if (elements.length || declarations.length === 0) {
-    declarations.push(factory.createVariableDeclaration(factory.createObjectBindingPattern(elements), undefined, undefined, value))
+    declarations.push(
+      factory.createVariableDeclaration(
+        factory.createObjectBindingPattern(elements),
+        undefined,
+        undefined,
+        value,
+      ),
+    )
   }
-  return [placed(factory.createVariableStatement(undefined, factory.createVariableDeclarationList(declarations, ts.NodeFlags.Const)))]
+  return [
+    placed(
+      factory.createVariableStatement(
+        undefined,
+        factory.createVariableDeclarationList(declarations, ts.NodeFlags.Const),
+      ),
+    ),
+  ]
 }
 
 // An enum that is declared again starts empty: `var E`, which would keep the old one, becomes `let E`.
@@ -338,9 +400,17 @@ function withFreshEnums(context) {
     const { factory } = context
     const fresh = (statement) => {
       const original = ts.getOriginalNode(statement)
-      if (!ts.isVariableStatement(statement) || !(ts.isEnumDeclaration(original) || ts.isModuleDeclaration(original))) return statement
+      if (
+        !ts.isVariableStatement(statement) ||
+        !(ts.isEnumDeclaration(original) || ts.isModuleDeclaration(original))
+      )
+        return statement
       const { declarations } = statement.declarationList
-      return factory.updateVariableStatement(statement, undefined, factory.createVariableDeclarationList(declarations, ts.NodeFlags.Let))
+      return factory.updateVariableStatement(
+        statement,
+        undefined,
+        factory.createVariableDeclarationList(declarations, ts.NodeFlags.Let),
+      )
     }
     return factory.updateSourceFile(source, source.statements.map(fresh))
   }
@@ -404,16 +474,22 @@ function numbersOf(segment) {
 
 exports.helper = function (file) {
   ready()
-  const text = ts.sys.readFile(file) ?? ''
-  const errors = files.size && service.getProgram()?.getSourceFile(file) ? service.getSemanticDiagnostics(file) : []
+  const errors =
+    files.size && service.getProgram()?.getSourceFile(file) ? service.getSemanticDiagnostics(file) : []
   const error = errors.find(({ category }) => category === ts.DiagnosticCategory.Error)
   if (error) {
     const { line, character } = error.file.getLineAndCharacterOfPosition(error.start)
     const place = `${path.relative(directory, file)}(${line + 1},${character + 1})`
-    return { error: `⨯ Unable to compile TypeScript:\n${place}: error TS${error.code}: ${ts.flattenDiagnosticMessageText(error.messageText, '\n')}` }
+    const text = ts.flattenDiagnosticMessageText(error.messageText, '\n')
+    return { error: `⨯ Unable to compile TypeScript:\n${place}: error TS${error.code}: ${text}` }
   }
-  const compilerOptions = { ...options, module: ts.ModuleKind.CommonJS, sourceMap: false, inlineSourceMap: true }
-  return { code: ts.transpileModule(text, { fileName: file, compilerOptions }).outputText }
+  const compilerOptions = {
+    ...options,
+    module: ts.ModuleKind.CommonJS,
+    sourceMap: false,
+    inlineSourceMap: true,
+  }
+  return { code: ts.transpileModule(ts.sys.readFile(file) ?? '', { fileName: file, compilerOptions }).outputText }
 }
 
 // --- Completions
@@ -427,7 +503,10 @@ exports.completions = function (code, at) {
   try {
     const found = service.getCompletionsAtPosition(file, before.length + at, undefined)
     const word = /[\p{ID_Start}$_][\p{ID_Continue}$]*$/u.exec(code.slice(0, at))?.[0] ?? ''
-    return (found?.entries ?? []).map(({ name }) => name).filter((name) => name.startsWith(word) && !name.startsWith('"')).slice(0, MATCHES)
+    return (found?.entries ?? [])
+      .map(({ name }) => name)
+      .filter((name) => name.startsWith(word) && !name.startsWith('"'))
+      .slice(0, MATCHES)
   } finally {
     drop(file)
   }
@@ -437,7 +516,9 @@ exports.completeness = function (code) {
   const { parseDiagnostics } = ts.createSourceFile('cell.ts', code, ts.ScriptTarget.Latest, true)
   if (parseDiagnostics.length === 0) return { status: 'complete', indent: '' }
   const end = code.trimEnd().length
-  const open = parseDiagnostics.some(({ start, code }) => (start >= end && code !== UNTERMINATED_STRING) || UNTERMINATED.has(code))
+  const open = parseDiagnostics.some(
+    ({ start, code }) => (start >= end && code !== UNTERMINATED_STRING) || UNTERMINATED.has(code),
+  )
   if (!open) return { status: 'invalid', indent: '' }
   const { depth } = require('./node_session_text.cjs').tokensOf(code)
   return { status: 'incomplete', indent: '  '.repeat(depth) }
