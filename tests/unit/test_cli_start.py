@@ -13,6 +13,7 @@ from codeforge.cli import run as run_command
 from codeforge.cli.app import run as run_with_options
 
 HEAVY = {"aiodocker", "aiohttp", "cvss", "cyclonedx", "defusedxml", "packageurl", "rich", "typer"}
+HEAVY |= {"prompt_toolkit", "pygments"}
 
 
 def imported_by(statement: str) -> set[str]:
@@ -28,6 +29,10 @@ def test_run_imports_neither_an_http_client_nor_what_draws_and_parses() -> None:
 
 def test_help_imports_nothing_that_runs_programs() -> None:
     assert imported_by("import codeforge.cli.app") & ((HEAVY | {"asyncio"}) - {"typer"}) == set()
+
+
+def test_a_session_without_a_person_needs_no_prompt() -> None:
+    assert imported_by("import codeforge.cli.repl") & HEAVY == set()
 
 
 def test_the_version_needs_no_more_than_itself() -> None:

@@ -64,6 +64,7 @@ class Prompt:
     ) -> None:
         self._session = session
         self._held: list[KeyPress] | None = None
+        self._asking: asyncio.Task[None] | None = None
         self._prompts: PromptSession[str] = PromptSession(
             lexer=_lexer(language),
             history=_history(history),
@@ -94,11 +95,14 @@ class Prompt:
         @bindings.add("enter")
         def _(event: KeyPressEvent) -> None:
             self._held = []
-            event.app.create_background_task(self._enter(event))
+            self._asking = event.app.create_background_task(self._enter(event))
 
         @bindings.add(Keys.Any, filter=held, eager=True)
         def _(event: KeyPressEvent) -> None:
-            if self._held is not None:
+            if event.key_sequence[0].key is Keys.ControlC and self._asking is not None:
+                self._asking.cancel()
+                event.app.exit(exception=KeyboardInterrupt(), style="class:aborting")
+            elif self._held is not None:
                 self._held.extend(event.key_sequence)
 
         @bindings.add("tab", filter=Condition(self._at_indentation))
@@ -120,10 +124,12 @@ class Prompt:
     async def _enter(self, event: KeyPressEvent) -> None:
         """Run the cell if it is whole, else go on in a new line. Keys that come meanwhile wait."""
         buffer = event.current_buffer
+        document = buffer.document
         try:
-            whole = await self._is_whole(buffer.document)
+            whole = await self._is_whole(document)
         finally:
             held, self._held = self._held or [], None
+        buffer.document = document  # a completion that came late would change what was asked about
         event.app.key_processor.feed_multiple(held)  # if the cell is whole, for the next prompt
         if whole:
             buffer.text = buffer.text.rstrip()

@@ -205,6 +205,7 @@ class Conversation:
 
     def _notice(self) -> None:
         if self._running and self._interrupts == 1:
+            self.end_line()
             self._write("The cell takes no notice. Ctrl-C again kills its interpreter.\n", to="stderr")
 
     def _spawn(self, work: Awaitable[None]) -> None:
@@ -231,7 +232,8 @@ class Conversation:
         if self._interrupts > 1:
             return "; a new one is started, without the variables and with the files"
         more = "; raise it with --memory" if result.status is CellStatus.OUT_OF_MEMORY else ""
-        return f"{more}\nThe session's variables are lost, its files are kept. :restart gives it a new interpreter."
+        lost = "The session's variables are lost, its files are kept. :restart gives it a new interpreter."
+        return f"{more}\n{lost}"
 
     # --- Saying
 
