@@ -453,6 +453,7 @@ def test_typescript_starts_without_preloading(home: Path, tmp_path: Path) -> Non
 
 def test_idle_sessions_are_small(js: Session, ts: Session) -> None:
     def private_mib(session: Session) -> int:
+        assert session.process.poll() is None, session.pipes[1].take()
         lines = Path(f"/proc/{session.process.pid}/smaps_rollup").read_text().splitlines()
         return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) >> 10
 

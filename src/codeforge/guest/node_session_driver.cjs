@@ -86,6 +86,7 @@ async function start({ typescript, directory }) {
   isTypescript = typescript
   session.connectToMainThread()
   hooks = (await post('Runtime.evaluate', { expression: HOOKS })).result.objectId
+  await new Promise((resolve) => signals.once('message', resolve)) // before that a signal would end all
   signals.on('message', interrupt)
   socket = new net.Socket({ fd: CONTROL, readable: true, writable: true })
   for (const end of ['end', 'error', 'close']) socket.on(end, () => leave())

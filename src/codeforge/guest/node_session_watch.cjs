@@ -29,4 +29,8 @@ function watch(depth) {
   for (;;) interrupted(depth === 0 ? () => Atomics.wait(never, 0, 0) : () => watch(depth - 1))
 }
 
-watch(NESTED)
+// The first thing that is said is that from now on signals are seen.
+interrupted(() => {
+  signals.postMessage('watching')
+  watch(NESTED - 1)
+})
