@@ -826,6 +826,18 @@ def test_magics_are_there(ipython: Program) -> None:
     assert error is None or error["name"] == "UsageError"
 
 
+def test_a_shell_command_is_interrupted_like_any_cell(ipython: Program) -> None:
+    cell = ipython.begin("print('a', end='')\n!echo b; sleep 60")
+    time.sleep(0.3)
+    os.killpg(ipython.process.pid, signal.SIGINT)
+    end = ipython.end(cell)
+    assert end.error is not None
+    assert end.error["name"] == "KeyboardInterrupt"
+    assert end.stdout == "ab\n"
+    assert ipython.obstacle() is None
+    assert ipython.value("x = 5\n!exit $((x + 3)) {x}\n_exit_code") == "3"
+
+
 def test_ipython_keeps_nothing_on_the_disk_and_has_no_thread(ipython: Program, tmp_path: Path) -> None:
     assert ipython.value("import os; len(os.listdir('/proc/self/task')), os.listdir()") == "(1, [])"
     assert (
