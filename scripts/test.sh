@@ -9,6 +9,7 @@ cd "$(dirname "$0")/.."
 
 need cc gcc libc6-dev
 need make make
+need tmux tmux
 scripts/check.sh
 
 logs=$(mktemp -d)

@@ -184,3 +184,62 @@ def test_a_conversation_on_a_terminal(tmp_path: Path) -> None:
         assert b"EOFError" in shown
         os.close(ours)
         assert talk.wait(10) == 1
+
+
+LEAVES = """
+import os, sys
+os.makedirs("a/b")
+for name in ("a/b/out.txt", "plain", "blocked", "linked/x", "evil\\x1b"):
+    os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
+    open(name, "w").write("from the run")
+os.symlink("/etc/passwd", "link")
+print("out")
+sys.exit(3)
+"""
+
+
+@pytest.mark.engine
+def test_out_writes_what_a_run_left_and_nothing_elsewhere(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    (results / "blocked").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (results / "linked").symlink_to("../elsewhere")
+    (results / "plain").symlink_to("../elsewhere/plain")
+    done = codeforge("run", "-", "--out", "results/", stdin=LEAVES, cwd=tmp_path)
+    assert (done.stdout, done.returncode) == ("out\n", 3)
+    assert sorted(done.stderr.splitlines()) == [
+        "Left out blocked: in the way",
+        "Left out evil\\x1b: unusable name",
+        "Left out link: not regular",
+        "Left out linked/x: in the way",
+        "Wrote results/a/b/out.txt",
+        "Wrote results/plain",
+    ]
+    assert (results / "a/b/out.txt").read_text() == "from the run"
+    assert (results / "plain").read_text() == "from the run"
+    assert not (results / "plain").is_symlink()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert list((results / "blocked").iterdir()) == []
+
+
+@pytest.mark.engine
+def test_out_says_in_json_what_it_wrote(tmp_path: Path) -> None:
+    (tmp_path / "results/blocked").mkdir(parents=True)
+    done = codeforge("run", "-", "--json", "--out", str(tmp_path / "results"), stdin=LEAVES)
+    document = json.loads(done.stdout)
+    names = ["a/b/out.txt", "linked/x", "plain"]
+    assert document["written"] == [f"{tmp_path}/results/{name}" for name in names]
+    left = {"blocked": "in_the_way", "evil\x1b": "unusable_name", "link": "not_regular"}
+    assert document["files_skipped"] == left
+    assert done.stderr == ""
+
+
+def test_out_that_cannot_be_written_to_is_said_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = codeforge(
+        "run", "-", "--out", str(tmp_path / "file"), stdin="1", DOCKER_HOST="unix:///nonexistent"
+    )
+    assert done.returncode == 2
+    assert f"--out: cannot write to {tmp_path}/file" in "".join(done.stderr.split("\n"))
+    done = codeforge("run", "-", "--out", "/proc/nowhere", stdin="1", DOCKER_HOST="unix:///nonexistent")
+    assert done.returncode == 2
