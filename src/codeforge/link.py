@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import signal
 from collections.abc import Awaitable, Coroutine
 from contextlib import AsyncExitStack
@@ -20,7 +21,14 @@ from typing import Any, TypeVar
 
 from codeforge import session_wire, wire
 from codeforge.cell import Cell
-from codeforge.errors import HostFailure, InvalidRequest, ProtocolViolation, SandboxLost, SessionEnded
+from codeforge.errors import (
+    CannotFork,
+    HostFailure,
+    InvalidRequest,
+    ProtocolViolation,
+    SandboxLost,
+    SessionEnded,
+)
 from codeforge.pool import Pool
 from codeforge.sandbox import Sandbox, SandboxKind
 
@@ -68,7 +76,7 @@ class Interpreter:
                 if not self.alive:
                     return
                 self._taken.clear()
-                await self._link.write(piece)
+                self._link.send(piece)
                 await self._taken.wait()
 
     async def ask(self, message: dict[str, Any]) -> dict[str, Any]:
@@ -107,7 +115,9 @@ class Interpreter:
         copy = self._link.add(number)
         self._forked = asyncio.get_running_loop().create_future()
         try:
-            await self._link.request(session_wire.fork(self.number, number))
+            answer = await self._link.request(session_wire.fork(self.number, number))
+            if answer.error:
+                raise CannotFork(f"the session's files could not be copied: {os.strerror(answer.error)}")
             said = await self._unless_over(self._forked)
             if said.get("is") == "forked":
                 await copy.until_ready()
@@ -134,16 +144,16 @@ class Interpreter:
     async def end(self) -> None:
         """Kill it, and wait until it is gone."""
         if self.alive:
-            await self._link.write(session_wire.signal(self.number, signal.SIGKILL))
+            self.kill()
             await self._link.soon(self._over.wait())
 
     def interrupt(self) -> None:
         """Have its cell raise KeyboardInterrupt."""
-        self._link.spawn(self._link.write(session_wire.signal(self.number, signal.SIGINT)))
+        self._link.send(session_wire.signal(self.number, signal.SIGINT))
 
     def kill(self) -> None:
         """End it; what comes of that is told as ever."""
-        self._link.spawn(self._link.write(session_wire.signal(self.number, signal.SIGKILL)))
+        self._link.send(session_wire.signal(self.number, signal.SIGKILL))
 
     # --- What comes of it
 
@@ -202,6 +212,9 @@ class Link:
         self._lease = lease
         self._interpreters: dict[int, Interpreter] = {}
         self._between: dict[int, dict[str, bytearray]] = {}
+        # Bounded by what may be under way: one piece to each interpreter, one question about files.
+        self._outgoing: asyncio.Queue[bytes] = asyncio.Queue()
+        self._last_number = 0
         self._asking = asyncio.Lock()
         self._asked: asyncio.Future[session_wire.Answer] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -221,6 +234,7 @@ class Link:
             first = link.add(0)
             await sandbox.begin_session(b"".join([*frames, session_wire.start(0)]))
             link.spawn(link._read())
+            link.spawn(link._write())
             try:
                 await first.until_ready()
             except BaseException:
@@ -253,15 +267,18 @@ class Link:
         Raises:
             InvalidRequest: there are as many as may be.
         """
-        for number in range(session_wire.MAX_BRANCHES):
+        most = session_wire.MAX_BRANCHES
+        # The one that was given back last comes last: something of it may be on its way still.
+        for number in ((self._last_number + step) % most for step in range(1, most + 1)):
             if number not in self._interpreters:
+                self._last_number = number
                 return number
         raise InvalidRequest(f"a session has at most {session_wire.MAX_BRANCHES} branches; close some")
 
     async def restart(self, number: int, frames: list[bytes]) -> Interpreter:
         """Another interpreter in the place of one that is over; ``frames`` start it."""
         made = self.add(number)
-        await self.write(b"".join([*frames, session_wire.start(number)]))
+        self.send(b"".join([*frames, session_wire.start(number)]))
         await made.until_ready()
         return made
 
@@ -271,7 +288,7 @@ class Link:
         self._between.pop(number, None)
         if interpreter is not None:
             interpreter.take_end(session_wire.Ended(number, None, signal.SIGKILL, 0, 0))
-            self.spawn(self.write(session_wire.forget(number)))
+            self.send(session_wire.forget(number))
 
     @property
     def unused(self) -> bool:
@@ -298,9 +315,13 @@ class Link:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def write(self, frames: bytes) -> None:
-        """Send frames; lost once the sandbox is gone."""
-        await self._sandbox.write(frames)
+    def send(self, frames: bytes) -> None:
+        """Send frames, after all that was sent before; lost once the sandbox is gone."""
+        self._outgoing.put_nowait(frames)
+
+    async def _write(self) -> None:
+        while True:
+            await self._sandbox.write(await self._outgoing.get())
 
     async def request(self, frame: bytes) -> session_wire.Answer:
         """Send a frame that is answered, and wait for the answer.
@@ -312,7 +333,7 @@ class Link:
             if self.lost is not None:
                 raise self.lost
             future = self._asked = asyncio.get_running_loop().create_future()
-            await self.write(frame)
+            self.send(frame)
             # An answer comes to who asked, or the next question would get it.
             answering = asyncio.ensure_future(self.soon(future))
             try:
