@@ -11,6 +11,7 @@ the program did that, and it is the program's loss.
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import itertools
 import os
@@ -21,14 +22,8 @@ from typing import Any, TypeVar
 
 from codeforge import session_wire, wire
 from codeforge.cell import Cell
-from codeforge.errors import (
-    CannotFork,
-    HostFailure,
-    InvalidRequest,
-    ProtocolViolation,
-    SandboxLost,
-    SessionEnded,
-)
+from codeforge.cells import text_of
+from codeforge.errors import HostFailure, InvalidRequest, ProtocolViolation, SandboxLost, SessionEnded
 from codeforge.pool import Pool
 from codeforge.sandbox import Sandbox, SandboxKind
 
@@ -62,12 +57,17 @@ class Interpreter:
         self._saying = asyncio.Lock()
         self._questions = itertools.count()
         self._replies: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._forked: asyncio.Future[dict[str, Any]] | None = None
+        self._forks: collections.deque[asyncio.Future[dict[str, Any]]] = collections.deque()
 
     @property
     def alive(self) -> bool:
         """Whether it can be talked to."""
         return self.ended is None and self._link.lost is None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it takes cells, or did."""
+        return self._ready.is_set()
 
     async def say(self, message: dict[str, Any]) -> None:
         """Send it a message; lost if it has ended."""
@@ -83,14 +83,20 @@ class Interpreter:
         """Send it a question, and wait for what it says to that.
 
         Raises:
-            SessionEnded: it ended.
+            SessionEnded: it ended, or was ended, as it did not answer.
         """
         number = next(self._questions)
         future = self._replies[number] = asyncio.get_running_loop().create_future()
         self._link.spawn(self.say({**message, "request": number}))
         try:
-            said: dict[str, Any] = await self._unless_over(future)
-            return said
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                said: dict[str, Any] = await self._unless_over(future)
+                return said
+        except TimeoutError:
+            await self.end()
+            raise SessionEnded(
+                f"the session's interpreter did not answer within {ANSWER_TIMEOUT_S:g} s, and was ended"
+            ) from None
         finally:
             del self._replies[number]
 
@@ -113,22 +119,47 @@ class Interpreter:
     async def fork(self, number: int) -> Interpreter | str:
         """A copy of it, as the branch of that number; or why there can be none."""
         copy = self._link.add(number)
-        self._forked = asyncio.get_running_loop().create_future()
+        told: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        telling = self._link.spawn(self._tell_to_fork(number, told))
+        is_made = False
         try:
-            answer = await self._link.request(session_wire.fork(self.number, number))
-            if answer.error:
-                raise CannotFork(f"the session's files could not be copied: {os.strerror(answer.error)}")
-            said = await self._unless_over(self._forked)
-            if said.get("is") == "forked":
-                await copy.until_ready()
-                return copy
-        except BaseException:
-            self._link.forget(number)
-            raise
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                said = await self._unless_over(told)
+            if said.get("is") != "forked":
+                return text_of(said.get("why"))
+            await copy.until_ready()
+            is_made = True
+            return copy
+        except TimeoutError:
+            return f"the interpreter did not answer within {READY_TIMEOUT_S:g} s"
+        except SandboxLost as error:
+            if self._link.lost is not None:
+                raise
+            return str(error)
         finally:
-            self._forked = None
-        self._link.forget(number)
-        return str(said.get("why"))
+            # Who is still being told to, is told to forget it afterwards.
+            if not is_made and (telling.done() or not told.cancelled()):
+                self._link.forget(number)
+
+    async def _tell_to_fork(self, number: int, told: asyncio.Future[dict[str, Any]]) -> None:
+        """Have its turn among messages; an interpreter answers one after another."""
+        try:
+            async with self._saying:
+                if told.done() or not self.alive:
+                    return
+                self._forks.append(told)
+                self._taken.clear()
+                answer = await self._link.request(session_wire.fork(self.number, number))
+                if answer.error:
+                    self._forks.remove(told)
+                    why = f"the session's files could not be copied: {os.strerror(answer.error)}"
+                    _answer(told, {"is": "not_forked", "why": why})
+                elif self.alive:
+                    await self._taken.wait()
+        finally:
+            if told.cancelled():
+                self._link.forget(number)
+                self._link.close_unused()
 
     async def _unless_over(self, waited_for: asyncio.Future[Any]) -> Any:
         over = asyncio.ensure_future(self._over.wait())
@@ -176,7 +207,7 @@ class Interpreter:
         if kind == "ready":
             self._ready.set()
         elif kind in ("forked", "not_forked"):
-            _answer(self._forked, message)
+            _answer(self._forks.popleft() if self._forks else None, message)
         elif isinstance(number, int):
             _answer(self._replies.get(number), message)
         elif cell is not None and message.get("cell") == cell.number:
@@ -221,8 +252,12 @@ class Link:
         self.closed = False
 
     @classmethod
-    async def open(cls, pool: Pool, kind: SandboxKind, frames: list[bytes]) -> Link:
+    async def open(
+        cls, pool: Pool, kind: SandboxKind, frames: list[bytes], anew: list[bytes] | None = None
+    ) -> Link:
         """Begin a session in a sandbox of that kind: send these frames, and START.
+
+        ``anew`` start an interpreter in the place of the one that was there already.
 
         Raises:
             Busy: there is no room for one now.
@@ -237,6 +272,9 @@ class Link:
             link.spawn(link._write())
             try:
                 await first.until_ready()
+                if anew is not None:
+                    await first.end()
+                    await link.restart(0, anew)
             except BaseException:
                 await link._stop()
                 raise
@@ -267,9 +305,9 @@ class Link:
         Raises:
             InvalidRequest: there are as many as may be.
         """
-        most = session_wire.MAX_BRANCHES
+        most = session_wire.MAX_BRANCHES - 1  # 0 is the first one's for ever: its directory is another
         # The one that was given back last comes last: something of it may be on its way still.
-        for number in ((self._last_number + step) % most for step in range(1, most + 1)):
+        for number in (1 + (self._last_number + step) % most for step in range(most)):
             if number not in self._interpreters:
                 self._last_number = number
                 return number
@@ -295,6 +333,11 @@ class Link:
         """Whether no branch is left."""
         return not self._interpreters
 
+    def close_unused(self) -> None:
+        """Let go of the sandbox, if no branch is left."""
+        if self.unused:
+            self._closing = asyncio.ensure_future(self.close())
+
     async def close(self) -> None:
         """Let go of the sandbox, which ends. May be called again."""
         if not self.closed:
@@ -309,11 +352,12 @@ class Link:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._lose(SessionEnded("the session was closed"))
 
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Do that beside everything else."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def send(self, frames: bytes) -> None:
         """Send frames, after all that was sent before; lost once the sandbox is gone."""
@@ -375,6 +419,9 @@ class Link:
             raise SandboxLost("the session's sandbox broke off; was the engine stopped?")
         except HostFailure as error:
             self._break_off(error)
+        except Exception as error:
+            self._break_off(SandboxLost(f"the host failed: {error!r}"))  # or everybody would wait for ever
+            raise
 
     def _break_off(self, error: HostFailure) -> None:
         self._lose(error)
