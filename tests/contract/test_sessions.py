@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -21,16 +20,15 @@ from codeforge import (
     BlockingCodeExecutor,
     BlockingSession,
     CellStatus,
-   
     FileError,
     InvalidRequest,
     MimeBundle,
     SessionEnded,
 )
-from codeforge.session_wire import EntryKind
 from codeforge.errors import ExecutorClosed
+from codeforge.session_wire import EntryKind
 from contract.support import eventually, sandboxes
-from observer import UNDER_TEST
+from observer import OBSERVER, UNDER_TEST
 
 pytestmark = pytest.mark.engine
 
@@ -418,13 +416,14 @@ def test_files_come_out_as_a_directory(holder: BlockingSession, tmp_path: Path) 
     assert {str(path.relative_to(tmp_path)) for path in brought.files} == {"deep/a", "b"}
     assert brought.skipped == {"out/link": "a link", "out/pipe": "no regular file"}
     assert (tmp_path / "deep" / "a").read_text() == "a"
-    assert sorted(os.listdir(tmp_path)) == ["b", "deep"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "deep"]
 
 
 def test_no_link_is_followed(holder: BlockingSession) -> None:
     holder.run(
         "import os\nos.makedirs('links', exist_ok=True); os.symlink('/etc/passwd', 'links/file')\n"
-        "os.symlink('/etc', 'links/folder'); os.symlink('/proc/self/fd/0', 'links/magic'); os.mkfifo('links/pipe')"
+        "os.symlink('/etc', 'links/folder'); os.symlink('/proc/self/fd/0', 'links/magic'); "
+        "os.mkfifo('links/pipe')"
     )
     for name in ("links/file", "links/folder/passwd", "links/magic", "links/pipe"):
         with pytest.raises(FileError) as caught:
@@ -479,7 +478,8 @@ def test_many_files_and_deep_ones(holder: BlockingSession, tmp_path: Path) -> No
     assert len(holder.files.list("many")) == 3000
     holder.files.remove("many")
     holder.run(
-        "os.makedirs('deep'); os.chdir('deep')\nfor _ in range(1200): os.mkdir('d'); os.chdir('d')\nos.chdir('/code')"
+        "os.makedirs('deep'); os.chdir('deep')\n"
+        "for _ in range(1200): os.mkdir('d'); os.chdir('d')\nos.chdir('/code')"
     )
     entries = holder.files.list("deep", recursive=True)
     assert len(entries) >= 100
@@ -525,7 +525,8 @@ def test_large_files_take_no_memory_here(fresh: SessionMaker, tmp_path: Path) ->
 def test_a_full_directory_is_told(fresh: SessionMaker) -> None:
     session = fresh()
     session.run(
-        "import os\nwith open('fill', 'wb') as f:\n    try:\n        while True: f.write(bytes(1 << 20))\n    except OSError: pass"
+        "import os\nwith open('fill', 'wb') as f:\n    try:\n"
+        "        while True: f.write(bytes(1 << 20))\n    except OSError: pass"
     )
     with pytest.raises(FileError, match="full"):
         session.files.write("more", bytes(MiB))
@@ -558,37 +559,35 @@ def test_nobody_uses_it_and_it_is_closed(maker: BlockingCodeExecutor) -> None:
 
 
 def test_close_with_open_sessions_leaves_nothing() -> None:
-    before = sandboxes()
     executor = BlockingCodeExecutor(max_warm=0)
     session = executor.session()
     session.run("x = 1")
-    assert len(sandboxes() - before) == 1
+    assert OBSERVER.of(executor) == {session.container_id}
     with ThreadPoolExecutor(1) as threads:
         running = threads.submit(session.run, "import time; time.sleep(60)", timeout=60)
         time.sleep(0.3)
         executor.close()
         with pytest.raises((SessionEnded, ExecutorClosed)):
             running.result(20)
-    assert sandboxes() <= before
+    assert OBSERVER.of(executor) == set()
     with pytest.raises(Exception, match="closed"):
         session.run("x")
 
 
 def test_a_host_that_is_killed_leaves_nothing() -> None:
-    before = sandboxes()
     program = (
         "from codeforge import BlockingCodeExecutor\n"
         "with BlockingCodeExecutor(max_warm=0) as executor, executor.session() as session:\n"
-        "    session.start(); print('ready', flush=True); session.run('import time; time.sleep(60)', timeout=60)\n"
+        "    print(session.container_id, flush=True); session.run('while True: pass')\n"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         try:
-            assert process.stdout.readline() == b"ready\n"
-            assert sandboxes(all_states=False) - before
+            sandbox = process.stdout.readline().decode().strip()
+            assert sandbox in sandboxes(all_states=False)
         finally:
             process.send_signal(signal.SIGKILL)
-    assert eventually(lambda: not sandboxes(all_states=False) - before, 15)
+    assert eventually(lambda: sandbox not in sandboxes(all_states=False), 15)
 
 
 def test_two_sessions_do_not_see_each_other(maker: BlockingCodeExecutor) -> None:

@@ -55,12 +55,22 @@ static int open_files(uint32_t number)
     int tmp = open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int all = open_own(tmp, ".branches");
     snprintf(name, sizeof name, "%u", number);
-    int dir = open_own(all, name);
+    int dir = all < 0 ? -1 : open_own(all, name);
     int why = errno;
     close_end(&tmp);
     close_end(&all);
     errno = why;
     return dir;
+}
+
+/* The worker has not heard that it is a branch, and never will. */
+static void conclude_start(void)
+{
+    struct branch *b = branches + starting;
+    session_adopt_worker();
+    if (!b->ended)
+        hung_up(b);
+    conclude(b);
 }
 
 static void start(struct branch *b)
@@ -78,6 +88,10 @@ static void start(struct branch *b)
     starting = number_of(b);
     worker_become_branch();
     worker_tell(); /* so that another one may be started right behind it */
+    if (worker.becomes_branch && (worker.ended || worker.control < 0))
+        conclude_start();
+    else if (b->ended)
+        conclude(b);
 }
 
 void session_adopt_worker(void)
@@ -279,16 +293,6 @@ static void serve_branch(struct branch *b, const struct pollfd fds[EACH])
         send_message(b);
     if (b->ended)
         conclude(b);
-}
-
-/* The worker has not heard that it is a branch, and never will. */
-static void conclude_start(void)
-{
-    struct branch *b = branches + starting;
-    session_adopt_worker();
-    if (!b->ended)
-        hung_up(b);
-    conclude(b);
 }
 
 _Noreturn void serve_session(void)
