@@ -81,7 +81,7 @@ class Cell:
         self._decoders = {s: codecs.getincrementaldecoder("utf-8")("replace") for s in ("stdout", "stderr")}
         self._kept: dict[str, list[str]] = {"stdout": [], "stderr": []}
         self._bytes = {"stdout": 0, "stderr": 0}
-        self._truncated = False
+        self._truncated = self._floods = False
         self._results: list[MimeBundle] = []
         self._results_bytes = 0
         self._value: MimeBundle | None = None
@@ -132,7 +132,8 @@ class Cell:
         if text:
             self._kept[stream].append(text)
             self._tell(CellOutput(_STREAMS[stream], text))
-        if self._bytes[stream] > self.limits.flood_bytes and self.stopped is not StopReason.FLOOD:
+        if self._bytes[stream] > self.limits.flood_bytes and not self._floods:
+            self._floods = True
             self.stop(StopReason.FLOOD)
 
     def hear(self, message: Mapping[str, Any]) -> None:

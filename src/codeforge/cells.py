@@ -185,21 +185,41 @@ class Completions:
 # --- From what an interpreter says, which may be anything ------------------------------------------------
 
 
+def text_of(said: object) -> str:
+    """Text, if it is some, or at least a number."""
+    if isinstance(said, str):
+        return said.encode(errors="replace").decode()  # lone surrogates, which nobody could write anywhere
+    return str(said) if isinstance(said, int | float) else ""
+
+
 def bundle_of(said: object) -> MimeBundle | None:
-    """A bundle, if it is one."""
+    """A bundle, if it is one, of what in it is plain text or JSON."""
     if not isinstance(said, dict) or not isinstance(said.get("data"), dict):
         return None
-    metadata = said.get("metadata")
-    return MimeBundle(
-        MappingProxyType(said["data"]), MappingProxyType(metadata if isinstance(metadata, dict) else {})
-    )
+    return MimeBundle(_contents_of(said["data"]), _contents_of(said.get("metadata")))
+
+
+def _contents_of(said: object) -> Mapping[str, Any]:
+    if not isinstance(said, dict):
+        return MappingProxyType({})
+    return MappingProxyType({text_of(kind): _plain(content) for kind, content in said.items()})
+
+
+def _plain(content: object) -> object:
+    if isinstance(content, str):
+        return text_of(content)
+    try:
+        json.dumps(content, allow_nan=False)
+    except (ValueError, RecursionError):
+        return None
+    return content
 
 
 def bundle_bytes(bundle: MimeBundle) -> int:
     """How much there is to keep, about."""
     return sum(
-        len(content) if isinstance(content, str) else len(json.dumps(content))
-        for content in (*bundle.data.values(), *bundle.metadata.values())
+        len(kind) + (len(content) if isinstance(content, str) else len(json.dumps(content)))
+        for kind, content in (*bundle.data.items(), *bundle.metadata.items())
     )
 
 
@@ -209,7 +229,7 @@ def error_of(said: object) -> CellError | None:
         return None
     lines = said.get("traceback")
     return CellError(
-        str(said.get("name", "")),
-        str(said.get("value", "")),
-        tuple(map(str, lines)) if isinstance(lines, list) else (),
+        text_of(said.get("name")),
+        text_of(said.get("value")),
+        tuple(map(text_of, lines)) if isinstance(lines, list) else (),
     )

@@ -129,3 +129,8 @@ class FileError(OSError, InvalidRequest):
     """
 
     http_status = 409
+
+    def __init__(self, number: int, why: str, path: str) -> None:
+        OSError.__init__(self, number, why, path)  # which is not the next in line
+
+    __str__ = OSError.__str__

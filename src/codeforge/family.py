@@ -36,8 +36,8 @@ class Families:
     def __len__(self) -> int:
         return sum(family.open for family in self._open)
 
-    async def open(self, family: Family, frames: list[bytes]) -> Link:
-        """Lease a sandbox for it, and send these frames.
+    async def open(self, family: Family, frames: list[bytes], anew: list[bytes] | None = None) -> Link:
+        """Lease a sandbox for it, and send these frames; ``anew`` start another interpreter in it.
 
         Raises:
             Busy: there is no room for one now.
@@ -57,7 +57,7 @@ class Families:
         self._open.add(family)
         try:
             kind = SandboxKind(language=run.language, limits=run.limits.of_sandbox(), session=True)
-            return await Link.open(self._pool, kind, frames)
+            return await Link.open(self._pool, kind, frames, anew)
         except BaseException:
             self._open.discard(family)
             raise
@@ -107,10 +107,9 @@ class Family:
         """The sandbox's link; the first caller opens it."""
         async with self._opening:
             if self.link is None:
-                link = self.link = await self._all.open(self, self._first_frames())
-                if self.run.fresh:  # the interpreter is to read these variables when it starts
-                    await link[0].end()
-                    await link.restart(0, self.start_frames(0))
+                # Where the interpreter is to read variables when it starts, it is started anew.
+                anew = self.start_frames(0) if self.run.fresh else None
+                self.link = await self._all.open(self, self._first_frames(), anew)
             return self.link
 
     def _first_frames(self) -> list[bytes]:

@@ -11,8 +11,10 @@ the program did that, and it is the program's loss.
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import itertools
+import os
 import signal
 from collections.abc import Awaitable, Coroutine
 from contextlib import AsyncExitStack
@@ -20,6 +22,7 @@ from typing import Any, TypeVar
 
 from codeforge import session_wire, wire
 from codeforge.cell import Cell
+from codeforge.cells import text_of
 from codeforge.errors import HostFailure, InvalidRequest, ProtocolViolation, SandboxLost, SessionEnded
 from codeforge.pool import Pool
 from codeforge.sandbox import Sandbox, SandboxKind
@@ -54,12 +57,17 @@ class Interpreter:
         self._saying = asyncio.Lock()
         self._questions = itertools.count()
         self._replies: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._forked: asyncio.Future[dict[str, Any]] | None = None
+        self._forks: collections.deque[asyncio.Future[dict[str, Any]]] = collections.deque()
 
     @property
     def alive(self) -> bool:
         """Whether it can be talked to."""
         return self.ended is None and self._link.lost is None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it takes cells, or did."""
+        return self._ready.is_set()
 
     async def say(self, message: dict[str, Any]) -> None:
         """Send it a message; lost if it has ended."""
@@ -68,21 +76,27 @@ class Interpreter:
                 if not self.alive:
                     return
                 self._taken.clear()
-                await self._link.write(piece)
+                self._link.send(piece)
                 await self._taken.wait()
 
     async def ask(self, message: dict[str, Any]) -> dict[str, Any]:
         """Send it a question, and wait for what it says to that.
 
         Raises:
-            SessionEnded: it ended.
+            SessionEnded: it ended, or was ended, as it did not answer.
         """
         number = next(self._questions)
         future = self._replies[number] = asyncio.get_running_loop().create_future()
         self._link.spawn(self.say({**message, "request": number}))
         try:
-            said: dict[str, Any] = await self._unless_over(future)
-            return said
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                said: dict[str, Any] = await self._unless_over(future)
+                return said
+        except TimeoutError:
+            await self.end()
+            raise SessionEnded(
+                f"the session's interpreter did not answer within {ANSWER_TIMEOUT_S:g} s, and was ended"
+            ) from None
         finally:
             del self._replies[number]
 
@@ -105,20 +119,47 @@ class Interpreter:
     async def fork(self, number: int) -> Interpreter | str:
         """A copy of it, as the branch of that number; or why there can be none."""
         copy = self._link.add(number)
-        self._forked = asyncio.get_running_loop().create_future()
+        told: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        telling = self._link.spawn(self._tell_to_fork(number, told))
+        is_made = False
         try:
-            await self._link.request(session_wire.fork(self.number, number))
-            said = await self._unless_over(self._forked)
-            if said.get("is") == "forked":
-                await copy.until_ready()
-                return copy
-        except BaseException:
-            self._link.forget(number)
-            raise
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                said = await self._unless_over(told)
+            if said.get("is") != "forked":
+                return text_of(said.get("why"))
+            await copy.until_ready()
+            is_made = True
+            return copy
+        except TimeoutError:
+            return f"the interpreter did not answer within {READY_TIMEOUT_S:g} s"
+        except SandboxLost as error:
+            if self._link.lost is not None:
+                raise
+            return str(error)
         finally:
-            self._forked = None
-        self._link.forget(number)
-        return str(said.get("why"))
+            # Who is still being told to, is told to forget it afterwards.
+            if not is_made and (telling.done() or not told.cancelled()):
+                self._link.forget(number)
+
+    async def _tell_to_fork(self, number: int, told: asyncio.Future[dict[str, Any]]) -> None:
+        """Have its turn among messages; an interpreter answers one after another."""
+        try:
+            async with self._saying:
+                if told.done() or not self.alive:
+                    return
+                self._forks.append(told)
+                self._taken.clear()
+                answer = await self._link.request(session_wire.fork(self.number, number))
+                if answer.error:
+                    self._forks.remove(told)
+                    why = f"the session's files could not be copied: {os.strerror(answer.error)}"
+                    _answer(told, {"is": "not_forked", "why": why})
+                elif self.alive:
+                    await self._taken.wait()
+        finally:
+            if told.cancelled():
+                self._link.forget(number)
+                self._link.close_unused()
 
     async def _unless_over(self, waited_for: asyncio.Future[Any]) -> Any:
         over = asyncio.ensure_future(self._over.wait())
@@ -134,16 +175,16 @@ class Interpreter:
     async def end(self) -> None:
         """Kill it, and wait until it is gone."""
         if self.alive:
-            await self._link.write(session_wire.signal(self.number, signal.SIGKILL))
+            self.kill()
             await self._link.soon(self._over.wait())
 
     def interrupt(self) -> None:
         """Have its cell raise KeyboardInterrupt."""
-        self._link.spawn(self._link.write(session_wire.signal(self.number, signal.SIGINT)))
+        self._link.send(session_wire.signal(self.number, signal.SIGINT))
 
     def kill(self) -> None:
         """End it; what comes of that is told as ever."""
-        self._link.spawn(self._link.write(session_wire.signal(self.number, signal.SIGKILL)))
+        self._link.send(session_wire.signal(self.number, signal.SIGKILL))
 
     # --- What comes of it
 
@@ -166,7 +207,7 @@ class Interpreter:
         if kind == "ready":
             self._ready.set()
         elif kind in ("forked", "not_forked"):
-            _answer(self._forked, message)
+            _answer(self._forks.popleft() if self._forks else None, message)
         elif isinstance(number, int):
             _answer(self._replies.get(number), message)
         elif cell is not None and message.get("cell") == cell.number:
@@ -202,14 +243,21 @@ class Link:
         self._lease = lease
         self._interpreters: dict[int, Interpreter] = {}
         self._between: dict[int, dict[str, bytearray]] = {}
+        # Bounded by what may be under way: one piece to each interpreter, one question about files.
+        self._outgoing: asyncio.Queue[bytes] = asyncio.Queue()
+        self._last_number = 0
         self._asking = asyncio.Lock()
         self._asked: asyncio.Future[session_wire.Answer] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self.closed = False
 
     @classmethod
-    async def open(cls, pool: Pool, kind: SandboxKind, frames: list[bytes]) -> Link:
+    async def open(
+        cls, pool: Pool, kind: SandboxKind, frames: list[bytes], anew: list[bytes] | None = None
+    ) -> Link:
         """Begin a session in a sandbox of that kind: send these frames, and START.
+
+        ``anew`` start an interpreter in the place of the one that was there already.
 
         Raises:
             Busy: there is no room for one now.
@@ -221,8 +269,12 @@ class Link:
             first = link.add(0)
             await sandbox.begin_session(b"".join([*frames, session_wire.start(0)]))
             link.spawn(link._read())
+            link.spawn(link._write())
             try:
                 await first.until_ready()
+                if anew is not None:
+                    await first.end()
+                    await link.restart(0, anew)
             except BaseException:
                 await link._stop()
                 raise
@@ -253,15 +305,18 @@ class Link:
         Raises:
             InvalidRequest: there are as many as may be.
         """
-        for number in range(session_wire.MAX_BRANCHES):
+        most = session_wire.MAX_BRANCHES - 1  # 0 is the first one's for ever: its directory is another
+        # The one that was given back last comes last: something of it may be on its way still.
+        for number in (1 + (self._last_number + step) % most for step in range(most)):
             if number not in self._interpreters:
+                self._last_number = number
                 return number
         raise InvalidRequest(f"a session has at most {session_wire.MAX_BRANCHES} branches; close some")
 
     async def restart(self, number: int, frames: list[bytes]) -> Interpreter:
         """Another interpreter in the place of one that is over; ``frames`` start it."""
         made = self.add(number)
-        await self.write(b"".join([*frames, session_wire.start(number)]))
+        self.send(b"".join([*frames, session_wire.start(number)]))
         await made.until_ready()
         return made
 
@@ -271,12 +326,17 @@ class Link:
         self._between.pop(number, None)
         if interpreter is not None:
             interpreter.take_end(session_wire.Ended(number, None, signal.SIGKILL, 0, 0))
-            self.spawn(self.write(session_wire.forget(number)))
+            self.send(session_wire.forget(number))
 
     @property
     def unused(self) -> bool:
         """Whether no branch is left."""
         return not self._interpreters
+
+    def close_unused(self) -> None:
+        """Let go of the sandbox, if no branch is left."""
+        if self.unused:
+            self._closing = asyncio.ensure_future(self.close())
 
     async def close(self) -> None:
         """Let go of the sandbox, which ends. May be called again."""
@@ -292,15 +352,20 @@ class Link:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._lose(SessionEnded("the session was closed"))
 
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Do that beside everything else."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
-    async def write(self, frames: bytes) -> None:
-        """Send frames; lost once the sandbox is gone."""
-        await self._sandbox.write(frames)
+    def send(self, frames: bytes) -> None:
+        """Send frames, after all that was sent before; lost once the sandbox is gone."""
+        self._outgoing.put_nowait(frames)
+
+    async def _write(self) -> None:
+        while True:
+            await self._sandbox.write(await self._outgoing.get())
 
     async def request(self, frame: bytes) -> session_wire.Answer:
         """Send a frame that is answered, and wait for the answer.
@@ -312,7 +377,7 @@ class Link:
             if self.lost is not None:
                 raise self.lost
             future = self._asked = asyncio.get_running_loop().create_future()
-            await self.write(frame)
+            self.send(frame)
             # An answer comes to who asked, or the next question would get it.
             answering = asyncio.ensure_future(self.soon(future))
             try:
@@ -354,6 +419,9 @@ class Link:
             raise SandboxLost("the session's sandbox broke off; was the engine stopped?")
         except HostFailure as error:
             self._break_off(error)
+        except Exception as error:
+            self._break_off(SandboxLost(f"the host failed: {error!r}"))  # or everybody would wait for ever
+            raise
 
     def _break_off(self, error: HostFailure) -> None:
         self._lose(error)

@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from codeforge import session_wire
 from codeforge.cell import Cell, StopReason
-from codeforge.cells import CellOutput, CellResult, Completions, MimeBundle
+from codeforge.cells import CellOutput, CellResult, Completions, MimeBundle, text_of
 from codeforge.errors import CannotFork, InvalidRequest, SandboxLost, SessionEnded
 from codeforge.family import Family
 from codeforge.limits import MiB, require_int
@@ -246,7 +246,7 @@ class Session:
         start, end, matches = said.get("start"), said.get("end"), said.get("matches")
         if not (isinstance(start, int) and isinstance(end, int) and isinstance(matches, list)):
             return Completions(where, where, ())
-        return Completions(start, end, tuple(str(match) for match in matches))
+        return Completions(start, end, tuple(map(text_of, matches)))
 
     async def is_complete(self, code: str) -> bool:
         """Whether that is a whole cell, or more lines of it are to come.
@@ -266,11 +266,13 @@ class Session:
         self._closed = True
         if self._idle is not None:
             self._idle.cancel()
-        link = self._family.link
-        if link is not None:
-            link.forget(self._number)
-            if link.unused:
-                await asyncio.shield(asyncio.ensure_future(link.close()))
+        if self._family.link is not None:
+            await self._leave(self._family.link)
+
+    async def _leave(self, link: Link) -> None:
+        link.forget(self._number)
+        if link.unused:
+            await asyncio.shield(asyncio.ensure_future(link.close()))
 
     # --- Using it
 
@@ -305,6 +307,7 @@ class Session:
         """The open link; there is one while there is a branch."""
         link = await self._family.link_up()
         if self._closed:
+            await self._leave(link)  # it was closed while the sandbox was being started
             raise SessionEnded(self._why_closed)
         return link
 

@@ -6,6 +6,7 @@ the program's, and are only ever written below a directory of the caller's by ``
 
 from __future__ import annotations
 
+import collections
 import errno
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
@@ -69,6 +70,7 @@ class Download:
 
 
 _Entries: TypeAlias = list[FileEntry]
+_Found: TypeAlias = list[tuple[FileEntry, bool]]
 
 
 class SessionFiles:
@@ -139,26 +141,37 @@ class SessionFiles:
         """
         if path:
             check_path(path)
-        found: _Entries = []
-        await self._list(path, found, recursive=recursive)
-        return sorted(found, key=lambda entry: entry.path)
+        found = await self._walk(path, recursive=recursive)
+        return sorted((entry for entry, _ in found), key=lambda entry: entry.path)
 
-    async def _list(self, path: str, found: _Entries, *, recursive: bool) -> None:
-        folders = []
-        start = 0
-        while True:
-            data = await self._request(path, session_wire.list_files, path, start)
+    async def _walk(self, path: str, *, recursive: bool) -> _Found:
+        """Entries, and whether each has a name that can be asked for."""
+        found: _Found = []
+        folders = collections.deque([path])
+        while folders:
+            folder = folders.popleft()
+            try:
+                async for raw in self._entries(folder):
+                    entry, is_text = _entry(folder, raw)
+                    found.append((entry, is_text))
+                    if recursive and is_text and raw.kind is EntryKind.DIRECTORY:
+                        folders.append(entry.path)
+                    if len(found) > DOWNLOAD_FILES:
+                        raise InvalidRequest(
+                            f"there are more than {DOWNLOAD_FILES} files; list single directories"
+                        )
+            except FileError:
+                if folder == path:
+                    raise  # others went away meanwhile, or are too deep, or closed
+        return found
+
+    async def _entries(self, folder: str) -> AsyncGenerator[RawEntry, None]:
+        start = -1
+        while start:
+            data = await self._request(folder, session_wire.list_files, folder, max(0, start))
             start, entries = session_wire.parse_listing(data)
             for raw in entries:
-                found.append(_entry(path, raw))
-                if raw.kind is EntryKind.DIRECTORY and os.fsencode(found[-1].path).endswith(raw.name):
-                    folders.append(found[-1].path)  # one whose name was not escaped
-            if len(found) > DOWNLOAD_FILES:
-                raise InvalidRequest(f"there are more than {DOWNLOAD_FILES} files; list single directories")
-            if not start:
-                break
-        for folder in folders if recursive else ():
-            await self._list(folder, found, recursive=True)
+                yield raw
 
     async def exists(self, path: str) -> bool:
         """Whether there is a file, directory or link of that name."""
@@ -187,43 +200,52 @@ class SessionFiles:
         """Bring all regular files below ``path`` out, into a directory of this machine's.
 
         A file that is there already is replaced, a link too; nothing is written through a link. What is
-        not a regular file, or has a name that cannot be used, is left and told.
+        not a regular file, has a name that cannot be used or cannot be read, is left and told.
 
         Raises:
             InvalidRequest: there is more than may be.
-            FileError: something cannot be read.
+            FileError: there is no such directory.
             OSError: something cannot be written here.
         """
-        entries = await self.list(path, recursive=True)
-        files = [entry for entry in entries if entry.kind is EntryKind.FILE]
-        if len(files) > max_files or sum(entry.size for entry in files) > max_bytes:
+        if path:
+            check_path(path)
+        entries = await self._walk(path, recursive=True)
+        files = [(entry, is_text) for entry, is_text in entries if entry.kind is EntryKind.FILE]
+        size = sum(entry.size for entry, _ in files)
+        if len(files) > max_files or size > max_bytes:
             raise InvalidRequest(
-                f"there are {len(files)} files of {sum(entry.size for entry in files)} bytes; "
+                f"there are {len(files)} files of {size} bytes; "
                 f"at most {max_files} of {format_memory(max_bytes)} are brought out"
             )
         written: list[Path] = []
         skipped = {
-            entry.path: f"a {entry.kind.value}"
-            for entry in entries
+            entry.path: "a link" if entry.kind is EntryKind.LINK else "no regular file"
+            for entry, _ in entries
             if entry.kind in (EntryKind.LINK, EntryKind.OTHER)
         }
         left = max_bytes
         with Extractor(Path(directory)) as extractor:
-            for entry in files:
-                try:
-                    check_path(entry.path)
-                except InvalidRequest:
+            for entry, is_text in files:
+                if not (is_text and _is_usable(entry.path)):
                     skipped[entry.path] = "an unusable name"
                     continue
                 relative = str(PurePosixPath(entry.path).relative_to(path)) if path else entry.path
+                pieces = self.stream(entry.path)
+                try:
+                    first = await anext(pieces, b"")
+                except FileError as error:  # it went away meanwhile, or its program took the right to it away
+                    skipped[entry.path] = str(error.strerror)
+                    continue
                 with extractor.create(relative) as file:
-                    async for piece in self.stream(entry.path):
+                    piece = first
+                    while piece:
                         left -= len(piece)
                         if left < 0:
                             raise InvalidRequest(
                                 f"the files grew beyond {format_memory(max_bytes)} meanwhile"
                             )
                         file.write(piece)
+                        piece = await anext(pieces, b"")
                 written.append(Path(directory) / relative)
         return Download(tuple(written), skipped)
 
@@ -235,11 +257,20 @@ class SessionFiles:
         return answer.data
 
 
-def _entry(folder: str, raw: RawEntry) -> FileEntry:
+def _entry(folder: str, raw: RawEntry) -> tuple[FileEntry, bool]:
+    """An entry, and whether its name is text."""
     name = raw.name.decode("utf-8", "backslashreplace")
-    return FileEntry(
-        f"{folder}/{name}" if folder else name, raw.kind, raw.size, raw.changed_ns / 1e9, raw.mode
-    )
+    path = f"{folder}/{name}" if folder else name
+    entry = FileEntry(path, raw.kind, raw.size, raw.changed_ns / 1e9, raw.mode)
+    return entry, name.encode() == raw.name
+
+
+def _is_usable(path: str) -> bool:
+    try:
+        check_path(path)
+    except InvalidRequest:
+        return False
+    return True
 
 
 async def _pieces(content: object) -> AsyncIterator[bytes]:

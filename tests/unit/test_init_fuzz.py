@@ -18,7 +18,7 @@ from fuzzing import examples
 from init_harness import frame
 
 FUZZ = Path(__file__).parents[1] / "fuzz"
-NAMES = ("files", "frames", "worker")
+NAMES = ("files", "frames", "session", "worker")
 
 
 @pytest.fixture(scope="session")

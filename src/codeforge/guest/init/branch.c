@@ -17,7 +17,6 @@ enum {
     COALESCE_NS = 1000000, /* output in pieces smaller than SMALL_READ is gathered for a millisecond */
     LAST_PIECES = 1024,    /* of what a branch said before it ended: others may go on for ever */
     EXIT_MS = 200,         /* an exit takes, at most; an interpreter that lives on without its socket is ended */
-    NO_STATUS = 255 << 8,  /* of a process that is not init's child, which no branch's ought to be */
 };
 
 struct branch branches[BRANCHES_MAX];
@@ -47,12 +46,18 @@ void let_go(struct branch *b)
     b->start = b->end = 0;
 }
 
-void kill_branch(const struct branch *b)
+/* Its process is who spoke first on its socket, and that may have been any process of the program's. */
+void end_now(struct branch *b)
 {
-    if (b->pid <= 1 || b->ended)
+    if (b->ended)
         return;
-    kill(-b->pid, SIGKILL);
-    kill(b->pid, SIGKILL);
+    if (b->pid > 1) {
+        kill(-b->pid, SIGKILL);
+        kill(b->pid, SIGKILL);
+    }
+    if (b->pid <= 1 || waitpid(b->pid, &b->status, 0) != b->pid)
+        b->status = SIGKILL;
+    b->ended = true;
 }
 
 /* --- From a branch ---------------------------------------------------------------------------------- */
@@ -124,14 +129,10 @@ void hung_up(struct branch *b)
     close_end(&b->control);
     if (b->ended)
         return;
-    if (b->pid <= 1)
-        b->status = NO_STATUS;
-    else if (!ends_by_itself(b)) {
-        kill_branch(b);
-        if (waitpid(b->pid, &b->status, 0) != b->pid)
-            b->status = NO_STATUS;
-    }
-    b->ended = true;
+    if (b->pid > 1 && ends_by_itself(b))
+        b->ended = true;
+    else
+        end_now(b);
 }
 
 bool pump_said(struct branch *b)

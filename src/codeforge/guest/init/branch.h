@@ -26,7 +26,7 @@ size_t pump_text(struct branch *b, int stream, size_t most);
 bool pump_said(struct branch *b);         /* and before that what it wrote */
 void take_message(struct branch *b, uint8_t type, const uint8_t *payload, size_t size);
 void send_message(struct branch *b);
-void kill_branch(const struct branch *b); /* the interpreter, and what it started that is in its process group */
+void end_now(struct branch *b);           /* the interpreter, and what it started that is in its process group */
 void hung_up(struct branch *b);           /* an interpreter without its socket is of no use */
 void conclude(struct branch *b);          /* it ended: send what is left, and say so */
 void let_go(struct branch *b);

@@ -84,6 +84,7 @@ static bool move(int dir, const char *name, int root)
 static void empty(int dir, int root)
 {
     struct names names = {.dir = dir};
+    lseek(dir, 0, SEEK_SET);
     for (const char *name; (name = next_name(&names));)
         if (unlinkat(dir, name, 0) && dir != root && (errno != EISDIR || !move(dir, name, root)))
             return;

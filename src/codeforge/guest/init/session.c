@@ -39,23 +39,23 @@ static struct branch *branch_at(const uint8_t *number)
     return branches + n;
 }
 
-/* A directory of init's own making; where the program has put something in the way, an error. */
-static int open_own(int dir, const char *name, bool may_exist)
+/* A directory of init's own; where the program has put something else in the way, an error. */
+static int open_own(int dir, const char *name)
 {
-    if (mkdirat(dir, name, 0700) && !(may_exist && errno == EEXIST))
+    if (mkdirat(dir, name, 0700) && errno != EEXIST)
         return -1;
     return openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 }
 
-static int open_files(uint32_t number, bool may_exist)
+static int open_files(uint32_t number)
 {
     char name[16];
     if (number == 0)
         return open("/code", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int tmp = open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int all = open_own(tmp, ".branches", true);
+    int all = open_own(tmp, ".branches");
     snprintf(name, sizeof name, "%u", number);
-    int dir = open_own(all, name, may_exist);
+    int dir = all < 0 ? -1 : open_own(all, name);
     int why = errno;
     close_end(&tmp);
     close_end(&all);
@@ -63,12 +63,22 @@ static int open_files(uint32_t number, bool may_exist)
     return dir;
 }
 
+/* The worker has not heard that it is a branch, and never will. */
+static void conclude_start(void)
+{
+    struct branch *b = branches + starting;
+    session_adopt_worker();
+    if (!b->ended)
+        hung_up(b);
+    conclude(b);
+}
+
 static void start(struct branch *b)
 {
     if (!worker.pid || worker.kind != ONE_RUN || worker.becomes_branch || b->there)
         fail("protocol: no worker to start, or branch %u is there", number_of(b));
     if (!b->exists)
-        b->files = open_files(number_of(b), true);
+        b->files = open_files(number_of(b));
     if (b->files < 0)
         fail("no files of branch %u: %s", number_of(b), strerror(errno));
     begin(b);
@@ -77,12 +87,19 @@ static void start(struct branch *b)
     active = true;
     starting = number_of(b);
     worker_become_branch();
+    worker_tell(); /* so that another one may be started right behind it */
+    if (worker.becomes_branch && (worker.ended || worker.control < 0))
+        conclude_start();
+    else if (b->ended)
+        conclude(b);
 }
 
 void session_adopt_worker(void)
 {
     struct branch *b = branches + starting;
     b->pid = worker.pid;
+    b->ended = worker.ended;
+    b->status = worker.status;
     b->control = worker.control;
     b->out[0] = run.out[0];
     b->out[1] = run.out[1];
@@ -103,12 +120,17 @@ static void remove_files(struct branch *b)
     close_end(&b->files);
 }
 
-static void forget(struct branch *b)
+static void end(struct branch *b)
 {
     if (worker.becomes_branch && starting == number_of(b))
         session_adopt_worker();
+    end_now(b);
+}
+
+static void forget(struct branch *b)
+{
     if (b->there) {
-        kill_branch(b);
+        end(b);
         let_go(b);
     }
     remove_files(b);
@@ -137,10 +159,11 @@ static int make_copy(struct branch *of, struct branch *b)
 {
     int out[2], err[2], control[2], on = 1;
     char path[32];
-    b->files = open_files(number_of(b), false);
+    b->files = open_files(number_of(b));
     if (b->files < 0)
         return errno;
     begin(b);
+    empty_directory(b->files); /* of one that was there before, something may have been left */
     int error = files_copy(of->files, b->files);
     if (error)
         return error;
@@ -189,11 +212,16 @@ static void gather_command(const struct frame *f)
         fail("protocol: %s", wrong);
 }
 
-static void send_signal(const struct branch *b, int number)
+static void send_signal(struct branch *b, int number)
 {
     if (number != SIGINT && number != SIGKILL)
         fail("protocol: signal %d", number);
-    if (b->there && b->pid > 1 && !b->ended && kill(-b->pid, number)) /* what it waits for, as well; as a terminal would */
+    if (!b->there)
+        return;
+    if (number == SIGKILL) {
+        end(b);
+        conclude(b); /* whatever there is to be killed: the host waits for this */
+    } else if (b->pid > 1 && !b->ended && kill(-b->pid, number)) /* what it waits for, as well; as a terminal would */
         kill(b->pid, number);
 }
 
@@ -211,7 +239,7 @@ static void obey_for_branch(struct branch *b, uint8_t type, const uint8_t *rest,
             take_message(b, rest[0], rest + 1, size - 1);
         break;
     case F_FORK:
-        if (size != 4)
+        if (size != 4 || get_u32(rest) == 0)
             fail("protocol: a copy of no number");
         fork_branch(b, branch_at(rest));
         break;
@@ -265,18 +293,6 @@ static void serve_branch(struct branch *b, const struct pollfd fds[EACH])
         send_message(b);
     if (b->ended)
         conclude(b);
-}
-
-/* The worker has not heard that it is a branch, and never will. */
-static void conclude_start(void)
-{
-    struct branch *b = branches + starting;
-    b->ended = worker.ended;
-    b->status = worker.status;
-    session_adopt_worker();
-    if (!b->ended)
-        hung_up(b);
-    conclude(b);
 }
 
 _Noreturn void serve_session(void)

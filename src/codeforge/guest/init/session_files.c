@@ -222,16 +222,25 @@ int files_request(int root, const uint8_t *request, size_t size, uint8_t *answer
 
 /* --- The files of a copy -------------------------------------------------------------------------------- */
 
-static int copy_content(int from, int into)
+/* Holes stay holes: a file may be larger than the memory that it takes. */
+static int copy_content(int from, int into, off_t size)
 {
     static uint8_t piece[PAYLOAD_MAX];
-    off_t at = 0;
-    for (ssize_t n; (n = pread(from, piece, sizeof piece, at)); at += n) {
+    for (off_t at = 0;;) {
+        off_t data = lseek(from, at, SEEK_DATA);
+        if (data < 0 && errno == ENXIO) /* a hole to the end */
+            break;
+        if (data > at)
+            at = data;
+        ssize_t n = pread(from, piece, sizeof piece, at);
         int error = n < 0 ? errno : write_all(into, piece, (size_t)n, at);
         if (error)
             return error;
+        if (n == 0)
+            break;
+        at += n;
     }
-    return 0;
+    return ftruncate(into, size) ? errno : 0;
 }
 
 static int copy_file(int from, int into, const char *name, const struct stat *st)
@@ -241,7 +250,7 @@ static int copy_file(int from, int into, const char *name, const struct stat *st
     int error = regular(source, &opened), target = -1;
     if (!error) {
         target = openat(into, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-        error = target < 0 ? errno : copy_content(source, target);
+        error = target < 0 ? errno : copy_content(source, target, opened.st_size);
     }
     if (!error) {
         struct timespec times[] = {st->st_atim, st->st_mtim};
