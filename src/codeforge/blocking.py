@@ -23,7 +23,6 @@ from collections.abc import (
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from codeforge.blocking_session import BlockingSession
 from codeforge.engines.choose import AUTO, ENGINE_VARIABLE
 from codeforge.errors import ExecutorClosed, InvalidRequest
 from codeforge.executor import DEFAULTS, CodeExecutor, OnText
@@ -33,6 +32,7 @@ from codeforge.result import ExecutionResult, Finished
 from codeforge.testing import RunnerOptions
 
 if TYPE_CHECKING:
+    from codeforge.blocking_session import BlockingSession
     from codeforge.steps import OnStep
 
 T = TypeVar("T")
@@ -180,6 +180,8 @@ class BlockingCodeExecutor:
 
     def session(self, language: str = "python", **options: Unpack[SessionOptions]) -> BlockingSession:
         """See ``CodeExecutor.session``. Use it as ``with executor.session() as session``."""
+        from codeforge.blocking_session import BlockingSession
+
         return BlockingSession(self._executor.session(language, **options), self._wait_for, self._iterate)
 
     def execute_many(

@@ -24,10 +24,10 @@ from codeforge.engines.choose import (
     make_engine,
 )
 from codeforge.errors import EngineUnavailable, ExecutorClosed, InvalidRequest, SandboxLost
-from codeforge.family import Families, Family
 from codeforge.fanout import fan_out
 from codeforge.languages import LANGUAGES, Language, LanguageTable
 from codeforge.limits import (
+    IDLE_TIMEOUT_S,
     MAX_MEMORY_BYTES,
     MAX_TIMEOUT_S,
     MIN_TIMEOUT_S,
@@ -42,11 +42,12 @@ from codeforge.pool import MAX_SANDBOXES, MAX_WAITING, MAX_WARM, WARM_MEMORY_BYT
 from codeforge.request import ExecutionRequest, Run, as_request, resolve, resolve_session
 from codeforge.result import Event, ExecutionResult, Finished, Output, StreamName
 from codeforge.sandbox import SandboxKind, named_steps
-from codeforge.session import IDLE_TIMEOUT_S, Session
 
 if TYPE_CHECKING:
     from codeforge.environments.making import EnvironmentMaker
+    from codeforge.family import Families
     from codeforge.images.store import ImageStore
+    from codeforge.session import Session
     from codeforge.steps import OnStep
 
 DEFAULTS = Limits()
@@ -146,7 +147,8 @@ class CodeExecutor:
             max_waiting=max_waiting,
         )
         memory = machine_memory() * 3 // 4 if session_memory is None else session_memory
-        self._families = Families(self._pool, parse_size(memory, "session_memory", 0, MAX_MEMORY_BYTES))
+        self._session_memory = parse_size(memory, "session_memory", 0, MAX_MEMORY_BYTES)
+        self._families: Families | None = None
         self._batches = itertools.count()
         self._counts: collections.Counter[str] = collections.Counter()
         self._run_s = 0.0
@@ -168,7 +170,8 @@ class CodeExecutor:
         """End every run that still goes on, and disconnect. May be called again."""
         if not self._closed:
             self._closed = True
-            await self._families.close()
+            if self._families is not None:
+                await self._families.close()
             await self._pool.close()
 
     async def execute(
@@ -313,6 +316,12 @@ class CodeExecutor:
         if idle_timeout is not None:
             require_number("idle_timeout", idle_timeout, MIN_TIMEOUT_S, MAX_TIMEOUT_S, "seconds")
         run = resolve_session(request, self.languages, self._defaults)
+        # Not above: most runs need none of it, and a command is to start soon.
+        from codeforge.family import Families, Family
+        from codeforge.session import Session
+
+        if self._families is None:
+            self._families = Families(self._pool, self._session_memory)
         return Session(Family(self._families, run, idle_timeout))
 
     async def execute_with_tests(
@@ -535,7 +544,7 @@ class CodeExecutor:
             "by_status": by["status"],
             "by_language": by["language"],
             "run_seconds": self._run_s,
-            "sessions": len(self._families),
+            "sessions": 0 if self._families is None else len(self._families),
             **self._pool.stats(),
         }
 

@@ -16,6 +16,9 @@ MIN_TIMEOUT_S = 0.001
 MAX_TIMEOUT_S = 24 * 3600.0
 """A day: longer is a service, and a sandbox is not one."""
 
+IDLE_TIMEOUT_S = 900.0
+"""A session that is forgotten open is closed after so long without a cell, by default."""
+
 MIN_MEMORY_BYTES = 16 * MiB
 """Below this runc itself does not get through container start (seen with 6 to 12 MiB)."""
 

@@ -36,9 +36,6 @@ MAX_CODE_BYTES = 16 * MiB
 
 _NO_INTERPRETER = "the session's interpreter ended; restart() gives it a new one, and keeps the files"
 
-IDLE_TIMEOUT_S = 900.0
-"""A session that is forgotten open is closed after so long without a cell, by default."""
-
 
 class Session:
     """A live interpreter in a locked-down sandbox; made by ``CodeExecutor.session``.
