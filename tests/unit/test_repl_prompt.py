@@ -176,6 +176,23 @@ def test_a_completion_that_comes_late_does_not_change_what_was_entered() -> None
     assert typed("math.sq\t(4)\r", late) == ["math.sq(4)"]
 
 
+def test_enter_takes_the_completion_that_is_chosen_and_runs_nothing_yet() -> None:
+    async def main() -> None:
+        async with at_prompt() as (pipe, prompt, answers):
+            answers.matches = ("alpha", "beta")
+            buffer = prompt._prompts.default_buffer
+            reading = asyncio.ensure_future(prompt.read("> "))
+            pipe.send_text("x.\t")
+            await until(lambda: buffer.complete_state is not None)
+            pipe.send_text("\t\t\r")
+            await until(lambda: buffer.text == "x.beta" and buffer.complete_state is None)
+            assert not reading.done()
+            pipe.send_text("\r")
+            assert await asyncio.wait_for(reading, 10) == "x.beta"
+
+    asyncio.run(main())
+
+
 def test_commands_are_completed_without_asking_the_session() -> None:
     asked: list[Answers] = []
     assert typed(":bra\t\r", asked.append) == [":branches"]
@@ -243,16 +260,27 @@ def test_history_is_kept_for_its_owner_alone(tmp_path: Path) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_history_comes_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("keys", "found"),
+    [
+        ("\x1b[A\r", "y"),
+        ("\x1b[A\x1b[A\r\r", "def f():\n    return 2"),
+        ("\x12x =\r\r", "x = 1"),  # Ctrl-R
+    ],
+    ids=["up", "twice", "searched"],
+)
+def test_history_comes_back(tmp_path: Path, keys: str, found: str) -> None:
     async def main() -> str | None:
         async with at_prompt(tmp_path / "history") as (pipe, prompt, _):
             reading = asyncio.ensure_future(prompt.read("> "))
             await asyncio.sleep(0.5)
-            pipe.send_text("\x1b[A\r")
+            pipe.send_text(keys)
             return await asyncio.wait_for(reading, 30)
 
     lines_of(tmp_path / "history", "x = 1\r")
-    assert asyncio.run(main()) == "x = 1"
+    lines_of(tmp_path / "history", "def f():\rreturn 2\r\r")
+    lines_of(tmp_path / "history", "y\r")
+    assert asyncio.run(main()) == found
 
 
 def test_history_where_none_can_be_kept_is_forgotten(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def run(
     "130 Ctrl-C; 2 bad usage, 66 image missing, 69 no engine, 70 sandbox failure, 77 no permission.",
 )
 def repl(
-    language: Annotated[str, typer.Argument(metavar="[LANG]", help="python, javascript, ...")] = "python",
+    language: Annotated[str, typer.Argument(metavar="LANG", help="python, javascript, ...")] = "python",
     timeout: Annotated[float | None, typer.Option(help="Seconds for each cell; default 30.")] = None,
     memory: Annotated[str | None, typer.Option(help="Memory limit, as 512m or 1g; default 512m.")] = None,
     cpu_quota: Annotated[

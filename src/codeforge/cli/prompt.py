@@ -18,7 +18,8 @@ from prompt_toolkit import PromptSession
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
-from prompt_toolkit.filters import Condition
+from prompt_toolkit.enums import DEFAULT_BUFFER
+from prompt_toolkit.filters import Condition, has_focus
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPress, KeyPressEvent
@@ -92,8 +93,12 @@ class Prompt:
         bindings = KeyBindings()
         held = Condition(lambda: self._held is not None)
 
-        @bindings.add("enter")
+        @bindings.add("enter", filter=has_focus(DEFAULT_BUFFER))  # and not while the history is searched
         def _(event: KeyPressEvent) -> None:
+            menu = event.current_buffer.complete_state
+            if menu is not None and menu.current_completion is not None:
+                event.current_buffer.complete_state = None  # the one that is chosen stays
+                return
             self._held = []
             self._asking = event.app.create_background_task(self._enter(event))
 
