@@ -139,7 +139,7 @@ class Interpreter:
         finally:
             # Who is still being told to, is told to forget it afterwards.
             if not is_made and (telling.done() or not told.cancelled()):
-                self._link.forget(number)
+                self._link.abandon(number)
 
     async def _tell_to_fork(self, number: int, told: asyncio.Future[dict[str, Any]]) -> None:
         """Have its turn among messages; an interpreter answers one after another."""
@@ -158,8 +158,7 @@ class Interpreter:
                     await self._taken.wait()
         finally:
             if told.cancelled():
-                self._link.forget(number)
-                self._link.close_unused()
+                self._link.abandon(number)
 
     async def _unless_over(self, waited_for: asyncio.Future[Any]) -> Any:
         over = asyncio.ensure_future(self._over.wait())
@@ -333,8 +332,9 @@ class Link:
         """Whether no branch is left."""
         return not self._interpreters
 
-    def close_unused(self) -> None:
-        """Let go of the sandbox, if no branch is left."""
+    def abandon(self, number: int) -> None:
+        """Forget a branch that nobody got; the sandbox goes with it, if its own were closed meanwhile."""
+        self.forget(number)
         if self.unused:
             self._closing = asyncio.ensure_future(self.close())
 

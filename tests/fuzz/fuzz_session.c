@@ -451,6 +451,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (before < 0) {
         before = __real_open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         make_home();
+        signal(SIGPIPE, SIG_IGN);
         in = __real_open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         atexit(remove_home);
         for (int i = 0; i < BRANCHES_MAX; i++)
