@@ -197,12 +197,12 @@ void send_message(struct branch *b)
     ssize_t n = sendmsg(b->control, &message, MSG_NOSIGNAL);
     if (n < 0 && errno == EAGAIN)
         return;
+    for (int i = 0; i < 3; i++)
+        close_end(&b->fds[i]);
     if (n < 0) { /* it is about to end */
         b->start = b->end = 0;
         return;
     }
-    for (int i = 0; with_fds && i < 3; i++)
-        close_end(&b->fds[i]);
     b->start += (size_t)n;
     if (b->start < b->end)
         return;
