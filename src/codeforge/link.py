@@ -182,8 +182,13 @@ class Interpreter:
         self._link.send(session_wire.signal(self.number, signal.SIGINT))
 
     def kill(self) -> None:
-        """End it; what comes of that is told as ever."""
+        """End it; what comes of that is told as ever, and soon."""
         self._link.send(session_wire.signal(self.number, signal.SIGKILL))
+        self._link.spawn(self._until_killed())
+
+    async def _until_killed(self) -> None:
+        with contextlib.suppress(SandboxLost):  # told to who waits for it
+            await self._link.soon(self._over.wait())
 
     # --- What comes of it
 

@@ -472,6 +472,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         for (int i = 0; i < BRANCHES_MAX; i++)
             interpreters[i] = -1;
     }
+    if (memmem(data, size, secret, SECRET_BYTES))
+        return 0; /* the fuzzer sees what is compared, and would make a name of it */
     HOLDS(fchdir(in) == 0);
     remember_descriptors();
     struct script s = {data, data + size}, beginning = {(const uint8_t *)"\0\1", (const uint8_t *)"\0\1" + 2};
