@@ -32,7 +32,7 @@ _HEADER = struct.Struct("<IB")
 _LIMITS = struct.Struct("<QQII")
 _EXIT = struct.Struct("<BBQQQII")
 
-PROTOCOL = 3
+PROTOCOL = 4
 """The version; init says its own in the posture."""
 
 
