@@ -55,7 +55,7 @@ bubblewrap=yes
 if ! have bwrap && ! install bubblewrap; then
   bubblewrap=
   without bubblewrap "it is not installed: apt-get install bubblewrap (as root)"
-elif ! .venv/bin/codeforge environments build ||
+elif ! .venv/bin/codeforge environments build || ! .venv/bin/codeforge environments build python-data ||
   ! told=$(echo 'print(1)' | .venv/bin/codeforge run - --engine bubblewrap 2>&1); then
   bubblewrap=
   without bubblewrap "${told:-its environments could not be made (see above)}"
