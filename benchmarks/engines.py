@@ -17,20 +17,26 @@ and its reason printed. Podman has to have the images, and gVisor to be register
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import contextlib
-import json
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
 
-from measure import Measured, Target, heading, shown
+from measure import (
+    Measured,
+    Tables,
+    Target,
+    command_line,
+    conclude,
+    exit_with,
+    heading,
+    show_all,
+    shown,
+)
 from programs import HELLO
 
 from codeforge import CodeExecutor, __version__
@@ -70,8 +76,6 @@ SLOW = 4
 """Slices of time are this part of the rounds."""
 
 BY_HAND, VERSION = "bwrap by hand", "codeforge --version"
-
-Tables: TypeAlias = AsyncGenerator[Measured, None]
 
 
 def executor_of(name: str, max_warm: int) -> CodeExecutor:
@@ -199,33 +203,16 @@ TABLES: Mapping[str, Callable[[Sequence[str], int], Tables]] = {
 }
 
 
-def options() -> argparse.Namespace:
-    """The command line."""
-    about, _, more = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=about, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--rounds", type=int, default=20, help="how often each row is measured; slices less (%(default)s)"
-    )
-    parser.add_argument(
-        "--only", action="append", choices=TABLES, metavar="TABLE", help="one table; repeatable"
-    )
+async def main() -> int:
+    """Measure what was asked for."""
+    parser = command_line(__doc__, TABLES, "slices")
     parser.add_argument(
         "--engine", action="append", choices=ENGINES, metavar="ENGINE", help="one engine; repeatable"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
-    parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
-    return parser.parse_args()
-
-
-async def measure(
-    names: Sequence[str], wanted: Sequence[str], rounds: int
-) -> tuple[dict[str, list[Measured]], dict[str, str]]:
-    """Measure and print the tables."""
+    asked = parser.parse_args()
     engines: list[str] = []
     about: dict[str, str] = {}
-    async for name, said in usable(wanted):
+    async for name, said in usable(asked.engine or list(ENGINES)):
         if isinstance(said, str):
             print(f"left out: {name}: {said}")
             continue
@@ -234,32 +221,10 @@ async def measure(
         about[name] = said.version if name != GVISOR else "by Docker"
     about["load before"] = load()
     print(heading(about))
-    found: dict[str, list[Measured]] = {}
-    for name in names:
-        async with contextlib.aclosing(TABLES[name](engines, rounds)) as tables:
-            async for measured in tables:
-                found.setdefault(name, []).append(measured)
-                measured.show()
-                print(f"  load {load()}")
-    return found, about
-
-
-def main() -> int:
-    """Measure what was asked for; 0, or 1 if a target is missed and --check was given."""
-    asked = options()
-    names, wanted = asked.only or list(TABLES), asked.engine or list(ENGINES)
-    found, about = asyncio.run(measure(names, wanted, max(asked.rounds, 1)))
-    if asked.json is not None:
-        tables = {name: [each.to_dict() for each in measured] for name, measured in found.items()}
-        asked.json.write_text(json.dumps({"circumstances": about, "tables": tables}, indent=2) + "\n")
-    missed = not all(each.reached for measured in found.values() for each in measured)
-    return 1 if missed and asked.check else 0
+    rounds = max(asked.rounds, 1)
+    found = await show_all({name: partial(TABLES[name], engines, rounds) for name in asked.only or TABLES})
+    return conclude(asked, found, about)
 
 
 if __name__ == "__main__":
-    try:
-        raise SystemExit(main())
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
-    except CodeForgeError as error:
-        raise SystemExit(f"Error: {error}") from None
+    exit_with(main)

@@ -1,10 +1,16 @@
-"""What the benchmarks share: targets, what is printed around figures, and progress on stderr."""
+"""What the benchmarks share: command line, targets, what is printed around figures, progress on stderr."""
 
 from __future__ import annotations
 
+import argparse
+import asyncio
+import contextlib
+import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
 
 from rich.console import Console
 from rich.progress import track
@@ -13,6 +19,7 @@ from codeforge import CodeExecutor
 from codeforge.bench.figures import Table, figure
 from codeforge.bench.measure import circumstances, load
 from codeforge.bench.report import grid
+from codeforge.errors import CodeForgeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,3 +97,55 @@ def shown(rounds: int, what: str) -> Iterable[int]:
     """The rounds, with a bar on stderr while they go on."""
     console = Console(stderr=True)
     return track(range(rounds), what, console=console, transient=True, disable=not console.is_terminal)
+
+
+Tables: TypeAlias = AsyncGenerator[Measured, None]
+Found: TypeAlias = dict[str, list[Measured]]
+
+
+def command_line(about: str | None, tables: Iterable[str], share: str) -> argparse.ArgumentParser:
+    """What every benchmark of several tables takes; ``share`` tells which rows are measured less often."""
+    title, _, more = (about or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=title, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=20, help=f"how often each row is measured; {share} less (%(default)s)"
+    )
+    parser.add_argument(
+        "--only", action="append", choices=list(tables), metavar="TABLE", help="one table; repeatable"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
+    return parser
+
+
+async def show_all(tables: Mapping[str, Callable[[], Tables]]) -> Found:
+    """Measure, and print each table when it is there."""
+    found: Found = {}
+    for name, measure in tables.items():
+        async with contextlib.aclosing(measure()) as measured:
+            async for each in measured:
+                found.setdefault(name, []).append(each)
+                each.show()
+                print(f"  load {load()}")
+    return found
+
+
+def conclude(asked: argparse.Namespace, found: Found, about: Mapping[str, str]) -> int:
+    """Write what is to be written; 0, or 1 if a target is missed and ``--check`` was given."""
+    if asked.json is not None:
+        tables = {name: [each.to_dict() for each in measured] for name, measured in found.items()}
+        asked.json.write_text(json.dumps({"circumstances": dict(about), "tables": tables}, indent=2) + "\n")
+    missed = not all(each.reached for measured in found.values() for each in measured)
+    return 1 if missed and asked.check else 0
+
+
+def exit_with(main: Callable[[], Coroutine[Any, Any, int]]) -> None:
+    """Run it as a command: its exit code, 130 for Ctrl-C, an error of ours in a line."""
+    try:
+        raise SystemExit(asyncio.run(main()))
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except CodeForgeError as error:
+        raise SystemExit(f"Error: {error}") from None

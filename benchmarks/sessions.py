@@ -17,26 +17,30 @@ The engine is CODEFORGE_ENGINE's, or the first that answers.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
-import json
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
-from typing import TypeAlias
 
-from measure import Measured, Target, around, heading, shown
+from measure import (
+    Measured,
+    Tables,
+    Target,
+    around,
+    command_line,
+    conclude,
+    exit_with,
+    heading,
+    show_all,
+    shown,
+)
 from programs import HELLO
 
 from codeforge import CodeExecutor, Session
 from codeforge.bench.figures import Series, Table
-from codeforge.bench.measure import WARM_TIMEOUT_S, Way, interleaved, load, run_fresh
-from codeforge.errors import CodeForgeError
+from codeforge.bench.measure import WARM_TIMEOUT_S, Way, interleaved, run_fresh
 from codeforge.options import SessionOptions
-
-Tables: TypeAlias = AsyncGenerator[Measured, None]
 
 LANGUAGES = ("python", "javascript", "typescript")
 COPIES = 10
@@ -188,50 +192,16 @@ TABLES: Mapping[str, Callable[[int], Tables]] = {
 }
 
 
-def options() -> argparse.Namespace:
-    """The command line."""
-    about, _, more = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=about, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=20, help="how often each row is measured (%(default)s)")
-    parser.add_argument(
-        "--only", action="append", choices=TABLES, metavar="TABLE", help="one table; repeatable"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
-    parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
-    return parser.parse_args()
-
-
-async def measure(names: Sequence[str], rounds: int) -> tuple[dict[str, list[Measured]], dict[str, str]]:
-    """Measure and print the tables."""
+async def main() -> int:
+    """Measure what was asked for."""
+    asked = command_line(__doc__, TABLES, "slow ones").parse_args()
     about = await around()
     print(heading(about))
-    found: dict[str, list[Measured]] = {}
-    for name in names:
-        async with contextlib.aclosing(TABLES[name](rounds)) as tables:
-            async for measured in tables:
-                found.setdefault(name, []).append(measured)
-                measured.show()
-                print(f"  load {load()}")
-    return found, about
-
-
-def main() -> int:
-    """Measure what was asked for; 0, or 1 if a target is missed and --check was given."""
-    asked = options()
-    found, about = asyncio.run(measure(asked.only or list(TABLES), max(asked.rounds, 1)))
-    if asked.json is not None:
-        tables = {name: [each.to_dict() for each in measured] for name, measured in found.items()}
-        asked.json.write_text(json.dumps({"circumstances": about, "tables": tables}, indent=2) + "\n")
-    missed = not all(each.reached for measured in found.values() for each in measured)
-    return 1 if missed and asked.check else 0
+    rounds = max(asked.rounds, 1)
+    wanted = asked.only or TABLES
+    found = await show_all({name: partial(TABLES[name], rounds) for name in wanted})
+    return conclude(asked, found, about)
 
 
 if __name__ == "__main__":
-    try:
-        raise SystemExit(main())
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
-    except CodeForgeError as error:
-        raise SystemExit(f"Error: {error}") from None
+    exit_with(main)

@@ -24,17 +24,23 @@ Limits are the defaults; docker run has the same flags as our containers. p95: 9
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import contextlib
-import json
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
 
 from host import flood, memory
-from measure import Measured, Target, around, heading, shown
+from measure import (
+    Measured,
+    Tables,
+    Target,
+    around,
+    command_line,
+    conclude,
+    exit_with,
+    heading,
+    show_all,
+    shown,
+)
 from programs import CONSOLE_LOG, GROUPBY, HELLO, OUTPUT_10MB, THIRTY_LINES
 from references import PEERS_LOCK, bare_python, node_version, peers, versions_in
 
@@ -57,7 +63,6 @@ from codeforge.bench.measure import (
     until_last,
 )
 from codeforge.bench.report import draw
-from codeforge.errors import HostFailure
 
 CALLERS = 8
 BURST = 20
@@ -66,8 +71,6 @@ SLOW = 5
 """Tables whose figures take seconds have this part of the rounds."""
 
 MAX_OUTPUT_BYTES = 16 << 20
-
-Tables: TypeAlias = AsyncGenerator[Measured, None]
 
 
 def containers(program: Program) -> Way:
@@ -201,62 +204,26 @@ TABLES: Mapping[str, Callable[[int], Tables]] = {
 }
 
 
-def options() -> argparse.Namespace:
-    """The command line."""
-    about, _, more = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=about, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--rounds", type=int, default=20, help="how often each row is measured; slow ones less (%(default)s)"
-    )
-    parser.add_argument(
-        "--only", action="append", choices=TABLES, metavar="TABLE", help="one table; repeatable"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
+async def main() -> int:
+    """Measure what was asked for."""
+    parser = command_line(__doc__, TABLES, "slow ones")
     parser.add_argument(
         "--chart",
         type=Path,
         metavar="FILE.svg",
         help="draw table peers there, or else hello",
     )
-    parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
-    return parser.parse_args()
-
-
-async def measure(names: Sequence[str], rounds: int) -> tuple[dict[str, list[Measured]], dict[str, str]]:
-    """Measure and print the tables."""
+    asked = parser.parse_args()
     about = {**await around(), "node": node_version(), **peer_versions()}
     print(heading(about))
-    found: dict[str, list[Measured]] = {}
-    for name in names:
-        async with contextlib.aclosing(TABLES[name](rounds)) as tables:
-            async for measured in tables:
-                found.setdefault(name, []).append(measured)
-                measured.show()
+    rounds = max(asked.rounds, 1)
+    found = await show_all({name: partial(TABLES[name], rounds) for name in asked.only or TABLES})
     about["load after"] = load()
-    print(f"\nload after {about['load after']}")
-    return found, about
-
-
-def main() -> int:
-    """Measure what was asked for; 0, or 1 if a target is missed and --check was given."""
-    asked = options()
-    found, about = asyncio.run(measure(asked.only or list(TABLES), max(asked.rounds, 1)))
-    if asked.json is not None:
-        tables = {name: [each.to_dict() for each in measured] for name, measured in found.items()}
-        asked.json.write_text(json.dumps({"circumstances": about, "tables": tables}, indent=2) + "\n")
     pictured = found.get("peers") or found.get("hello")
     if asked.chart is not None and pictured is not None:
         asked.chart.write_text(draw(pictured[0].table, about))
-    missed = not all(each.reached for measured in found.values() for each in measured)
-    return 1 if missed and asked.check else 0
+    return conclude(asked, found, about)
 
 
 if __name__ == "__main__":
-    try:
-        raise SystemExit(main())
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
-    except HostFailure as error:
-        raise SystemExit(f"Error: {error}") from None
+    exit_with(main)
