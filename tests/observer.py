@@ -84,7 +84,7 @@ class ContainerObserver:
         command = ["docker", "inspect", "--format", "{{.Id}} {{.HostConfig.Runtime}}", *found]
         if found:  # some may be gone by now, which is an error of the command's
             told = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-            for sandbox, runtime in map(str.split, told.splitlines()):
+            for sandbox, runtime in map(str.split, filter(None, told.splitlines())):
                 if (runtime == "runsc") == (RUNTIME == "runsc"):
                     yield sandbox
 
