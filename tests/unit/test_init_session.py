@@ -419,8 +419,9 @@ def test_files_go_with_their_branch_whether_it_was_copied_or_not(host: Host) -> 
     assert host.value("os.listdir('/tmp/.branches')") == []
     host.fork(1)
     assert host.list("", 1) == {}
+    host.do("os.makedirs('a/b'); open('f', 'w').close()")
     host.init.send(session_wire.forget(0))
-    assert host.value("os.getcwd()", 1) == "/tmp/.branches/1"
+    assert host.value("[os.getcwd(), os.listdir('/code')]", 1) == ["/tmp/.branches/1", []]
 
 
 def test_what_the_program_laid_into_a_copys_directory_is_not_in_it(host: Host) -> None:
@@ -685,6 +686,24 @@ def test_a_directory_is_removed_under_the_hands_of_a_program(
         for _ in range(300):
             assert host.remove("d") in (0, errno.ENOENT, errno.ENOTEMPTY, errno.ENOTDIR)
         assert host.value("os.listdir('/tmp/outside')") == ["f"]
+
+
+def test_removing_comes_to_an_end_whatever_programs_make_meanwhile(
+    start_static: Starter, py: PythonProgram
+) -> None:
+    with session(start_static, py) as host:
+        host.do(
+            "os.mkdir('d')\n"
+            "for number in range(2):\n"
+            "    if os.fork() == 0:\n"
+            "        os.setsid()\n"
+            "        for n in range(10**9):\n"
+            "            try: os.mkdir(f'd/{number}-{n % 1000}')\n"
+            "            except OSError: os.makedirs('d', exist_ok=True)\n"
+        )
+        for _ in range(20):
+            assert host.remove("d") in (0, errno.ENOENT, errno.ENOTEMPTY)
+        assert host.value("1") == 1
 
 
 def test_more_names_than_fit_one_answer_and_deep_trees(host: Host) -> None:

@@ -20,7 +20,11 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { IDS_MAX = 4096, SOCKETS_MS = 100 };
+enum {
+    IDS_MAX = 4096,
+    SOCKETS_MS = 100,
+    REMOVALS_MAX = 1 << 18, /* in one go: in a session, programs can make new ones meanwhile, without end */
+};
 
 static struct place { /* where a run can leave something */
     const char *path;
@@ -84,8 +88,9 @@ static bool move(int dir, const char *name, int root)
 static void empty(int dir, int root)
 {
     struct names names = {.dir = dir};
+    int left = REMOVALS_MAX;
     lseek(dir, 0, SEEK_SET);
-    for (const char *name; (name = next_name(&names));)
+    for (const char *name; left-- > 0 && (name = next_name(&names));)
         if (unlinkat(dir, name, 0) && dir != root && (errno != EISDIR || !move(dir, name, root)))
             return;
 }
@@ -109,8 +114,9 @@ static int open_directory(int root, char path[256])
 void empty_directory(int root)
 {
     char path[256];
+    int left = REMOVALS_MAX;
     empty(root, root);
-    for (int dir; (dir = open_directory(root, path)) >= 0;) {
+    for (int dir; left-- > 0 && (dir = open_directory(root, path)) >= 0;) {
         empty(dir, root);
         close(dir);
         if (unlinkat(root, path, AT_REMOVEDIR))

@@ -112,8 +112,8 @@ void session_adopt_worker(void)
 static void remove_files(struct branch *b)
 {
     char path[32];
+    empty_directory(b->files);
     if (number_of(b) > 0) {
-        empty_directory(b->files);
         snprintf(path, sizeof path, "/tmp/.branches/%u", number_of(b));
         rmdir(path);
     }
