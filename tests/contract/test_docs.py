@@ -59,17 +59,21 @@ def test_examples_run_and_print_what_they_say(block: str, tmp_path: Path) -> Non
 
 def test_there_are_examples() -> None:
     assert len(EXAMPLES) >= LEAST_EXAMPLES
-    assert len(COMMANDS) == 4
+    assert len(COMMANDS) == 5
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_of_the_readme_work(command: str, tmp_path: Path) -> None:
     (tmp_path / "hello.py").write_text("print('hello')")
-    (tmp_path / "report.py").write_text("import sys; print(sys.argv[1:], open('data.csv').read())")
+    (tmp_path / "report.py").write_text(
+        "import sys; print(sys.argv[1:], open('data.csv').read()); open('table.txt', 'w').write('1')"
+    )
     (tmp_path / "data.csv").write_text("a,b")
     done = run(["bash", "-o", "pipefail", "-c", command], tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout in ("hello\n", "['--year', '2025'] a,b\n", "42\n")
+    brings_out = "--out results/" in command
+    assert (done.returncode, done.stderr) == (0, "Wrote results/table.txt\n" if brings_out else "")
+    assert done.stdout in ("hello\n", "['--year', '2025'] a,b\n", "[] a,b\n", "42\n")
+    assert (tmp_path / "results" / "table.txt").is_file() == brings_out
 
 
 KIND = SandboxKind(language=LANGUAGES[0], limits=Limits())
