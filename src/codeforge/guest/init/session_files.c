@@ -57,6 +57,23 @@ static int open_path(struct request *r, int flags, uint32_t mode, bool make)
     return fd;
 }
 
+/* A directory, and not by a link, which a kernel (gVisor's) may follow when it is to open a directory. */
+static int open_directory(int dir, const char *name)
+{
+    struct stat st;
+    int found = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC), fd = -1;
+    if (found < 0)
+        return -1;
+    if (fstat(found, &st) == 0 && S_ISDIR(st.st_mode))
+        fd = openat(found, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    else
+        errno = ENOTDIR;
+    int why = errno;
+    close(found);
+    errno = why;
+    return fd;
+}
+
 /* Pipes and devices are not read or written here: they could wait, or do anything. */
 static int regular(int fd, struct stat *st)
 {
@@ -133,8 +150,12 @@ static int list(struct request *r, const uint8_t *p, size_t size, uint8_t *answe
 {
     if (size < 8 || parse(r, p + 8, size - 8, false))
         return EINVAL;
-    struct names names = {.dir = *r->path ? open_path(r, O_RDONLY | O_DIRECTORY, 0, false)
-                                          : openat(r->root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+    char *last;
+    int parent = file_parent(r->root, r->path, &last, false);
+    struct names names = {.dir = parent < 0 ? -1 : open_directory(parent, *last ? last : ".")};
+    int why = errno;
+    close_end(&parent);
+    errno = why;
     struct stat st;
     if (names.dir < 0 || lseek(names.dir, (off_t)get_u64(p), SEEK_SET) < 0) {
         int error = errno;
@@ -175,7 +196,7 @@ static int look(struct request *r, const uint8_t *p, size_t size, uint8_t *answe
 
 static int remove_directory(int parent, const char *name)
 {
-    int dir = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int dir = open_directory(parent, name);
     if (dir < 0)
         return errno;
     empty_directory(dir);
@@ -278,10 +299,10 @@ static int copy_directory(int from, int into, const char *name, const struct sta
 {
     if (depth == DEPTH_MAX)
         return ENAMETOOLONG;
-    int source = openat(from, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), target = -1;
+    int source = open_directory(from, name), target = -1;
     int error = source < 0 || mkdirat(into, name, 0700) ? errno : 0;
     if (!error) {
-        target = openat(into, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        target = open_directory(into, name);
         error = target < 0 ? errno : copy_tree(source, target, depth + 1);
     }
     if (!error)
