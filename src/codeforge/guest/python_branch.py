@@ -84,8 +84,11 @@ class Branching:
         return f"threads are running ({_listed(names)}): join them, or shut down what has them, first"
 
     def _children(self) -> str | None:
-        pids = _read(f"/proc/self/task/{os.getpid()}/children").split()
-        running = [pid for pid in pids if _read(f"/proc/{pid}/stat").rpartition(")")[2][1:2] not in "ZX"]
+        running = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208 - gVisor has no list of children
+            state_and_parent = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()[:2]
+            if state_and_parent[1:] == [str(os.getpid())] and state_and_parent[0] not in "ZX":
+                running.append(pid)
         if not running:
             return None
         names = [f"{pid} {_read(f'/proc/{pid}/comm')}" for pid in running]
