@@ -157,7 +157,7 @@ def test_doctor_finds_everything_well_here() -> None:
 @pytest.mark.engine("docker")
 def test_lists() -> None:
     languages = json.loads(codeforge("languages", "--json").stdout)
-    assert [row["name"] for row in languages] == ["python", "javascript", "typescript"]
+    assert [row["name"] for row in languages] == ["python", "javascript", "typescript", "python-data"]
     images = json.loads(codeforge("images", "list", "--json").stdout)
     assert all(row["present"] and row["size"] < 200e6 for row in images)
 

@@ -27,7 +27,7 @@ SAMPLES = REPO / "tests" / "samples"
 GUEST = REPO / "src" / "codeforge" / "guest"
 GUEST_FILES = {
     "python": sorted(path.name for path in GUEST.glob("*.py")),
-    "javascript": ["jest_runner.cjs", "node_preload.cjs", "node_worker.cjs"],
+    "javascript": sorted(path.name for path in (*GUEST.glob("node_*.cjs"), GUEST / "jest_runner.cjs")),
     "typescript": sorted(path.name for path in (*GUEST.glob("*.cjs"), *GUEST.glob("*.ts"))),
 }
 
@@ -183,9 +183,11 @@ def test_image_has_no_package_cache_and_nothing_of_the_building_host(
 def test_guest_files_belong_to_root_and_runner_cannot_write_them(
     name: str, inventories: dict[str, Inventory]
 ) -> None:
+    bytecode = [f"root:root 755 {GUEST_DIR}/__pycache__"] if name == "python" else []
     assert inventories[name].guest == [
         "root:root 755 /opt",
         f"root:root 755 {GUEST_DIR}",
+        *bytecode,
         f"root:root 755 {GUEST_DIR}/init",
         *(f"root:root 644 {GUEST_DIR}/{file}" for file in GUEST_FILES[name]),
     ]
