@@ -248,10 +248,11 @@ def test_names_that_the_program_chose_stay_in_the_callers_directory(
 
 
 def test_a_program_that_races_with_the_files_of_the_host(session: BlockingSession) -> None:
+    session.files.write("d/passwd", b"mine")
     with ThreadPoolExecutor(1) as threads:
         running = threads.submit(
             session.run,
-            "import os, time\nos.makedirs('d', exist_ok=True); open('d/passwd', 'w').write('mine')\n"
+            "import os, time\n"
             "until = time.time() + 4\n"
             "while time.time() < until:\n"
             "    os.rename('d', 'real'); os.symlink('/etc', 'd'); os.unlink('d'); os.rename('real', 'd')",

@@ -13,7 +13,7 @@ from codeforge.audit.facts import Facts, gather
 from codeforge.audit.lab import BUBBLEWRAP, DOCKER, PODMAN, AuditExecutor, until
 from codeforge.engines import GVISOR
 from codeforge.engines.gvisor import with_sentry
-from codeforge.errors import HostFailure, PostureMismatch
+from codeforge.errors import HostFailure, PostureMismatch, ProtocolViolation, SandboxLost
 from codeforge.languages import LANGUAGES, PYTHON
 from codeforge.limits import Limits
 
@@ -120,13 +120,16 @@ async def _cases(executor: AuditExecutor, cases: Iterable[Case]) -> AsyncIterato
 
 async def run_case(executor: AuditExecutor, case: Case) -> Check:
     """One program, and whether its result is as it must be."""
-    result = await executor.execute(
-        inside.source(case.payload),
-        args=(case.what,) if case.what else (),
-        files=inside.beside(case.payload),
-        timeout=case.timeout_s,
-        memory_limit=case.memory,
-    )
+    try:
+        result = await executor.execute(
+            inside.source(case.payload),
+            args=(case.what,) if case.what else (),
+            files=inside.beside(case.payload),
+            timeout=case.timeout_s,
+            memory_limit=case.memory,
+        )
+    except (ProtocolViolation, SandboxLost) as error:  # the program's doing, as no other's was
+        return case.rule.holds_if(False, str(error))
     code = f"exit code {result.exit_code}" if result.signal is None else f"signal {result.signal}"
     got = f"{result.status.value}, {code}, {result.execution_time:.1f} s"
     return case.rule.holds_if(case.judge(result), f"{got} {result.stdout[:60]!r}")
