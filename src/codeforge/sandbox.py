@@ -95,6 +95,10 @@ def named_steps(run: Run, steps: Iterable[str]) -> tuple[str, ...]:
     return tuple(step for step in steps if not words.isdisjoint(step.split()))
 
 
+class _NeverThere(SandboxLost):
+    """The sandbox ended before its init said anything."""
+
+
 class Sandbox:
     """A launched sandbox.
 
@@ -123,9 +127,19 @@ class Sandbox:
     async def launch(cls, engine: Engine, kind: SandboxKind, uid: int) -> Sandbox:
         """Launch, wait for init, and check that everything asked for is in force.
 
+        One that ends before its init has said anything is launched once more: no code was run in it, and
+        engines now and then lose a container while it starts (seen with Podman 4.3).
+
         Raises:
             HostFailure: the engine could not, or the sandbox came up weaker than asked for.
         """
+        try:
+            return await cls._launch(engine, kind, uid)
+        except _NeverThere:
+            return await cls._launch(engine, kind, uid)
+
+    @classmethod
+    async def _launch(cls, engine: Engine, kind: SandboxKind, uid: int) -> Sandbox:
         sandbox = cls(channel := await engine.launch(kind.language, kind.limits, uid=uid), kind, uid)
         try:
             await sandbox._get_ready(engine)
@@ -167,6 +181,8 @@ class Sandbox:
         except TimeoutError:
             raise EngineError(f"the sandbox was not ready within {START_TIMEOUT_S:g} s") from None
         row = self.kind.language
+        if first is None:
+            raise _NeverThere(f"the sandbox did not start: no init answered (is {row.image} ours?)")
         if not isinstance(first, wire.Ready):
             why = first.message if isinstance(first, wire.Failed) else "no init answered"
             raise SandboxLost(f"the sandbox did not start: {why} (is {row.image} ours?)")
