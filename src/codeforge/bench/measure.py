@@ -291,7 +291,7 @@ def circumstances(engine: EngineInfo) -> dict[str, str]:
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "codeforge": __version__,
-        "docker": engine.version,
+        engine.name.lower(): engine.version,
         "kernel": engine.kernel,
         "python": platform.python_version(),
         "cpus": str(engine.cpus),
