@@ -104,6 +104,20 @@ def test_a_removal_that_goes_wrong_leaves_nothing(
     play(scenario, daemon, tmp_path, max_warm=0)
 
 
+def test_a_sandbox_of_which_nothing_was_heard_is_launched_once_more(
+    daemon: SecondDaemon, tmp_path: Path
+) -> None:
+    async def scenario(stage: Stage) -> None:
+        fault = stage.proxy.harm(Harm.HALF_CLOSE, ATTACH, times=1, after=0)
+        answer = await stage.ask("print('there')")
+        assert fault.met == 1
+        assert isinstance(answer, ExecutionResult)
+        assert answer.stdout == "there\n"
+        await stage.until(lambda: not daemon.sandboxes("running"), 10)
+
+    play(scenario, daemon, tmp_path, max_warm=0)
+
+
 @pytest.mark.parametrize("harm", [Harm.HALF_CLOSE, Harm.MUTE])
 @pytest.mark.parametrize("after", [0, 2000])
 def test_a_stream_that_breaks_is_never_a_success(
@@ -112,7 +126,8 @@ def test_a_stream_that_breaks_is_never_a_success(
     monkeypatch.setattr("codeforge.sandbox.START_TIMEOUT_S", 3.0)
 
     async def scenario(stage: Stage) -> None:
-        stage.proxy.harm(harm, ATTACH, times=1, after=after)
+        # Twice: a sandbox of which nothing was ever heard is launched once more.
+        stage.proxy.harm(harm, ATTACH, times=2 if after == 0 else 1, after=after)
         answer = await stage.ask(f"print('y' * 5000); {BRIEF}", timeout=2)
         if isinstance(answer, ExecutionResult):
             assert harm is Harm.MUTE
