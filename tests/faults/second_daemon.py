@@ -201,9 +201,17 @@ class SecondDaemon:
         ]
 
     def sandboxes(self, state: str = "") -> set[str]:
-        """Ids of all sandboxes, or of those in that state."""
-        filters = [f"--filter=label={LABEL}", *([f"--filter=status={state}"] if state else [])]
-        return set(self.docker("ps", "--all", "--quiet", "--no-trunc", *filters).split())
+        """Ids of all sandboxes, or of those in that state.
+
+        Without those that the daemon was removing when it was killed: it calls them dead, lists them from
+        then on, and answers that there is no such container.
+        """
+        found = self._listed(f"--filter=status={state}" if state else "--all")
+        return found - self._listed("--filter=status=dead")
+
+    def _listed(self, option: str) -> set[str]:
+        label = f"--filter=label={LABEL}"
+        return set(self.docker("ps", "--all", "--quiet", "--no-trunc", label, option).split())
 
     def cgroups(self) -> set[str]:
         """Names of the cgroups that it has made for containers."""

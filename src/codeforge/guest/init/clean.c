@@ -23,7 +23,7 @@
 enum {
     IDS_MAX = 4096,
     SOCKETS_MS = 100,
-    REMOVALS_MAX = 1 << 18, /* in one go: in a session, programs can make new ones meanwhile, without end */
+    REMOVALS_MAX = 1 << 16, /* in one go: in a session, programs can make new ones meanwhile, without end */
 };
 
 static struct place { /* where a run can leave something */
