@@ -23,8 +23,10 @@
 enum {
     IDS_MAX = 4096,
     SOCKETS_MS = 100,
-    REMOVALS_MAX = 1 << 16, /* in one go: in a session, programs can make new ones meanwhile, without end */
 };
+
+/* For all that is removed in one go: in a session, programs can make new ones meanwhile, without end. */
+static const uint64_t REMOVING_NS = 2000u * 1000 * 1000;
 
 static struct place { /* where a run can leave something */
     const char *path;
@@ -85,22 +87,21 @@ static bool move(int dir, const char *name, int root)
 }
 
 /* Removes what is in dir; its directories are moved up into root first, so that depth does not matter. */
-static void empty(int dir, int root)
+static void empty(int dir, int root, uint64_t until_ns)
 {
     struct names names = {.dir = dir};
-    int left = REMOVALS_MAX;
     lseek(dir, 0, SEEK_SET);
-    for (const char *name; left-- > 0 && (name = next_name(&names));)
+    for (const char *name; now_ns() < until_ns && (name = next_name(&names));)
         if (unlinkat(dir, name, 0) && dir != root && (errno != EISDIR || !move(dir, name, root)))
             return;
 }
 
-/* Opens a directory that is in root; -1 when there is none. */
-static int open_directory(int root, char path[256])
+/* Opens a directory that is in root; -1 when there is none, or no time left. */
+static int open_directory(int root, char path[256], uint64_t until_ns)
 {
     struct names names = {.dir = root};
     lseek(root, 0, SEEK_SET);
-    for (const char *name; (name = next_name(&names));) {
+    for (const char *name; now_ns() < until_ns && (name = next_name(&names));) {
         struct stat st;
         if (fstatat(root, name, &st, AT_SYMLINK_NOFOLLOW) || !S_ISDIR(st.st_mode))
             continue;
@@ -114,10 +115,10 @@ static int open_directory(int root, char path[256])
 void empty_directory(int root)
 {
     char path[256];
-    int left = REMOVALS_MAX;
-    empty(root, root);
-    for (int dir; left-- > 0 && (dir = open_directory(root, path)) >= 0;) {
-        empty(dir, root);
+    uint64_t until_ns = now_ns() + REMOVING_NS;
+    empty(root, root, until_ns);
+    for (int dir; (dir = open_directory(root, path, until_ns)) >= 0;) {
+        empty(dir, root, until_ns);
         close(dir);
         if (unlinkat(root, path, AT_REMOVEDIR))
             return; /* what is seen afterwards says that it is not clean */

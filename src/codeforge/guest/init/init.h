@@ -241,7 +241,7 @@ bool filter_install(enum filter_for whom);
 
 /* --- clean.c: between two runs in one sandbox ------------------------------------------------------- */
 
-void empty_directory(int root); /* whatever its depth; what is left then could not be removed */
+void empty_directory(int root); /* whatever its depth, for 2 s at most; what is left then could not be removed */
 void clean_remember(void); /* how the sandbox was before the first run */
 const char *clean(void);   /* NULL, or what is not as it was */
 
