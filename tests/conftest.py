@@ -20,6 +20,7 @@ from codeforge.blocking import BlockingCodeExecutor
 from contract.podman_service import podman_service
 from contract.support import SHARED
 from observer import UNDER_TEST
+from scripted_engine import KNOWN_TOKEN
 
 # Examples take as long as they take: a loaded machine is no defect.
 settings.register_profile("codeforge", deadline=None)
@@ -52,6 +53,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         service = SERVICES.enter_context(podman_service())
         service.load(row.image for row in LANGUAGES)
         os.environ["CONTAINER_HOST"] = service.address
+
+
+@pytest.fixture(scope="module")
+def known_token() -> Iterator[None]:
+    """Has every GO say ``KNOWN_TOKEN``, so that a test can play an init from a script."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("codeforge.wire.new_token", lambda: KNOWN_TOKEN)
+        yield
 
 
 def pytest_sessionfinish() -> None:

@@ -36,6 +36,8 @@ from codeforge import wire
 
 INIT_DIR = Path(__file__).parents[1] / "src" / "codeforge" / "guest" / "init"
 RUN_UID = 10001
+TOKEN = b"sixteen of these"
+
 DEADLINE_S = 20.0
 """For anything that takes milliseconds on an idle machine."""
 
@@ -309,7 +311,7 @@ class Init:
         while not (self._is_idle or self._at_eof or self._is_running):
             self._receive(until)
         if self._is_idle:
-            self._decoder.expect_run(files_bytes=1 << 40)
+            self._decoder.expect_run(files_bytes=1 << 40, token=TOKEN)
             self._window = wire.STDIN_WINDOW
             self._is_idle, self._is_running = False, True
 
@@ -502,7 +504,7 @@ def start_frames(
             wire.limits(output_bytes=output_bytes, files_bytes=files_bytes, max_age_s=max_age_s),
             wire.command(argv, env or {}, cwd),
             *(wire.file(path, data) for path, data in (files or {}).items()),
-            wire.go(fresh=fresh, keep=keep),
+            wire.go(token=TOKEN, fresh=fresh, keep=keep),
         ]
     )
 

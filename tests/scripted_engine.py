@@ -21,6 +21,8 @@ from codeforge.wire import PROTOCOL
 
 _HEADER = struct.Struct("<IB")
 _EXIT = struct.Struct("<BBQQQII")
+KNOWN_TOKEN = b"known to a test."
+"""What GO says in modules that use the fixture ``known_token``."""
 _FLAG_KEEP = 2
 SIGKILL = 9
 
@@ -28,6 +30,11 @@ SIGKILL = 9
 def frame(kind: str, payload: bytes = b"") -> bytes:
     """As init would write it."""
     return _HEADER.pack(len(payload), ord(kind)) + payload
+
+
+def exit_frame(by_signal: int = 0, number: int = 0, *counts: int, token: bytes = KNOWN_TOKEN) -> bytes:
+    """EXIT, with ``counts`` as docs/protocol.md orders them."""
+    return frame("W", _EXIT.pack(by_signal, number, *(counts or (1000, 1000, 4096, 0, 0))) + token)
 
 
 def frames(data: bytes) -> Iterator[tuple[str, bytes]]:
@@ -176,7 +183,7 @@ class ScriptedChannel:
         self._out: deque[bytes] = deque([frame("R", posture(spec)) + engine.more_than_ready])
         self._said = asyncio.Event()
         self._said.set()
-        self._file = b""
+        self._file = self._token = b""
         self._running = False
         self._destroyed = asyncio.Event()
 
@@ -226,6 +233,7 @@ class ScriptedChannel:
         elif kind == "g":
             self.programs.append(self._file)
             self.kept.append(bool(payload[0] & _FLAG_KEEP))
+            self._token = payload[1:]
             self._running = True
             if self._engine.answers:
                 last = "C" if self.kept[-1] and self._engine.clean else "Z"
@@ -237,7 +245,7 @@ class ScriptedChannel:
         if self._running and not self.ended:
             self._running = False
             self.say(frame("O", self._file))
-            self.say(frame("W", _EXIT.pack(by_signal, number, 1000, 1000, 4096, 0, 0)) + frame(last))
+            self.say(exit_frame(by_signal, number, token=self._token) + frame(last))
             self.ended = self.ended or last == "Z"
 
     async def oom_event(self, wait_s: float) -> bool:

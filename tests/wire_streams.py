@@ -27,11 +27,13 @@ from codeforge.wire import (
     SkipReason,
     Wrote,
 )
+from scripted_engine import KNOWN_TOKEN
 
 HEADER_BYTES = 5
 FILES_BYTES = 100
 EXIT_LAYOUT = "<BBQQQII"
-EXIT_BYTES = struct.calcsize(EXIT_LAYOUT)
+TOKEN = KNOWN_TOKEN
+EXIT_BYTES = struct.calcsize(EXIT_LAYOUT) + len(TOKEN)
 KINDS = "RPOEXAWFDSCZ!"
 
 
@@ -93,6 +95,8 @@ class Model:
                 return False
         if (kind == "S" and payload[:1] not in REASONS) or (kind == "X" and payload[0] not in (1, 2)):
             return False
+        if kind == "W" and not payload.endswith(TOKEN):
+            return False
         if kind == "F":
             self.file = [payload]
         else:
@@ -121,7 +125,7 @@ def event_of(kind: str, payload: bytes) -> Event:
         case "S":
             return Skipped(payload[1:], SkipReason(payload[0]))
         case "W":
-            by_signal, number, wall_us, cpu_us, *counts = struct.unpack(EXIT_LAYOUT, payload)
+            by_signal, number, wall_us, cpu_us, *counts = struct.unpack(EXIT_LAYOUT, payload[: -len(TOKEN)])
             code, signal = (None, number) if by_signal else (number, None)
             return Exited(code, signal, wall_us / 1e6, cpu_us / 1e6, *counts)
         case _:
@@ -141,7 +145,9 @@ def packed(layout: str, *parts: st.SearchStrategy[int]) -> st.SearchStrategy[byt
     return st.tuples(*parts).map(lambda values: struct.pack(layout, *values))
 
 
-EXITS = packed(EXIT_LAYOUT, st.integers(0, 2), st.integers(0, 255), U64, U64, U64, U32, U32)
+EXITS = packed(EXIT_LAYOUT, st.integers(0, 2), st.integers(0, 255), U64, U64, U64, U32, U32).map(
+    lambda numbers: numbers + TOKEN
+)
 PAYLOADS: dict[str, st.SearchStrategy[bytes]] = {
     **{kind: st.just(b"") for kind in "PCZ"},
     **dict.fromkeys("ROED!", SMALL),

@@ -55,8 +55,8 @@ class Conduct:
         self._started_s = 0.0
         self._ended_s = 0.0
 
-    async def start(self, *, keep: bool) -> None:
-        """Send everything, and GO; ``keep``: the sandbox is for other runs, too."""
+    async def start(self, *, token: bytes, keep: bool) -> None:
+        """Send everything, and GO with ``token``; ``keep``: the sandbox is for other runs, too."""
         run, limits = self._run, self._run.limits
         frames = [
             wire.limits(
@@ -66,7 +66,7 @@ class Conduct:
             ),
             wire.command(run.argv, run.env, run.cwd),
             *(wire.file(path, data) for path, data in run.files.items()),
-            wire.go(fresh=run.fresh, keep=keep),
+            wire.go(token=token, fresh=run.fresh, keep=keep),
         ]
         rest: bytes | AsyncIterable[bytes] | None = run.stdin
         if isinstance(rest, bytes) and len(rest) <= wire.STDIN_WINDOW:

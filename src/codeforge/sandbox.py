@@ -266,10 +266,11 @@ class Sandbox:
         self._clean = False
         self._stepped.set()  # a run need not leave the worker its step
         conduct = Conduct(self._channel, self.posture, run)
+        token = wire.new_token()
         if not self._decoder.over:  # else init gave up right behind its READY; what it said comes below
-            self._decoder.expect_run(files_bytes=run.limits.files_bytes)
+            self._decoder.expect_run(files_bytes=run.limits.files_bytes, token=token)
         try:
-            await conduct.start(keep=self.runs < self.kind.max_runs)
+            await conduct.start(token=token, keep=self.runs < self.kind.max_runs)
             while not self._clean and (event := await self.next_event()) is not None:
                 if isinstance(event, wire.Preloaded):
                     self._take_step()

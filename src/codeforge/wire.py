@@ -8,6 +8,7 @@ sizes are checked before anything is kept, order is checked, and the first thing
 from __future__ import annotations
 
 import enum
+import secrets
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +33,10 @@ _HEADER = struct.Struct("<IB")
 _LIMITS = struct.Struct("<QQII")
 _EXIT = struct.Struct("<BBQQQII")
 
-PROTOCOL = 4
+TOKEN_BYTES = 16
+"""Random bytes that GO gives to init and EXIT gives back."""
+
+PROTOCOL = 5
 """The version; init says its own in the posture."""
 
 
@@ -49,6 +53,11 @@ def frame(kind: bytes, payload: bytes = b"") -> bytes:
 def _chunks(data: bytes) -> Iterator[bytes]:
     view = memoryview(data)
     return (bytes(view[at : at + PAYLOAD_MAX]) for at in range(0, len(data), PAYLOAD_MAX))
+
+
+def new_token() -> bytes:
+    """What ``go`` gives to init, for one run."""
+    return secrets.token_bytes(TOKEN_BYTES)
 
 
 def limits(*, output_bytes: int, files_bytes: int, max_age_s: float) -> bytes:
@@ -80,14 +89,17 @@ def file(path: str, data: bytes, mode: int = 0o644) -> bytes:
     return head + b"".join(frame(b"d", chunk) for chunk in _chunks(data))
 
 
-def go(*, fresh: bool = False, keep: bool = False) -> bytes:
+def go(*, token: bytes, fresh: bool = False, keep: bool = False) -> bytes:
     """Run the command.
 
     Args:
+        token: ``TOKEN_BYTES`` that nobody can guess. init has them before the program is there and says them
+            when it is dead, so that a program which reaches the channel (gVisor of 2022 lets it open
+            init's descriptors) still cannot say how it ended.
         fresh: in a new process, even if a worker waits.
         keep: have the sandbox cleaned afterwards, for another run.
     """
-    return frame(b"g", bytes([fresh | keep << 1]))
+    return frame(b"g", bytes([fresh | keep << 1]) + token)
 
 
 def stdin(data: bytes) -> bytes:
@@ -257,14 +269,16 @@ class Decoder:
         self._buffer = bytearray()
         self._state = _State.START
         self._files_left = self._entries_left = 0
+        self._token = b""
         self._open_file: tuple[bytes, int, bytearray] | None = None
 
-    def expect_run(self, *, files_bytes: int) -> None:
-        """GO is being sent; ``files_bytes`` bounds all files that the run leaves together."""
+    def expect_run(self, *, files_bytes: int, token: bytes) -> None:
+        """GO is being sent, with ``token``; ``files_bytes`` bounds all files that the run leaves together."""
         if self._state is not _State.IDLE:
             raise ValueError(f"there is no run to expect {self._state.value}")
         self._state = _State.RUN
         self._files_left = files_bytes
+        self._token = token
         self._entries_left = 2 * MAX_FILES_OUT + 1
 
     def expect_session(self) -> None:
@@ -329,7 +343,7 @@ class Decoder:
                 yield Acknowledged(size)
             case b"W":
                 self._state = _State.FILES
-                yield _parse_exit(payload)
+                yield _parse_exit(payload, self._token)
             case b"F":
                 self._open(payload)
             case b"S":
@@ -387,8 +401,11 @@ def unpack(layout: str, payload: bytes) -> tuple[int, ...]:
     return struct.unpack(layout, payload)
 
 
-def _parse_exit(payload: bytes) -> Exited:
-    by_signal, number, wall_us, cpu_us, peak, oom_kills, pids_refused = unpack(_EXIT.format, payload)
+def _parse_exit(payload: bytes, token: bytes) -> Exited:
+    numbers = unpack(_EXIT.format, payload[: _EXIT.size])
+    if payload[_EXIT.size :] != token:
+        raise ProtocolViolation("an end of the run that init did not say")
+    by_signal, number, wall_us, cpu_us, peak, oom_kills, pids_refused = numbers
     return Exited(
         exit_code=None if by_signal else number,
         signal=number if by_signal else None,

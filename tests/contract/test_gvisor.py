@@ -12,16 +12,20 @@ from typing import Any
 
 import pytest
 
-from codeforge import BlockingCodeExecutor, CodeExecutor, Status
+from codeforge import BlockingCodeExecutor, CodeExecutor, Status, wire
 from codeforge.engines import Engine
 from codeforge.engines.choose import EngineSettings, OnChoice
 from codeforge.engines.gvisor import NO_NETWORK, SENTRY_TASKS, GvisorEngine
-from codeforge.errors import EngineUnavailable, PostureMismatch, Unsupported
+from codeforge.errors import EngineUnavailable, PostureMismatch, ProtocolViolation, Unsupported
 from codeforge.languages import PYTHON, Language
 from codeforge.limits import Limits
 from contract.support import docker
+from scripted_engine import exit_frame, frame
 
 pytestmark = [pytest.mark.engine("gvisor"), pytest.mark.core]
+
+END = exit_frame(0, 0, token=bytes(wire.TOKEN_BYTES)) + frame("Z")
+"""What init would say of a run that went well, but for the token."""
 
 KERNEL = "import platform; print(platform.release(), open('/proc/version').read())"
 
@@ -104,6 +108,42 @@ os.execv("{place}/x", ["x"])
 def test_a_child_alone_out_of_memory_takes_the_sandbox_with_it(executor: BlockingCodeExecutor) -> None:
     eats = "import os\nif os.fork():\n    os.wait()\nb = []\nwhile True:\n    b.append(bytearray(4 << 20))"
     assert executor.execute(eats, memory_limit="128m").status is Status.OUT_OF_MEMORY
+
+
+SPEAKS_FOR_INIT = f"""
+import os
+for number in range(64):
+    try: os.write(os.open(f"/proc/1/fd/{{number}}", os.O_WRONLY | os.O_NONBLOCK), {END!r})
+    except OSError: pass
+os._exit(3)
+"""
+
+
+def test_a_program_that_speaks_in_inits_place_is_not_believed(executor: BlockingCodeExecutor) -> None:
+    """This kernel lets it open init's descriptors; what it cannot have is the token."""
+    with pytest.raises(ProtocolViolation, match="an end of the run that init did not say"):
+        executor.execute(SPEAKS_FOR_INIT)
+    assert executor.execute("print('well')").output == "well\n"
+
+
+TOKEN_PLACES = """
+import os
+found = []
+for name in ("mem", *(f"fd/{number}" for number in range(64))):
+    try: found.append((name, os.read(os.open(f"/proc/1/{name}", os.O_RDONLY | os.O_NONBLOCK), 1 << 20)))
+    except OSError: pass
+print(found)
+"""
+
+
+def test_a_program_does_not_find_the_token(
+    executor: BlockingCodeExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "new_token", lambda: b"the run's token!")
+    result = executor.execute(TOKEN_PLACES)
+    assert result.status is Status.OK
+    assert "token!" not in result.output
+    assert "'mem'" not in result.output
 
 
 def test_programs_of_a_batch_share_no_sandbox(executor: BlockingCodeExecutor) -> None:

@@ -19,9 +19,9 @@ from codeforge.policy import container_spec
 from faults import init_script
 from faults.second_daemon import SecondDaemon
 from faults.support import Answer, Stage, play
-from scripted_engine import frame
+from scripted_engine import exit_frame, frame
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("known_token")]
 
 PYTHON = LANGUAGES[0]
 IMAGE = "codeforge-scripted-init"
@@ -38,7 +38,7 @@ def _ready() -> str:
     return _say(frame("R", scripted_engine.posture(spec)))
 
 
-EXIT = frame("W", scripted_engine._EXIT.pack(0, 0, 1000, 1000, 4096, 0, 0))
+EXIT = exit_frame()
 OUTPUT = frame("O", b"x" * 4000)
 A_FILE = frame("F", bytes(4) + b"name") + frame("D", b"half of it")
 

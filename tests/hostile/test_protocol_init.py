@@ -17,14 +17,16 @@ from codeforge.pool import Pool
 from codeforge.request import ExecutionRequest, resolve
 from codeforge.result import ExecutionResult, Status
 from codeforge.sandbox import SandboxKind
-from scripted_engine import ScriptedEngine, frame
+from scripted_engine import KNOWN_TOKEN, ScriptedEngine, exit_frame, frame
 from virtual_time import run
+
+pytestmark = pytest.mark.usefixtures("known_token")
 
 TIMEOUT_S = 5.0
 KIND = SandboxKind(language=JAVASCRIPT, limits=Limits().of_sandbox())
 REQUEST = ExecutionRequest(code="program", language="javascript", timeout=TIMEOUT_S)
 
-EXIT = frame("W", struct.pack("<BBQQQII", 0, 0, 1, 1, 1, 0, 0))
+EXIT = exit_frame()
 DONE = frame("Z")
 FILE = frame("F", bytes(4) + b"name")
 LARGEST = 2**64 - 1
@@ -129,8 +131,8 @@ def test_the_largest_count_of_what_was_dropped_is_a_flood() -> None:
 
 @pytest.mark.catalogue("X06")
 def test_the_largest_counts_in_an_exit_change_no_verdict() -> None:
-    report = struct.pack("<BBQQQII", 0, 0, LARGEST, LARGEST, LARGEST, 2**32 - 1, 2**32 - 1)
-    result = outcome(frame("A", struct.pack("<I", 2**32 - 1)), frame("W", report) + DONE)
+    report = exit_frame(0, 0, LARGEST, LARGEST, LARGEST, 2**32 - 1, 2**32 - 1)
+    result = outcome(frame("A", struct.pack("<I", 2**32 - 1)), report + DONE)
     assert isinstance(result, ExecutionResult)
     assert (result.status, result.evidence.oom_event) == (Status.OK, False)
     assert result.execution_time < TIMEOUT_S
@@ -177,8 +179,10 @@ OUT_OF_LINE = {
     "clean before the end": frame("C"),
     "output after the end": EXIT + frame("O", b"x"),
     "two ends": EXIT + EXIT,
-    "a short end": frame("W", bytes(37)),
-    "a long end": frame("W", bytes(39)),
+    "a short end": frame("W", bytes(33) + KNOWN_TOKEN),
+    "a long end": frame("W", bytes(35) + KNOWN_TOKEN),
+    "an end with another token": exit_frame(token=bytes(len(KNOWN_TOKEN))),
+    "an end without a token": exit_frame(token=b""),
     "an unknown stream": frame("X", struct.pack("<BQ", 3, 1)),
     "an unknown reason": EXIT + frame("S", b"\x09name"),
     "a frame of the host's": frame("g", b"\0"),

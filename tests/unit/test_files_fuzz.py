@@ -25,10 +25,11 @@ from codeforge.result import ExecutionResult
 from codeforge.sandbox import Sandbox, SandboxKind
 from codeforge.wire import MAX_FILES_OUT, SkipReason
 from fuzzing import examples
-from init_harness import Init, Outcome, PythonProgram, Starter, World, frame
-from scripted_engine import ScriptedEngine
+from init_harness import TOKEN, Init, Outcome, PythonProgram, Starter, World, frame
+from scripted_engine import ScriptedEngine, exit_frame
 from virtual_time import run
-from wire_streams import EXIT_BYTES
+
+pytestmark = pytest.mark.usefixtures("known_token")
 
 # --- Names --------------------------------------------------------------------------------------------
 
@@ -100,7 +101,7 @@ def left_by_init(frames: bytes) -> ExecutionResult:
         engine = ScriptedEngine()
         engine.answers = False
         sandbox = await Sandbox.launch(engine, kind, 20_000)
-        engine.sandboxes[0].say(frame(b"W", bytes(EXIT_BYTES)) + frames + frame(b"Z"))
+        engine.sandboxes[0].say(exit_frame() + frames + frame(b"Z"))
         try:
             *_, result = [
                 piece
@@ -214,7 +215,7 @@ def build(start: Callable[[], Init], py: PythonProgram, tree: list[tuple[str, by
             wire.command([*py(BUILD), said], {}, "/code"),
             wire.file("input", b"input"),
             wire.file("kept", b"kept"),
-            wire.go(),
+            wire.go(token=TOKEN),
         )
         return init.finish()
 
@@ -258,7 +259,7 @@ def test_any_bounds_are_kept_and_what_they_cost_is_told(
         init.send(
             frame(b"l", struct.pack("<QQII", 1000, most_bytes, most_names, 30_000)),
             wire.command([*py(BUILD), said], {}, "/code"),
-            wire.go(),
+            wire.go(token=TOKEN),
         )
         outcome = init.finish()
     assert outcome.done

@@ -10,10 +10,11 @@ from codeforge.engines.gvisor import SENTRY_TASKS, with_sentry
 from codeforge.languages import PYTHON
 from codeforge.limits import Limits
 from codeforge.policy import GVISOR_UNTOLD, posture_faults
+from codeforge.wire import PROTOCOL
 
 POSTURE = {
     **{f"cap_{name}": "0" * 16 for name in ("inh", "prm", "eff", "bnd")},
-    **{"protocol": "4", "pid": "1", "uid": "20007", "gid": "10001", "groups": "10001 "},
+    **{"protocol": str(PROTOCOL), "pid": "1", "uid": "20007", "gid": "10001", "groups": "10001 "},
     **{"dumpable": "0", "no_new_privs": "1", "seccomp": "2", "interfaces": "lo", "root": "ro"},
     **{"code": "rw,noexec", "tmp": "rw,noexec", "shm": "rw,noexec"},
     **{"code_bytes": "67108864", "tmp_bytes": "67108864", "shm_bytes": "16777216"},

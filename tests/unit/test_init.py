@@ -24,6 +24,7 @@ from codeforge.wire import SkipReason
 from init_harness import (
     INIT_DIR,
     SANITIZER_VARIABLE,
+    TOKEN,
     Init,
     PythonProgram,
     SanitizerFinding,
@@ -129,7 +130,7 @@ def test_environment_is_what_was_inherited_with_the_request_on_top(start: Starte
     variables = [b"BOTH=first", b"BOTH=last", b"EMPTY=", "UNI=☃=x\ny".encode(), b"BOT=prefix", b"TWICE=a=b"]
     with start(env={"BOTH": "inherited", "KEPT": "kept"}) as init:
         command = wire.command(["cat", "/proc/self/environ"], {}, "/code")
-        init.send(command, *(frame(b"e", v) for v in variables), wire.go())
+        init.send(command, *(frame(b"e", v) for v in variables), wire.go(token=TOKEN))
         lines = init.finish().stdout.split(b"\0")
     ours = tuple(f"{name}=".encode() for name in ("PATH", SANITIZER_VARIABLE))
     assert sorted(line for line in lines if not line.startswith(ours)) == sorted(
@@ -886,7 +887,7 @@ def test_links_and_files_share_the_number(start: Starter, allowed: int) -> None:
     script = "for n in 1 2 3; do echo $n > f$n; ln -s x l$n; done"
     with start() as init:
         limits = frame(b"l", struct.pack("<QQII", 1000, 1000, allowed, 0))
-        init.send(limits, wire.command(sh(script), {}, "/code"), wire.go())
+        init.send(limits, wire.command(sh(script), {}, "/code"), wire.go(token=TOKEN))
         outcome = init.finish()
     assert len(outcome.files) + len(outcome.skipped) == allowed + 1
     assert list(outcome.skipped.values()).count(SkipReason.TOO_MANY) == 1
@@ -996,7 +997,7 @@ VIOLATIONS: Mapping[str, tuple[bytes, str]] = {
     "one of its own": (frame(b"R"), "unknown frame 82"),
     "oversize": (struct.pack("<IB", wire.PAYLOAD_MAX + 1, ord("a")), "frame of 65537 bytes"),
     "huge": (b"\xff" * 5, "frame of 4294967295 bytes"),
-    "go twice": (RUNNING + wire.go(), "after GO"),
+    "go twice": (RUNNING + wire.go(token=TOKEN), "after GO"),
     "argument after go": (RUNNING + frame(b"a", b"x"), "after GO"),
     "file after go": (RUNNING + wire.file("x", b""), "after GO"),
     "worker after go": (RUNNING + wire.worker(), "after GO"),
@@ -1010,10 +1011,12 @@ VIOLATIONS: Mapping[str, tuple[bytes, str]] = {
     "stdin after its end": (RUNNING + wire.stdin(b"") + wire.stdin(b"x"), "stdin beyond its window"),
     "second worker": (SLEEPER * 2, "a second worker"),
     "second template": (SLEEPER + SLEEPER_TEMPLATE, "a second worker"),
-    "nothing to run": (wire.go(), "nothing to run"),
+    "nothing to run": (wire.go(token=TOKEN), "nothing to run"),
     "no worker to run": (wire.worker(), "nothing to run"),
+    "go without a token": (SLEEPER + frame(b"g", b"\0"), "GO of the wrong size"),
+    "go with half a token": (SLEEPER + frame(b"g", b"\0" + TOKEN[:8]), "GO of the wrong size"),
     "nothing for the worker": (
-        SLEEPER + wire.go(),
+        SLEEPER + wire.go(token=TOKEN),
         "nothing to run",
     ),
     "short limits": (frame(b"l", bytes(23)), "limits of the wrong size"),

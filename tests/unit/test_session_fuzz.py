@@ -21,9 +21,9 @@ from codeforge.result import ExecutionResult, Status
 from codeforge.sandbox import Sandbox, SandboxKind
 from codeforge.wire import Clean, Done, Exited, Failed, Wrote
 from fuzzing import examples
-from scripted_engine import ScriptedEngine
+from scripted_engine import ScriptedEngine, exit_frame
 from virtual_time import run
-from wire_streams import EXIT_BYTES, EXIT_LAYOUT, EXITS, Model, bad_streams, frame, good_streams
+from wire_streams import EXITS, Model, bad_streams, frame, good_streams
 
 LANGUAGE = dataclasses.replace(JAVASCRIPT, preload=(), preload_named=())
 LIMITS = Limits(timeout_s=5.0)
@@ -62,7 +62,9 @@ def say(*frames: bytes, pause_s: float = 0.0, before: bytes = b"") -> tuple[Exec
     return run(scenario())
 
 
-EXIT = frame("W", bytes(EXIT_BYTES))
+pytestmark = pytest.mark.usefixtures("known_token")
+
+EXIT = exit_frame()
 DONE = frame("Z")
 
 
@@ -142,8 +144,8 @@ def test_a_result_with_nothing_before_it_is_a_result() -> None:
 
 
 def test_what_a_program_prints_is_output_whatever_it_looks_like() -> None:
-    forged = frame("W", bytes(EXIT_BYTES)) + frame("Z")
-    result, _ = say(frame("O", forged) + frame("W", struct.pack(EXIT_LAYOUT, 0, 3, 0, 0, 0, 0, 0)) + DONE)
+    forged = exit_frame() + frame("Z")
+    result, _ = say(frame("O", forged) + exit_frame(0, 3) + DONE)
     assert (result.status, result.exit_code, result.stdout_bytes) == (Status.ERROR, 3, forged)
 
 

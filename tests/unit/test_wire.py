@@ -34,6 +34,7 @@ from codeforge.wire import (
 )
 
 HEADER_BYTES = 5
+TOKEN = b"sixteen of these"
 
 
 def frame(kind: str, payload: bytes = b"") -> bytes:
@@ -95,10 +96,10 @@ def test_a_file_is_its_mode_its_path_and_its_bytes_in_full_frames(size: int) -> 
         (wire.worker(template=True), [("w", b"\1")]),
         (wire.preload("numpy é"), [("p", "numpy é".encode())]),
         (wire.kill(), [("k", b"")]),
-        (wire.go(), [("g", b"\0")]),
-        (wire.go(fresh=True), [("g", b"\1")]),
-        (wire.go(keep=True), [("g", b"\2")]),
-        (wire.go(fresh=True, keep=True), [("g", b"\3")]),
+        (wire.go(token=TOKEN), [("g", b"\0" + TOKEN)]),
+        (wire.go(token=TOKEN, fresh=True), [("g", b"\1" + TOKEN)]),
+        (wire.go(token=TOKEN, keep=True), [("g", b"\2" + TOKEN)]),
+        (wire.go(token=TOKEN, fresh=True, keep=True), [("g", b"\3" + TOKEN)]),
         (wire.stdin(b""), [("i", b"")]),
         (wire.stdin(b"x\0"), [("i", b"x\0")]),
         (wire.stdin(b"x" * PAYLOAD_MAX), [("i", b"x" * PAYLOAD_MAX)]),
@@ -140,8 +141,8 @@ def test_no_frame_is_sent_that_init_would_refuse(send: Callable[[], bytes]) -> N
 # --- What comes in: in order --------------------------------------------------------------------------
 
 READY = frame("R", b"pid=1\nuid=10001\nroot=ro,nosuid\ncap_eff=0\n")
-EXIT = frame("W", struct.pack("<BBQQQII", 0, 3, 1_500_000, 250_000, 4096, 1, 2))
-KILLED = frame("W", struct.pack("<BBQQQII", 1, 9, 0, 0, 0, 0, 0))
+EXIT = frame("W", struct.pack("<BBQQQII", 0, 3, 1_500_000, 250_000, 4096, 1, 2) + TOKEN)
+KILLED = frame("W", struct.pack("<BBQQQII", 1, 9, 0, 0, 0, 0, 0) + TOKEN)
 CLEAN = frame("C")
 DONE = frame("Z")
 PRELOADED = frame("P")
@@ -194,7 +195,7 @@ def running(before: bytes = READY, *, files_bytes: int = 1000) -> Decoder:
     """A decoder of what comes after GO."""
     decoder = Decoder()
     decoder.feed(before)
-    decoder.expect_run(files_bytes=files_bytes)
+    decoder.expect_run(files_bytes=files_bytes, token=TOKEN)
     return decoder
 
 
@@ -208,7 +209,7 @@ def test_a_whole_run_is_told_in_its_order() -> None:
     decoder = Decoder()
     assert decoder.feed(READY) == [Ready({"pid": "1", "uid": "10001", "root": "ro,nosuid", "cap_eff": "0"})]
     assert decoder.feed(PRELOADED * 2) == [Preloaded(), Preloaded()]
-    decoder.expect_run(files_bytes=6)
+    decoder.expect_run(files_bytes=6, token=TOKEN)
     assert decoder.feed(b"".join(STORY)) == EVENTS
     assert decoder.over
 
@@ -219,9 +220,29 @@ def test_runs_are_told_one_after_the_other_each_with_its_own_bounds() -> None:
         assert decoder.feed(b"".join(STORY[:-1]) + CLEAN) == [*EVENTS[:-1], Clean()]
         assert not decoder.over
         assert decoder.feed(PRELOADED) == [Preloaded()]
-        decoder.expect_run(files_bytes=6)
+        decoder.expect_run(files_bytes=6, token=TOKEN)
     with pytest.raises(ProtocolViolation, match="nobody asked for"):
         decoder.feed(EXIT + file_out(b"a", b"1234567"))
+
+
+@pytest.mark.parametrize("said", [b"", bytes(16), TOKEN[:-1], TOKEN + b"x", TOKEN[::-1]])
+def test_an_end_without_the_runs_token_is_not_believed(said: bytes) -> None:
+    with pytest.raises(ProtocolViolation):
+        decode([frame("W", bytes(34) + said)])
+
+
+def test_each_run_has_a_token_that_nobody_can_guess() -> None:
+    tokens = {wire.new_token() for _ in range(1000)}
+    assert len(tokens) == 1000
+    assert {len(token) for token in tokens} == {wire.TOKEN_BYTES}
+
+
+def test_the_token_of_one_run_does_not_end_another() -> None:
+    decoder = running()
+    decoder.feed(EXIT + CLEAN)
+    decoder.expect_run(files_bytes=0, token=TOKEN[::-1])
+    with pytest.raises(ProtocolViolation, match="that init did not say"):
+        decoder.feed(EXIT)
 
 
 def test_a_file_that_a_run_left_last_is_told_before_it_is_clean() -> None:
@@ -235,10 +256,10 @@ def test_a_run_is_expected_only_when_one_can_be_started(before: list[bytes]) -> 
     decoder = Decoder()
     for piece in before:
         if not piece:
-            decoder.expect_run(files_bytes=0)
+            decoder.expect_run(files_bytes=0, token=TOKEN)
         decoder.feed(piece)
     with pytest.raises(ValueError, match="no run to expect"):
-        decoder.expect_run(files_bytes=0)
+        decoder.expect_run(files_bytes=0, token=TOKEN)
 
 
 def test_a_run_fed_byte_by_byte_is_the_same_run() -> None:
@@ -320,7 +341,7 @@ def test_a_file_that_init_failed_in_the_middle_of_is_not_told_as_whole() -> None
 def test_an_end_is_an_exit_code_or_a_signal(
     payload: tuple[int, int], code: int | None, signal: int | None
 ) -> None:
-    [event] = decode([frame("W", struct.pack("<BBQQQII", *payload, 0, 0, 0, 0, 0))])
+    [event] = decode([frame("W", struct.pack("<BBQQQII", *payload, 0, 0, 0, 0, 0) + TOKEN)])
     assert event == Exited(code, signal, wall_s=0, cpu_s=0, memory_peak_bytes=0, oom_kills=0, pids_refused=0)
 
 
@@ -399,7 +420,7 @@ def test_an_unknown_frame_is_a_violation() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        *[frame("W", bytes(size)) for size in (0, 29, 31, 38, 100)],
+        *[frame("W", bytes(size) + TOKEN) for size in (0, 29, 31, 33, 35, 38, 100)],
         *[frame("A", bytes(size)) for size in (0, 3, 5)],
         *[frame("X", b"\1" + bytes(size)) for size in (0, 7, 9)],
         frame("X"), dropped(0, 1), dropped(3, 1), dropped(255, 1),

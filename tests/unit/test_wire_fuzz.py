@@ -35,13 +35,14 @@ from codeforge.wire import (
     Wrote,
 )
 from fuzzing import examples
+from scripted_engine import exit_frame
 from wire_streams import (
     ANY_STREAMS,
-    EXIT_BYTES,
     EXITS,
     FILES_BYTES,
     HEADER_BYTES,
     KINDS,
+    TOKEN,
     U32,
     U64,
     WRONG,
@@ -70,7 +71,7 @@ def hear(phases: Iterable[Iterable[bytes]]) -> Heard:
     try:
         for pieces in phases:
             if may_go:
-                decoder.expect_run(files_bytes=FILES_BYTES)
+                decoder.expect_run(files_bytes=FILES_BYTES, token=TOKEN)
             told = [event for piece in pieces for event in feed(decoder, piece, heard)]
             may_go = not decoder.over and any(isinstance(event, Ready | Clean) for event in told)
     except ProtocolViolation as violation:
@@ -186,7 +187,7 @@ def test_every_kind_of_frame_goes_there_and_back(
 ) -> None:
     decoder = Decoder()
     decoder.feed(frame("R", b"pid=1"))
-    decoder.expect_run(files_bytes=1 << 30)
+    decoder.expect_run(files_bytes=1 << 30, token=TOKEN)
     assert decoder.feed(b"".join(map(frames_of, running))) == running
     exited = event_of("W", exit_payload)
     stream = frame("W", exit_payload) + b"".join(map(frames_of, left))
@@ -208,13 +209,13 @@ def test_a_posture_goes_there_and_back(posture: dict[str, str]) -> None:
 def running() -> Decoder:
     decoder = Decoder()
     decoder.feed(frame("R"))
-    decoder.expect_run(files_bytes=PAYLOAD_MAX)
+    decoder.expect_run(files_bytes=PAYLOAD_MAX, token=TOKEN)
     return decoder
 
 
 def ended() -> Decoder:
     decoder = running()
-    decoder.feed(frame("W", bytes(EXIT_BYTES)))
+    decoder.feed(exit_frame())
     return decoder
 
 

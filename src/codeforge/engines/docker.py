@@ -25,6 +25,7 @@ from codeforge.engines.connection import (
     disconnect,
     docker_errors,
 )
+from codeforge.engines.oom import OomWatch
 from codeforge.errors import EngineError, EngineUnavailable, HostFailure, quoted
 from codeforge.languages import Language
 from codeforge.limits import Limits
@@ -166,7 +167,7 @@ class DockerEngine:
         with self.errors():
             async with asyncio.timeout(API_TIMEOUT_S):
                 container = await self._create(client, spec)
-        channel = self.channel(container)
+        channel = DockerChannel(self, container)
         self._channels[channel.id] = channel
         try:
             await channel.open()
@@ -174,10 +175,6 @@ class DockerEngine:
             await channel.destroy()
             raise
         return channel
-
-    def channel(self, container: DockerContainer) -> DockerChannel:
-        """The channel to a container that was created."""
-        return DockerChannel(self, container)
 
     def creation(self, client: aiodocker.Docker, spec: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         """Path and body of the call that creates a container of that description."""
@@ -303,6 +300,7 @@ class DockerChannel:
         self._stream: Stream = container.attach(stdin=True, stdout=True, stderr=False)
         self._starting: asyncio.Task[None] | None = None
         self._oom = asyncio.Event()
+        self._watch: OomWatch | None = None
         self._gone = asyncio.Event()
         self._heard = False
         self._ended = False
@@ -334,11 +332,22 @@ class DockerChannel:
             async with asyncio.timeout(API_TIMEOUT_S):
                 await self._container.start()
 
+    def watch(self, pid: int) -> None:
+        """Have the kernel tell of out-of-memory kills from now on, beside the daemon.
+
+        Args:
+            pid: the container's process, on this machine.
+
+        Raises:
+            EngineError: it is not on this machine, or has ended.
+        """
+        self._watch = OomWatch(pid, lambda: self.notice("oom"))
+
     async def inspect(self) -> Mapping[str, Any]:
         """What the daemon says of the container, once it says that it has started it."""
         if self._starting is not None:
             await asyncio.shield(self._starting)
-        with docker_errors():
+        with self._engine.errors():
             async with asyncio.timeout(API_TIMEOUT_S):
                 return await self._container.show()
 
@@ -390,6 +399,8 @@ class DockerChannel:
                 await asyncio.wait_for(self._gone.wait(), REMOVAL_GRACE_S)
         if not self._gone.is_set():
             await self._remove()
+        if self._watch is not None:
+            self._watch.close()
         self._engine.forget(self)
 
     async def _remove(self) -> None:

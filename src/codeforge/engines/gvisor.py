@@ -61,8 +61,12 @@ class GvisorEngine(DockerEngine):
 
     async def observe(self, channel: Channel) -> Mapping[str, str]:
         """See ``Engine.observe``."""
-        seen = await self._channels[channel.id].inspect()
-        return await asyncio.to_thread(_look, int(seen["State"]["Pid"]), channel.id)
+        sandbox = self._channels[channel.id]
+        pid = int((await sandbox.inspect())["State"]["Pid"])
+        seen = await asyncio.to_thread(_look, pid, channel.id)
+        # When memory runs out the Sentry dies, and Docker may hear of that before it hears of the reason.
+        sandbox.watch(pid)
+        return seen
 
     async def faults(
         self, channel: Channel, posture: Mapping[str, str], language: Language, limits: Limits, *, uid: int

@@ -9,18 +9,15 @@ where it runs without root on version 1 of control groups it can limit nothing, 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 import aiodocker
-from aiodocker.containers import DockerContainer
 
 from codeforge.engines import Channel
 from codeforge.engines.addresses import podman_address
-from codeforge.engines.connection import API_TIMEOUT_S, Dialect
-from codeforge.engines.docker import DockerChannel, DockerEngine, is_podman
-from codeforge.engines.oom import OomWatch
+from codeforge.engines.connection import Dialect
+from codeforge.engines.docker import DockerEngine, is_podman
 from codeforge.errors import EngineError, EngineUnavailable
 from codeforge.languages import Language
 from codeforge.limits import Limits
@@ -77,39 +74,13 @@ class PodmanEngine(DockerEngine):
         """See ``DockerEngine.creation``."""
         return f"{_LIBPOD_API}/containers/create", libpod_spec(spec)
 
-    def channel(self, container: DockerContainer) -> DockerChannel:
-        """See ``DockerEngine.channel``."""
-        return PodmanChannel(self, container)
-
     async def faults(
         self, channel: Channel, posture: Mapping[str, str], language: Language, limits: Limits, *, uid: int
     ) -> list[str]:
         """See ``Engine.faults``."""
-        if isinstance(channel, PodmanChannel):
-            await channel.watch()
+        sandbox = self._channels[channel.id]
+        sandbox.watch((await sandbox.inspect())["State"]["Pid"])
         return await super().faults(channel, posture, language, limits, uid=uid)
-
-
-class PodmanChannel(DockerChannel):
-    """See ``DockerChannel``; the kernel tells it what Podman does not."""
-
-    _watch: OomWatch | None = None
-
-    async def watch(self) -> None:
-        """Have the kernel tell of out-of-memory kills from now on.
-
-        Raises:
-            EngineError: the sandbox is not a process of this machine, or has ended.
-        """
-        with self._engine.errors():
-            async with asyncio.timeout(API_TIMEOUT_S):
-                state = (await self._container.show())["State"]
-        self._watch = OomWatch(state["Pid"], lambda: self.notice("oom"))
-
-    async def _destroy(self, ended: bool) -> None:
-        await super()._destroy(ended)
-        if self._watch is not None:
-            self._watch.close()
 
 
 def libpod_spec(spec: Mapping[str, Any]) -> dict[str, Any]:

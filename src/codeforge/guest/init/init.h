@@ -22,7 +22,7 @@ enum {
     F_PRELOAD = 'p', /* a step of what the worker can do beforehand; its own language */
     F_FILE = 'f',   /* u32 mode, path below /code: the file that DATA goes to */
     F_DATA = 'd',
-    F_GO = 'g',     /* u8: enum go_flag */
+    F_GO = 'g',     /* u8: enum go_flag; TOKEN_BYTES for EXIT */
     F_STDIN = 'i',  /* bytes for the run; none = end of file */
     F_KILL = 'k',
     /* Of sessions; each begins with u32, the number of a branch. */
@@ -175,6 +175,8 @@ int timeout_ms(uint64_t now, uint64_t wake_ns); /* for poll(): wake_ns, or when 
 
 enum go_flag { GO_FRESH = 1 /* in a new process, even if a worker waits */, GO_KEEP = 2 /* for another run */ };
 
+enum { TOKEN_BYTES = 16 };
+
 struct run {
     pid_t pid;    /* of its first process; 0: not known yet */
     bool ended, keep;
@@ -183,6 +185,7 @@ struct run {
     uint64_t sent[2], dropped[2], told[2];
     uint64_t started_ns, quiet_until_ns;
     uint32_t oom_kills, pids_refused; /* before it */
+    uint8_t token[TOKEN_BYTES]; /* by which the host knows that EXIT is init's */
 };
 
 extern struct run run;
@@ -193,7 +196,7 @@ pid_t start_command(int in, int out, int err, int control, bool template);
 void open_pipes(int theirs[3]); /* of the run; ours go into run */
 void close_end(int *fd);
 void close_run(void); /* our ends, and what is known of the run */
-void go(uint8_t flags);
+void go(uint8_t flags, const uint8_t token[TOKEN_BYTES]);
 void reap(void);
 void kill_everything(void);
 bool kill_run(void); /* everything but the template; false: it cannot be done */

@@ -64,6 +64,8 @@ static void report_exit(uint64_t ended_ns, uint32_t oom_kills, uint32_t pids_ref
     p = put_u64(p, memory_peak_bytes());
     p = put_u32(p, oom_kills);
     p = put_u32(p, pids_refused);
+    memcpy(p, run.token, TOKEN_BYTES);
+    p += TOKEN_BYTES;
     outbox_commit(&outbox, F_EXIT, (size_t)(p - start));
 }
 
@@ -199,7 +201,9 @@ static void obey(const struct frame *f)
         write_input(f);
         break;
     case F_GO:
-        go(f->size == 1 ? f->payload[0] : 0);
+        if (f->size != 1 + TOKEN_BYTES)
+            fail("protocol: GO of the wrong size");
+        go(f->payload[0], f->payload + 1);
         break;
     case F_START:
         session_obey(f);

@@ -150,7 +150,7 @@ static void say_cgroup(struct report *r, const char *key, const char *v2, const 
 size_t posture(char *into, size_t size)
 {
     struct report r = {into, into + size};
-    say(&r, "protocol=4\npid=%d\nuid=%d\ngid=%d\ndumpable=%d\nno_new_privs=%d\n", getpid(), getuid(),
+    say(&r, "protocol=5\npid=%d\nuid=%d\ngid=%d\ndumpable=%d\nno_new_privs=%d\n", getpid(), getuid(),
         getgid(), prctl(PR_GET_DUMPABLE, 0, 0, 0, 0), prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0));
     say_status(&r);
     say_mount(&r, "root", "/");

@@ -245,7 +245,7 @@ static void drop_waiting(void)
     close_run();
 }
 
-void go(uint8_t flags)
+void go(uint8_t flags, const uint8_t token[TOKEN_BYTES])
 {
     uint64_t started_ns = now_ns();
     reap();
@@ -266,6 +266,7 @@ void go(uint8_t flags)
         worker_fork_run(theirs);
     }
     run.keep = flags & GO_KEEP;
+    memcpy(run.token, token, TOKEN_BYTES);
     run.oom_kills = oom_kill_count();
     run.pids_refused = pids_refused_count();
     run.started_ns = started_ns;
