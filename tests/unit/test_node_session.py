@@ -236,6 +236,16 @@ def test_a_cell_that_has_begun_can_be_interrupted(js: Session) -> None:
         assert js.run_interrupted("await new Promise(() => {})", after_s=0).name == "KeyboardInterrupt"
 
 
+def test_a_promise_that_an_interruption_left_may_be_collected(js: Session) -> None:
+    """V8 tells the inspector of that, for each that was waited for, as of a failure."""
+    js.run("require('v8').setFlagsFromString('--expose-gc'); const collect = require('vm').runInNewContext('gc')")
+    js.run("setInterval(collect, 3)")
+    for after_s in (0, 0.02, 0):
+        assert js.run_interrupted("for (;;) {}", after_s=after_s).name == "KeyboardInterrupt"
+        js.run("collect()")
+    assert js.run("6 * 7").text == "42"
+
+
 def test_an_interruption_while_nothing_runs_is_ignored(js: Session) -> None:
     for _ in range(20):
         js.interrupt()

@@ -57,7 +57,7 @@ function post(method, parameters) {
   return new Promise((resolve, reject) => {
     session.post(method, parameters, (error, result) => {
       if (!error) resolve(result)
-      // What nobody can settle any more, such as `await new Promise(() => {})`, is waited for all the same.
+      // What nobody can settle any more is waited for all the same: an interruption may have left it so.
       else if (!/Promise was collected/.test(error.message)) reject(Object.assign(new Error(error.message), error))
     })
   })
