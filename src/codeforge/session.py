@@ -318,9 +318,7 @@ class Session:
         if not interpreter.alive:
             if link.lost is not None:
                 raise SessionEnded(f"the session's sandbox is gone: {link.lost}")
-            raise SessionEnded(
-                "the session's interpreter ended; restart() gives it a new one, and keeps the files"
-            )
+            raise SessionEnded(_NO_INTERPRETER)
         return interpreter
 
     async def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
