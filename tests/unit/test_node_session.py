@@ -238,7 +238,9 @@ def test_a_cell_that_has_begun_can_be_interrupted(js: Session) -> None:
 
 def test_a_promise_that_an_interruption_left_may_be_collected(js: Session) -> None:
     """V8 tells the inspector of that, for each that was waited for, as of a failure."""
-    js.run("require('v8').setFlagsFromString('--expose-gc'); const collect = require('vm').runInNewContext('gc')")
+    js.run(
+        "require('v8').setFlagsFromString('--expose-gc'); const collect = require('vm').runInNewContext('gc')"
+    )
     js.run("setInterval(collect, 3)")
     for after_s in (0, 0.02, 0):
         assert js.run_interrupted("for (;;) {}", after_s=after_s).name == "KeyboardInterrupt"
