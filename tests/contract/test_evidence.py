@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import textwrap
@@ -18,6 +19,7 @@ from codeforge import (
     ExecutionResult,
     Status,
 )
+from codeforge.engines.docker import DockerChannel
 from codeforge.errors import SandboxLost
 from contract.support import SHARED
 from observer import OBSERVER
@@ -133,6 +135,23 @@ def test_out_of_memory_of_a_child_is_proved_likewise(executor: BlockingCodeExecu
     seen = {"python": "-9\n", "javascript": "SIGKILL\n"}[language]
     assert result.stdout == seen
     assert told(result) == {**NOTHING, "oom_event": True, "oom_kills": 1, "stdout_bytes": len(seen)}
+
+
+@pytest.mark.engine("docker")
+def test_a_sandbox_is_there_until_the_engine_has_told_of_the_kill(
+    executor: BlockingCodeExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It tells of none in a control group that is gone, however late it looks."""
+    wait, running = DockerChannel.oom_event, []
+
+    async def look(channel: DockerChannel, wait_s: float) -> bool:
+        await asyncio.sleep(0.5)
+        running.append((await channel.inspect())["State"]["Running"])
+        return await wait(channel, wait_s)
+
+    monkeypatch.setattr(DockerChannel, "oom_event", look)
+    result = execute(executor, "b = []\nwhile True: b.append(bytearray(1 << 20))", memory_limit="64m")
+    assert (result.status, running) == (Status.OUT_OF_MEMORY, [True])
 
 
 FAKES = {

@@ -54,10 +54,10 @@ bool channel_read(void)
     return n > 0;
 }
 
-void channel_wait(void)
+void channel_wait(uint64_t wake_ns)
 {
-    struct pollfd fds[] = {{channel_out, outbox.end ? POLLOUT : 0, 0}, {channel_in, POLLIN, 0}};
-    wait_for(fds, 2, timeout_ms(now_ns(), UINT64_MAX));
+    struct pollfd fds[] = {{outbox.end ? channel_out : -1, POLLOUT, 0}, {channel_in, POLLIN, 0}};
+    wait_for(fds, 2, timeout_ms(now_ns(), wake_ns));
     struct frame dropped; /* said to a run that is over */
     if (fds[1].revents && channel_read())
         while (inbox_next(&inbox, &dropped) == INBOX_FRAME)
@@ -69,7 +69,7 @@ void channel_wait(void)
 void channel_wait_room(size_t payload)
 {
     while (outbox_room(&outbox) < payload)
-        channel_wait();
+        channel_wait(UINT64_MAX);
 }
 
 void channel_make_room(size_t payload)
@@ -85,7 +85,7 @@ void channel_make_room(size_t payload)
 _Noreturn void finish(int code)
 {
     while (outbox.end)
-        channel_wait();
+        channel_wait(UINT64_MAX);
     _exit(code);
 }
 

@@ -42,6 +42,8 @@
 
 enum { DROPPED_STEP = 1024 * 1024 /* dropped output is told in steps of this */ };
 
+static const uint64_t LINGER_NS = 5000u * 1000 * 1000u;
+
 struct limits limits = {1024 * 1024, 16 * 1024 * 1024, 1000, 0};
 static bool over; /* there was a run, and it is over */
 
@@ -80,6 +82,15 @@ static void drain(int stream)
     tell_dropped(stream, 1);
 }
 
+/* An engine hears of an out-of-memory kill a moment later, and not any more once the control group is
+ * gone, which it is with init. So init stays until the host has heard of it and hangs up. */
+static void linger(void)
+{
+    run.started_ns = 0; /* whose limit of time ends before that */
+    for (uint64_t until_ns = now_ns() + LINGER_NS; now_ns() < until_ns;)
+        channel_wait(until_ns);
+}
+
 static void forget_run(void)
 {
     close_run();
@@ -107,6 +118,8 @@ static void end_run(bool keep)
     channel_wait_room(1);
     if (!keep || oom_kills || clean()) {
         outbox_put(&outbox, F_DONE, "", 0);
+        if (oom_kills)
+            linger();
         finish(0);
     }
     forget_run();
