@@ -12,6 +12,8 @@ need make make
 need tmux tmux
 scripts/check.sh
 
+DATA=tests/contract/test_python_data.py
+
 logs=$(mktemp -d)
 skipped=()
 pids=()
@@ -85,7 +87,7 @@ elif ! have runsc && ! install runsc; then
 fi
 
 # A daemon of its own: the machine's keeps its configuration, and its sandboxes to itself.
-on_gvisor() {
+on_gvisor() (
   local root images
   root=$(mktemp -d /tmp/cf-gvisor-XXXXXX)
   mapfile -t images < <(.venv/bin/python -c 'from codeforge import LANGUAGES
@@ -108,13 +110,16 @@ for row in LANGUAGES: print(row.image)')
   kill "$daemon" && wait "$daemon" || true
   rm -rf "$root" || true
   [ -z "$failed" ]
-}
+)
 
-# Those that need no engine or have one of their own, then gVisor's.
+with_data() { .venv/bin/codeforge images build python-data && .venv/bin/python -m pytest "$DATA"; }
+
+# Those that need no engine or have one of their own, then gVisor's, then those of the large image.
 beside() {
   local failed=
   .venv/bin/python -m pytest tests/unit tests/faults || failed=1
   [ -z "$gvisor" ] || on_gvisor || failed=1
+  [ -z "$docker" ] || with_data || failed=1
   [ -z "$failed" ]
 }
 
@@ -137,7 +142,7 @@ without_daemon() {
 }
 
 say "three lines of tests beside each other; what they said comes at the end"
-start docker .venv/bin/python -m pytest tests/contract tests/hostile
+start docker .venv/bin/python -m pytest tests/contract tests/hostile --ignore "$DATA"
 start beside beside
 start without_daemon without_daemon
 failed=
@@ -145,7 +150,7 @@ for number in 0 1 2; do wait "${pids[$number]}" || failed=1; done
 pids=()
 say "tests/contract and tests/hostile on Docker"
 cat "$logs/docker"
-say "tests/unit and tests/faults; then gVisor"
+say "tests/unit and tests/faults; then gVisor; then the image python-data"
 cat "$logs/beside"
 say "bubblewrap; then Podman"
 cat "$logs/without_daemon"

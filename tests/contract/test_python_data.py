@@ -1,4 +1,7 @@
-"""The environment for data: pictures, tables, magics, and the example that is made of them."""
+"""The image and environment for data: pictures, tables, magics, and the example that is made of them.
+
+``codeforge images build python-data``, or ``codeforge environments build python-data`` for bubblewrap.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,9 @@ from pathlib import Path
 import pytest
 
 from codeforge import BlockingCodeExecutor, BlockingSession
-from codeforge.environments.making import EnvironmentMaker
-from codeforge.languages import PYTHON_DATA
 from contract.test_humaneval_differential import data_file
 
-pytestmark = pytest.mark.engine("bubblewrap")
+pytestmark = pytest.mark.engine("docker", "bubblewrap")
 
 ROOT = Path(__file__).parents[2]
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -23,7 +24,6 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[BlockingSession]:
-    assert EnvironmentMaker().find(PYTHON_DATA), "codeforge environments build python-data"
     with (
         BlockingCodeExecutor(default_memory_limit="1g", default_cpu_quota=100_000) as executor,
         executor.session("python-data", timeout=120) as shared,
