@@ -59,7 +59,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def known_token() -> Iterator[None]:
     """Has every GO say ``KNOWN_TOKEN``, so that a test can play an init from a script."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("codeforge.wire.new_token", lambda: KNOWN_TOKEN)
+        patch.setattr("codeforge.sandbox.new_token", lambda: KNOWN_TOKEN)
         yield
 
 

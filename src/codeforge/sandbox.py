@@ -10,6 +10,7 @@ import asyncio
 import collections
 import contextlib
 import itertools
+import os
 import re
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass
@@ -97,6 +98,11 @@ def named_steps(run: Run, steps: Iterable[str]) -> tuple[str, ...]:
 
 class _NeverThere(SandboxLost):
     """The sandbox ended before its init said anything."""
+
+
+def new_token() -> bytes:
+    """By which one run's end is known; see ``wire.go``."""
+    return os.urandom(wire.TOKEN_BYTES)
 
 
 class Sandbox:
@@ -266,7 +272,7 @@ class Sandbox:
         self._clean = False
         self._stepped.set()  # a run need not leave the worker its step
         conduct = Conduct(self._channel, self.posture, run)
-        token = wire.new_token()
+        token = new_token()
         if not self._decoder.over:  # else init gave up right behind its READY; what it said comes below
             self._decoder.expect_run(files_bytes=run.limits.files_bytes, token=token)
         try:

@@ -8,7 +8,6 @@ sizes are checked before anything is kept, order is checked, and the first thing
 from __future__ import annotations
 
 import enum
-import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,11 +52,6 @@ def frame(kind: bytes, payload: bytes = b"") -> bytes:
 def _chunks(data: bytes) -> Iterator[bytes]:
     view = memoryview(data)
     return (bytes(view[at : at + PAYLOAD_MAX]) for at in range(0, len(data), PAYLOAD_MAX))
-
-
-def new_token() -> bytes:
-    """What ``go`` gives to init, for one run."""
-    return os.urandom(TOKEN_BYTES)
 
 
 def limits(*, output_bytes: int, files_bytes: int, max_age_s: float) -> bytes:

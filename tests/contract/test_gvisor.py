@@ -139,7 +139,7 @@ print(found)
 def test_a_program_does_not_find_the_token(
     executor: BlockingCodeExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wire, "new_token", lambda: b"the run's token!")
+    monkeypatch.setattr("codeforge.sandbox.new_token", lambda: b"the run's token!")
     result = executor.execute(TOKEN_PLACES)
     assert result.status is Status.OK
     assert "token!" not in result.output

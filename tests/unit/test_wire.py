@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from codeforge import wire
 from codeforge.errors import ProtocolViolation
+from codeforge.sandbox import new_token
 from codeforge.wire import (
     MAX_FILES_OUT,
     PAYLOAD_MAX,
@@ -232,7 +233,7 @@ def test_an_end_without_the_runs_token_is_not_believed(said: bytes) -> None:
 
 
 def test_each_run_has_a_token_that_nobody_can_guess() -> None:
-    tokens = {wire.new_token() for _ in range(1000)}
+    tokens = {new_token() for _ in range(1000)}
     assert len(tokens) == 1000
     assert {len(token) for token in tokens} == {wire.TOKEN_BYTES}
 
