@@ -370,6 +370,8 @@ class Init:
         events = self._decoder.feed(data)
         if any(isinstance(event, wire.Ready | wire.Clean) for event in events):
             self._is_idle, self._is_running = True, False
+        if self._decoder.over:  # as the host does: init waits for that
+            self.close_input()
         self._pending += events
 
     def wait_for(self, kind: type[_E], deadline_s: float = DEADLINE_S) -> _E:

@@ -537,6 +537,26 @@ def test_the_first_process_decides_how_the_run_ended(start: Starter) -> None:
 # --- The end of the channel
 
 
+@pytest.mark.parametrize(
+    ("frames", "last", "status"),
+    [(start_frames(["true"]), wire.Done, 0), (wire.kill(), wire.Failed, 70)],
+    ids=["after a run", "after a failure"],
+)
+def test_it_stays_until_the_host_hangs_up(
+    start: Starter, monkeypatch: pytest.MonkeyPatch, frames: bytes, last: type[wire.Event], status: int
+) -> None:
+    with start() as init:
+        hang_up = init.close_input
+        monkeypatch.setattr(init, "close_input", lambda: None)
+        init.send(frames)
+        init.wait_for(last)
+        init.send(wire.kill())  # on its way when the run was over
+        with pytest.raises(AssertionError, match="did not end"):
+            init.wait(0.3)
+        hang_up()
+        assert init.wait() == status
+
+
 @pytest.mark.parametrize("half", [False, True], ids=["both", "input"])
 @pytest.mark.parametrize("stage", ["start", "worker", "file", "running", "flood", "stalled", "collecting"])
 def test_everything_is_gone_when_the_channel_closes(

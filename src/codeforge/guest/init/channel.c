@@ -10,6 +10,8 @@
 #include <time.h>
 #include <unistd.h>
 
+static const uint64_t LINGER_NS = 5000u * 1000 * 1000u;
+
 int channel_in, channel_out;
 struct inbox inbox;
 struct outbox outbox;
@@ -54,10 +56,10 @@ bool channel_read(void)
     return n > 0;
 }
 
-void channel_wait(uint64_t wake_ns)
+void channel_wait(void)
 {
     struct pollfd fds[] = {{outbox.end ? channel_out : -1, POLLOUT, 0}, {channel_in, POLLIN, 0}};
-    wait_for(fds, 2, timeout_ms(now_ns(), wake_ns));
+    wait_for(fds, 2, timeout_ms(now_ns(), UINT64_MAX));
     struct frame dropped; /* said to a run that is over */
     if (fds[1].revents && channel_read())
         while (inbox_next(&inbox, &dropped) == INBOX_FRAME)
@@ -69,7 +71,7 @@ void channel_wait(uint64_t wake_ns)
 void channel_wait_room(size_t payload)
 {
     while (outbox_room(&outbox) < payload)
-        channel_wait(UINT64_MAX);
+        channel_wait();
 }
 
 void channel_make_room(size_t payload)
@@ -82,10 +84,20 @@ void channel_make_room(size_t payload)
     }
 }
 
+/* Stays until the host hangs up: with init goes the container, and an engine may then lose what was said
+ * last, or not hear any more of an out-of-memory kill in a control group that is gone. */
 _Noreturn void finish(int code)
 {
+    static uint8_t dropped[4096];
     while (outbox.end)
-        channel_wait(UINT64_MAX);
+        channel_wait();
+    for (uint64_t now, until = now_ns() + LINGER_NS; (now = now_ns()) < until;) {
+        struct pollfd in = {channel_in, POLLIN, 0};
+        wait_for(&in, 1, (int)((until - now) / 1000000 + 1));
+        ssize_t n = in.revents ? read(channel_in, dropped, sizeof dropped) : 1;
+        if (n == 0 || (n < 0 && errno != EAGAIN))
+            break;
+    }
     _exit(code);
 }
 

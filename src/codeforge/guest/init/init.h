@@ -161,10 +161,10 @@ extern struct outbox outbox;
 
 void take_over_channel(void);           /* from descriptors 0 and 1, which the run gets pipes for */
 bool channel_read(void);                /* what the host says, into inbox; false: nothing now */
-void channel_wait(uint64_t wake_ns);    /* till then, or till the host takes or says something: dropped */
+void channel_wait(void);                /* until the host takes or says something; frames are dropped */
 void channel_wait_room(size_t payload); /* until a frame of that size fits */
 void channel_make_room(size_t payload); /* likewise, and what the host says meanwhile stays where it is */
-_Noreturn void finish(int code);        /* when the host has taken everything */
+_Noreturn void finish(int code);        /* when the host has taken everything, and hangs up */
 __attribute__((format(printf, 1, 2))) _Noreturn void fail(const char *format, ...);
 
 void wait_for(struct pollfd *fds, nfds_t count, int ms); /* poll(), or the end */

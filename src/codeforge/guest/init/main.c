@@ -10,7 +10,7 @@
  * init says READY with the sandbox's posture; the host may have a WORKER started, an interpreter that
  * waits; then come files, argv and environment, and GO. From there init carries bytes both ways until
  * the run's first process ends or the host says KILL. Then, in this order: kill everything else, reap
- * it, drain the pipes, report how it ended, send the files the run wrote, DONE, exit. When the channel
+ * it, drain the pipes, report how it ended, send the files the run wrote, DONE. When the channel
  * closes, init exits at any point, and the kernel kills the PID namespace with it.
  *
  * Instead of GO the host may say START: that begins a session (session.c), and there is no run then.
@@ -41,8 +41,6 @@
 #include <unistd.h>
 
 enum { DROPPED_STEP = 1024 * 1024 /* dropped output is told in steps of this */ };
-
-static const uint64_t LINGER_NS = 5000u * 1000 * 1000u;
 
 struct limits limits = {1024 * 1024, 16 * 1024 * 1024, 1000, 0};
 static bool over; /* there was a run, and it is over */
@@ -82,15 +80,6 @@ static void drain(int stream)
     tell_dropped(stream, 1);
 }
 
-/* An engine hears of an out-of-memory kill a moment later, and not any more once the control group is
- * gone, which it is with init. So init stays until the host has heard of it and hangs up. */
-static void linger(void)
-{
-    run.started_ns = 0; /* whose limit of time ends before that */
-    for (uint64_t until_ns = now_ns() + LINGER_NS; now_ns() < until_ns;)
-        channel_wait(until_ns);
-}
-
 static void forget_run(void)
 {
     close_run();
@@ -118,8 +107,6 @@ static void end_run(bool keep)
     channel_wait_room(1);
     if (!keep || oom_kills || clean()) {
         outbox_put(&outbox, F_DONE, "", 0);
-        if (oom_kills)
-            linger();
         finish(0);
     }
     forget_run();
