@@ -26,6 +26,9 @@ RUNTIME = os.environ.get("CODEFORGE_RUNTIME", "")
 UNDER_TEST = "gvisor" if RUNTIME == "runsc" else ENGINE
 """What a test's ``engine(...)`` names: docker, podman, bubblewrap or gvisor."""
 
+UNIT_TEST_GROUP = "unit-test-"
+"""How control groups begin that are no sandboxes'."""
+
 DISTRIBUTION = ("/usr/lib", "/usr/share", "/usr/src", "/usr/include") if ENGINE == "bubblewrap" else ()
 """The machine's own in a sandbox: too large to search, and nothing but its packages is there."""
 
@@ -116,7 +119,10 @@ class CgroupObserver:
     def all(self, *, running: bool = False) -> set[str]:
         """See ``Observer.all``."""
         folders = {
-            path.name for root in set(_tree().roots.values()) for path in root.iterdir() if path.is_dir()
+            path.name
+            for root in set(_tree().roots.values())
+            for path in root.iterdir()
+            if path.is_dir() and not path.name.startswith(UNIT_TEST_GROUP)
         }
         return {name for name in folders if _processes(name)} if running else folders
 

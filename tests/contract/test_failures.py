@@ -23,7 +23,6 @@ from codeforge.errors import (
     SandboxLost,
 )
 from codeforge.images.store import ImageStore, Step
-from contract.support import sandboxes
 from observer import OBSERVER
 
 NOT_AVAILABLE = "Docker is not available. Install Docker to use sandboxed execution."
@@ -178,11 +177,10 @@ def test_a_weaker_sandbox_runs_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.engine
 def test_a_container_killed_from_outside_is_a_host_failure_and_not_a_result() -> None:
-    before = sandboxes(all_states=False)
-    with BlockingCodeExecutor() as executor, pytest.raises(SandboxLost):
+    with BlockingCodeExecutor(max_warm=0) as executor, pytest.raises(SandboxLost):
         executor.execute(
             "import time; print('x', flush=True); time.sleep(30)",
-            on_stdout=lambda text: OBSERVER.kill(*(sandboxes(all_states=False) - before)),
+            on_stdout=lambda text: OBSERVER.kill(*OBSERVER.of(executor, running=True)),
         )
 
 

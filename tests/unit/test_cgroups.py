@@ -14,6 +14,7 @@ from codeforge.engines import cgroups
 from codeforge.engines.cgroups import CgroupTree, find_tree
 from codeforge.errors import EngineError
 from codeforge.limits import Limits, MiB
+from observer import UNIT_TEST_GROUP
 
 LIMITS = Limits(memory_bytes=64 * MiB, cpu_quota_us=20_000)
 FOUND = find_tree()
@@ -90,7 +91,7 @@ def test_a_sweep_takes_what_is_old_and_nobodys(tmp_path: Path) -> None:
 @pytest.mark.skipif(isinstance(FOUND, str), reason=f"no control groups to be had here: {FOUND}")
 def test_a_process_is_limited_counted_and_its_group_removed() -> None:
     assert isinstance(FOUND, CgroupTree)
-    group = FOUND.make(f"test-{uuid.uuid4().hex}", LIMITS, 64)
+    group = FOUND.make(f"{UNIT_TEST_GROUP}{uuid.uuid4().hex}", LIMITS, 64)
     hog = "input(); x = [bytearray(1 << 20) for _ in range(300)]"
     with subprocess.Popen(
         ["python3", "-c", hog], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
@@ -108,7 +109,7 @@ def test_a_process_is_limited_counted_and_its_group_removed() -> None:
 @pytest.mark.skipif(isinstance(FOUND, str), reason=f"no control groups to be had here: {FOUND}")
 def test_a_process_that_is_gone_cannot_be_put_into_one() -> None:
     assert isinstance(FOUND, CgroupTree)
-    group = FOUND.make(f"test-{uuid.uuid4().hex}", LIMITS, 64)
+    group = FOUND.make(f"{UNIT_TEST_GROUP}{uuid.uuid4().hex}", LIMITS, 64)
     with subprocess.Popen(["true"]) as process:
         process.wait()
         with pytest.raises(EngineError, match=r"cgroup\.procs"):
