@@ -7,6 +7,7 @@ not. If there is no timer either, everybody would wait for ever: that is an erro
 from __future__ import annotations
 
 import asyncio
+import gc
 import selectors
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -46,14 +47,20 @@ def run(scenario: Coroutine[Any, Any, T]) -> T:
 
     Raises:
         TimeoutError: it has no end.
+        AssertionError: something failed of which nobody was told.
     """
+    untold: list[dict[str, Any]] = []
 
     async def bounded() -> T:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: untold.append(context))
         async with asyncio.timeout(TOO_LONG_S):
             return await scenario
 
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        return runner.run(bounded())
+        result = runner.run(bounded())
+        gc.collect(0)  # a task tells of its exception when it goes
+    assert not untold, untold
+    return result
 
 
 async def settle(steps: int = 20) -> None:

@@ -151,7 +151,8 @@ class Interpreter:
                 self._taken.clear()
                 answer = await self._link.request(session_wire.fork(self.number, number))
                 if answer.error:
-                    self._forks.remove(told)
+                    with contextlib.suppress(ValueError):  # it said something without having been told to
+                        self._forks.remove(told)
                     why = f"the session's files could not be copied: {os.strerror(answer.error)}"
                     _answer(told, {"is": "not_forked", "why": why})
                 elif self.alive:

@@ -419,6 +419,20 @@ def test_a_copy_whose_files_cannot_be_copied_is_none(error: int) -> None:
     run(scenario())
 
 
+def test_one_that_says_it_forked_when_it_was_not_told_to_gives_no_copy() -> None:
+    async def scenario() -> None:
+        async with world() as it, it.session() as session:
+            lie = frame("J", json.dumps({"is": "forked"}).encode())
+            it.init.answers["b"] = frame("M", BRANCH.pack(0) + lie) + frame("Q", BRANCH.pack(28))
+            with pytest.raises(CannotFork, match="not ready"):
+                await session.fork()
+            it.init.answers.clear()
+            assert len(await session.fork()) == 1
+            assert await value(session) == "x"
+
+    run(scenario())
+
+
 def test_one_that_never_reads_is_killed_at_its_deadline() -> None:
     async def scenario() -> None:
         async with world() as it, it.session() as session:
