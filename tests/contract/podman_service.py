@@ -15,6 +15,7 @@ from pathlib import Path
 from contract.support import eventually
 
 START_S = 30.0
+REMOVAL_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,8 @@ def podman_service(*, user: int | None = None) -> Iterator[PodmanService]:
     Args:
         user: as whom; default: who we are. Others can only be had by root.
     """
-    with tempfile.TemporaryDirectory(prefix="codeforge-podman-") as name:
-        folder = Path(name)
+    folder = Path(tempfile.mkdtemp(prefix="codeforge-podman-"))
+    try:
         if user is not None:
             os.chown(folder, user, user)
         command = (*_as_user(user, folder), *_podman(folder))
@@ -67,10 +68,9 @@ def podman_service(*, user: int | None = None) -> Iterator[PodmanService]:
                 PodmanService(address, command).podman("rm", "--all", "--force", "--time=0")
             service.send_signal(signal.SIGTERM)
             service.wait()
-            _unmount(folder)
-            if user is not None:  # files of its user's other ids, which only root removes
-                shutil.rmtree(folder, ignore_errors=True)
-                folder.mkdir(exist_ok=True)
+    finally:
+        removed = eventually(lambda: _remove(folder), REMOVAL_S)
+        assert removed, f"{folder} cannot be removed: {_mounted_in(folder)}"
 
 
 def _as_user(user: int | None, folder: Path) -> tuple[str, ...]:
@@ -91,8 +91,24 @@ def _podman(folder: Path) -> tuple[str, ...]:
     return ("env", "--unset=CONTAINER_HOST", "podman", *options)
 
 
-def _unmount(folder: Path) -> None:
-    lines = Path("/proc/self/mounts").read_text().splitlines()
-    places = [line.split()[1] for line in lines]
-    for place in reversed([place for place in places if place.startswith(f"{folder}/")]):
-        subprocess.run(["umount", "--lazy", place], check=True)
+def _mounted_in(folder: Path) -> list[str]:
+    places = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    return [place for place in places if place.startswith(f"{folder}/")]
+
+
+def _end_who_knows(folder: Path) -> None:
+    """End every process that has it among its words or variables: Podman leaves some, above all without root."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            known = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+            if os.fsencode(folder) in known and process.name != str(os.getpid()):
+                os.kill(int(process.name), signal.SIGKILL)
+
+
+def _remove(folder: Path) -> bool:
+    """Whether it is gone: Podman's own cleaning up, after each container, mounts its storage once more."""
+    _end_who_knows(folder)
+    for place in reversed(_mounted_in(folder)):
+        subprocess.run(["umount", "--lazy", place], check=False)
+    shutil.rmtree(folder, ignore_errors=True)
+    return not folder.exists()
