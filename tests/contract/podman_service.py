@@ -97,7 +97,7 @@ def _mounted_in(folder: Path) -> list[str]:
 
 
 def _end_who_knows(folder: Path) -> None:
-    """End every process that has it among its words or variables: Podman leaves some, above all without root."""
+    """End each process that has it among its words or variables; without root, Podman leaves some."""
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             known = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
