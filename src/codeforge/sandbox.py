@@ -187,11 +187,10 @@ class Sandbox:
         except TimeoutError:
             raise EngineError(f"the sandbox was not ready within {START_TIMEOUT_S:g} s") from None
         row = self.kind.language
-        if first is None:
-            raise _NeverThere(f"the sandbox did not start: no init answered (is {row.image} ours?)")
         if not isinstance(first, wire.Ready):
+            lost = _NeverThere if first is None else SandboxLost
             why = first.message if isinstance(first, wire.Failed) else "no init answered"
-            raise SandboxLost(f"the sandbox did not start: {why} (is {row.image} ours?)")
+            raise lost(f"the sandbox did not start: {why} (is {row.image} ours?)")
         self.posture = {**first.posture, **await engine.observe(self._channel)}
         faults = await engine.faults(self._channel, self.posture, row, self.kind.limits, uid=self.uid)
         if faults:

@@ -128,11 +128,12 @@ def test_a_program_that_speaks_in_inits_place_is_not_believed(executor: Blocking
 
 TOKEN_PLACES = """
 import os
-found = []
 for name in ("mem", *(f"fd/{number}" for number in range(64))):
-    try: found.append((name, os.read(os.open(f"/proc/1/{name}", os.O_RDONLY | os.O_NONBLOCK), 1 << 20)))
+    try:
+        place = os.open(f"/proc/1/{name}", os.O_RDONLY | os.O_NONBLOCK)
+        print("opened", name, flush=True)
+        print(os.read(place, 1 << 20), flush=True)
     except OSError: pass
-print(found)
 """
 
 
@@ -143,7 +144,8 @@ def test_a_program_does_not_find_the_token(
     result = executor.execute(TOKEN_PLACES)
     assert result.status is Status.OK
     assert "token!" not in result.output
-    assert "'mem'" not in result.output
+    assert "opened fd/" in result.output
+    assert "opened mem" not in result.output
 
 
 def test_programs_of_a_batch_share_no_sandbox(executor: BlockingCodeExecutor) -> None:

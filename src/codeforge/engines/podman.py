@@ -19,8 +19,6 @@ from codeforge.engines.addresses import podman_address
 from codeforge.engines.connection import Dialect
 from codeforge.engines.docker import DockerEngine, is_podman
 from codeforge.errors import EngineError, EngineUnavailable
-from codeforge.languages import Language
-from codeforge.limits import Limits
 
 PODMAN = Dialect(
     name="Podman",
@@ -74,13 +72,11 @@ class PodmanEngine(DockerEngine):
         """See ``DockerEngine.creation``."""
         return f"{_LIBPOD_API}/containers/create", libpod_spec(spec)
 
-    async def faults(
-        self, channel: Channel, posture: Mapping[str, str], language: Language, limits: Limits, *, uid: int
-    ) -> list[str]:
-        """See ``Engine.faults``."""
+    async def observe(self, channel: Channel) -> Mapping[str, str]:
+        """See ``Engine.observe``."""
         sandbox = self._channels[channel.id]
         sandbox.watch((await sandbox.inspect())["State"]["Pid"])
-        return await super().faults(channel, posture, language, limits, uid=uid)
+        return await super().observe(channel)
 
 
 def libpod_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
