@@ -33,12 +33,10 @@ without() {
   skipped+=("$1: $2")
 }
 
-# start NAME COMMAND...: in the background, in a process group of its own, with its output in a file.
+# start COMMAND...: in the background, in a process group of its own.
 start() {
-  local name=$1
-  shift
   set -m
-  "$@" > "$logs/$name" 2>&1 < /dev/null &
+  "$@" < /dev/null &
   pids+=($!)
   set +m
 }
@@ -86,9 +84,9 @@ elif ! have runsc && ! install runsc; then
   without gvisor "it is not installed: apt-get install runsc"
 fi
 
-# A daemon of its own: the machine's keeps its configuration, and its sandboxes to itself.
-on_gvisor() (
-  local root images
+# on_gvisor COMMAND...: with a daemon of its own; the machine's keeps its configuration, and its sandboxes to itself.
+on_gvisor() {
+  local root images daemon failed=
   root=$(mktemp -d /tmp/cf-gvisor-XXXXXX)
   mapfile -t images < <(.venv/bin/python -c 'from codeforge import LANGUAGES
 for row in LANGUAGES: print(row.image)')
@@ -97,64 +95,79 @@ for row in LANGUAGES: print(row.image)')
   unshare --net dockerd --config-file="$root/daemon.json" --host="unix://$root/docker.sock" \
     --data-root="$root/data" --exec-root="$root/exec" --pidfile="$root/pid" --bridge=none --iptables=false \
     --ip6tables=false --log-level=error > "$root/log" 2>&1 &
-  local daemon=$! failed=
+  daemon=$!
   for _ in $(seq 120); do
     DOCKER_HOST=unix://$root/docker.sock docker version > /dev/null 2>&1 && break
     sleep 0.5
   done
   docker save "${images[@]}" | DOCKER_HOST=unix://$root/docker.sock docker load > /dev/null
   export DOCKER_HOST=unix://$root/docker.sock
-  DOCKER_CONFIG_FILE=$root/daemon.json DOCKER_PIDFILE=$root/pid scripts/gvisor.sh || failed=1
-  [ -n "$failed" ] || CODEFORGE_RUNTIME=runsc .venv/bin/python -m pytest tests/contract tests/hostile -m core ||
-    failed=1
+  { DOCKER_CONFIG_FILE=$root/daemon.json DOCKER_PIDFILE=$root/pid scripts/gvisor.sh && "$@"; } || failed=$?
   kill "$daemon" && wait "$daemon" || true
   rm -rf "$root" || true
-  [ -z "$failed" ]
+  return "${failed:-0}"
+}
+
+# suite NAME ARGUMENT...: the tests of that name, by pytest with these arguments as well.
+suite() (
+  name=$1
+  shift
+  tests=(.venv/bin/python -m pytest -o cache_dir="$logs/$name.cache" "$@")
+  case $name in
+    unit) "${tests[@]}" tests/unit tests/faults ;;
+    docker) "${tests[@]}" tests/contract tests/hostile --ignore "$DATA" ;;
+    # What is about engines; the rest of these folders is run once, with Docker's.
+    bubblewrap | podman)
+      CODEFORGE_TEST_ENGINE='' CODEFORGE_ENGINE=$name "${tests[@]}" tests/contract tests/hostile -m engine
+      ;;
+    gvisor) CODEFORGE_RUNTIME=runsc on_gvisor "${tests[@]}" tests/contract tests/hostile -m core ;;
+    python-data-image) .venv/bin/codeforge images build python-data ;;
+    python-data) "${tests[@]}" "$DATA" ;;
+  esac
 )
 
-# Those that need no engine or have one of their own, then gVisor's. Then the large image is made.
-beside() {
-  local failed=
-  .venv/bin/python -m pytest tests/unit tests/faults || failed=1
-  [ -z "$gvisor" ] || on_gvisor || failed=1
-  [ -z "$docker" ] || .venv/bin/codeforge images build python-data || failed=1
-  [ -z "$failed" ]
+# line NAME...: these, one after the other; what each said, and how it ended, in files of its name.
+line() {
+  local name
+  for name; do
+    suite "$name" > "$logs/$name" 2>&1 && echo 0 > "$logs/$name.ended" || echo $? > "$logs/$name.ended"
+  done
 }
 
-# Podman 4.3 on a busy machine now and then loses a container, or the connection to one. What failed
-# is run once more, and both are shown.
-on_podman() {
-  local run=(env CODEFORGE_ENGINE=podman .venv/bin/python -m pytest tests/contract tests/hostile -m engine)
-  "${run[@]}" -o cache_dir="$logs/podman-cache" && return
-  say "Podman: what failed, once more"
-  "${run[@]}" -o cache_dir="$logs/podman-cache" --last-failed --last-failed-no-failures none
-}
-
-# What is about engines; the rest of these folders is run once, with Docker's.
-without_daemon() {
-  local failed=
-  [ -z "$bubblewrap" ] || CODEFORGE_TEST_ENGINE='' CODEFORGE_ENGINE=bubblewrap \
-    .venv/bin/python -m pytest tests/contract tests/hostile -m engine || failed=1
-  [ -z "$podman" ] || on_podman || failed=1
-  [ -z "$failed" ]
-}
-
-say "three lines of tests beside each other; what they said comes at the end"
-start docker .venv/bin/python -m pytest tests/contract tests/hostile --ignore "$DATA"
-start beside beside
-start without_daemon without_daemon
-failed=
-for number in 0 1 2; do wait "${pids[$number]}" || failed=1; done
+# Without Docker there is nothing of Docker's to run, and pytest leaves it out and says so.
+lines=(
+  "docker"
+  "unit${gvisor:+ gvisor}${docker:+ python-data-image}"
+  "${bubblewrap:+bubblewrap}${podman:+ podman}"
+)
+say "the tests, in lines beside each other; what they said comes at the end"
+for names in "${lines[@]}"; do
+  # shellcheck disable=SC2086 # names without spaces
+  start line $names
+done
+wait "${pids[@]}" || true
 pids=()
-say "tests/contract and tests/hostile on Docker"
-cat "$logs/docker"
-say "tests/unit and tests/faults; then gVisor"
-cat "$logs/beside"
-say "bubblewrap; then Podman"
-cat "$logs/without_daemon"
-if [ -n "$docker" ]; then
-  say "the image python-data"
-  .venv/bin/python -m pytest "$DATA" || failed=1
-fi
+# Alone: another test is about all of Docker's sandboxes.
+[ -z "$docker" ] || line python-data
+
+failed=()
+# shellcheck disable=SC2048 # names without spaces
+for name in ${lines[*]} ${docker:+python-data}; do
+  say "$name"
+  cat "$logs/$name"
+  case $(cat "$logs/$name.ended" 2> /dev/null) in
+    0) ;;
+    1) failed+=("$name") ;; # of pytest's: tests failed
+    *) die "the tests of $name did not come to their end (see above)" ;;
+  esac
+done
+
+# Lines beside each other keep every core busy, and some tests are about time. What failed has to pass alone.
+twice=()
+for name in "${failed[@]}"; do
+  say "$name: what failed, once more, with nothing beside it"
+  suite "$name" --last-failed --last-failed-no-failures none || twice+=("$name")
+done
 for line in "${skipped[@]}"; do say "SKIPPED, all that needs $line"; done
-[ -z "$failed" ] || die "tests failed (see above)"
+for name in "${failed[@]}"; do say "FAILED beside others, and run once more alone (see above): tests of $name"; done
+[ ${#twice[@]} = 0 ] || die "tests failed, alone as well (see above): ${twice[*]}"
