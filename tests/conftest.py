@@ -19,11 +19,13 @@ from codeforge import LANGUAGES
 from codeforge.blocking import BlockingCodeExecutor
 from contract.podman_service import podman_service
 from contract.support import SHARED
+from fuzzing import LONG
 from observer import UNDER_TEST
 from scripted_engine import KNOWN_TOKEN
 
-# Examples take as long as they take: a loaded machine is no defect.
-settings.register_profile("codeforge", deadline=None)
+# Examples take as long as they take: a loaded machine is no defect. They are the same each time, so that what
+# fails is the change's; a long run makes up new ones.
+settings.register_profile("codeforge", deadline=None, derandomize=not LONG)
 settings.load_profile("codeforge")
 
 NO_ENGINE = os.environ.get("CODEFORGE_TEST_ENGINE") == "none"

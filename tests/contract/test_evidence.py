@@ -291,7 +291,9 @@ def with_init(language: str, act: Callable[[int], object], timeout: float) -> Ex
         # Found before it begins: to ask an engine on a busy machine may take as long as the run may.
         (sandbox,) = OBSERVER.of(executor, running=True)
         init = OBSERVER.init(sandbox)
-        result = executor.execute(begin[language] + WAIT[language], language, timeout, on_stdout=lambda _: act(init))
+        result = executor.execute(
+            begin[language] + WAIT[language], language, timeout, on_stdout=lambda _: act(init)
+        )
         assert result.container_id == sandbox
         return result
 

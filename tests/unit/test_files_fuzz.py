@@ -163,11 +163,13 @@ def test_names_that_only_look_the_same_stay_apart(names: tuple[str, str]) -> Non
 
 BUILD = r"""
 import json, os, socket, sys
+def at_once(path, flags):  # a fifo of that name would wait for a reader
+    return os.open(path, flags | os.O_NONBLOCK)
 def made(op, path, extra):
     if op == 'file':
-        with open(path, 'wb') as f: f.write(b'x' * extra)
+        with open(path, 'wb', opener=at_once) as f: f.write(b'x' * extra)
     elif op == 'sparse':
-        with open(path, 'wb') as f: f.truncate(1 << extra)
+        with open(path, 'wb', opener=at_once) as f: f.truncate(1 << extra)
     elif op == 'dir': os.makedirs(path)
     elif op == 'deep':
         os.makedirs(path); os.chdir(path)
