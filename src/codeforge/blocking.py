@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
 import os
 import threading
 from collections.abc import (
@@ -37,6 +36,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+CANCEL_GRACE_S = 10.0
+"""How long a call may take to come back once it is cancelled."""
+
 CLOSE_GRACE_S = 5.0
 """How long calls in other threads may take to come back after ``close``."""
 
@@ -51,14 +53,24 @@ class _LoopThread:
 
     def wait_for(self, work: Coroutine[Any, Any, T]) -> T:
         """The outcome of ``work``; if the caller is interrupted (Ctrl-C), ``work`` is cancelled first."""
-        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        ended = threading.Event()
+        tasks: list[asyncio.Task[T]] = []
+
+        def begin() -> None:
+            tasks.append(self.loop.create_task(work))
+            tasks[0].add_done_callback(lambda _: ended.set())
+
+        self.loop.call_soon_threadsafe(begin)
         try:
-            return future.result()
+            ended.wait()
         except BaseException:
-            future.cancel()
-            with contextlib.suppress(concurrent.futures.CancelledError, concurrent.futures.TimeoutError):
-                future.exception(timeout=10)
+            self.loop.call_soon_threadsafe(lambda: tasks[0].cancel())
+            ended.wait(CANCEL_GRACE_S)
             raise
+        try:
+            return tasks[0].result()
+        except asyncio.CancelledError:  # by close(), in another thread
+            raise concurrent.futures.CancelledError from None
 
     def stop(self) -> None:
         """Let what still runs end, stop the loop and end the thread."""

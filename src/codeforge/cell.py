@@ -10,6 +10,7 @@ import asyncio
 import codecs
 import collections
 import enum
+import signal
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
@@ -50,7 +51,8 @@ class Cell:
     Args:
         number: as its interpreter is told.
         limits: its own.
-        before: what was written since the cell before it.
+        before: what was written since the cell before it, and whether there was more.
+        oom_kills: how many processes the kernel had killed for want of memory when it began.
         interrupt: has its interpreter raise KeyboardInterrupt.
         kill: ends its interpreter.
 
@@ -62,14 +64,15 @@ class Cell:
     """
 
     def __init__(
-        self, number: int, limits: Limits, before: Mapping[str, bytes],
-        *, interrupt: Callable[[], object], kill: Callable[[], object],
+        self, number: int, limits: Limits, before: tuple[Mapping[str, bytes], bool],
+        *, oom_kills: int, interrupt: Callable[[], object], kill: Callable[[], object],
     ) -> None:  # fmt: skip
         self.number = number
         self.limits = limits
         self.stopped: StopReason | None = None
         self.ended: Ended | None = None
         self.lost = False
+        self._oom_kills = oom_kills
         self._interrupt = interrupt
         self._kill = kill
         self._loop = asyncio.get_running_loop()
@@ -81,20 +84,27 @@ class Cell:
         self._decoders = {s: codecs.getincrementaldecoder("utf-8")("replace") for s in ("stdout", "stderr")}
         self._kept: dict[str, list[str]] = {"stdout": [], "stderr": []}
         self._bytes = {"stdout": 0, "stderr": 0}
-        self._truncated = self._floods = False
+        written, self._truncated = before
+        self._floods = False
         self._results: list[MimeBundle] = []
         self._results_bytes = 0
         self._value: MimeBundle | None = None
         self._error: CellError | None = None
         self._started_s = time.perf_counter()
         self._ended_s = 0.0
-        for stream, data in before.items():
+        for stream, data in written.items():
             self.take_text(stream, data)
 
     @property
     def is_over(self) -> bool:
         """Whether nothing more comes of it."""
         return self._over.is_set()
+
+    @property
+    def may_be_out_of_memory(self) -> bool:
+        """Whether its interpreter was killed, and the kernel killed for want of memory since it began."""
+        ended = self.ended
+        return ended is not None and ended.signal == signal.SIGKILL and ended.oom_kills > self._oom_kills
 
     async def until_over(self) -> None:
         """Wait until it has come to an end, whichever."""

@@ -13,6 +13,12 @@ from typing import Any, TypeAlias
 
 from codeforge.result import StreamName
 
+MAX_DEPTH = 64
+"""How deep JSON in a bundle may be nested: who takes it apart may do so by recursion."""
+
+NODE_BYTES = 64
+"""What a value takes of this process's memory beside its text: an empty list 56 bytes."""
+
 
 class CellStatus(enum.StrEnum):
     """How a cell ended."""
@@ -208,19 +214,36 @@ def _contents_of(said: object) -> Mapping[str, Any]:
 def _plain(content: object) -> object:
     if isinstance(content, str):
         return text_of(content)
+    if not _is_shallow(content, MAX_DEPTH):
+        return None
     try:
         json.dumps(content, allow_nan=False)
-    except (ValueError, RecursionError):
+    except ValueError:
         return None
     return content
 
 
+def _is_shallow(content: object, levels: int) -> bool:
+    if not isinstance(content, dict | list):
+        return True
+    inner = content.values() if isinstance(content, dict) else content
+    return levels > 0 and all(_is_shallow(part, levels - 1) for part in inner)
+
+
 def bundle_bytes(bundle: MimeBundle) -> int:
-    """How much there is to keep, about."""
-    return sum(
-        len(kind) + (len(content) if isinstance(content, str) else len(json.dumps(content)))
-        for kind, content in (*bundle.data.items(), *bundle.metadata.items())
-    )
+    """What it takes of this process's memory, about."""
+    return _bytes_of(dict(bundle.data)) + _bytes_of(dict(bundle.metadata)) + NODE_BYTES
+
+
+def _bytes_of(content: object) -> int:
+    match content:
+        case str():
+            return NODE_BYTES + len(content)
+        case dict():
+            return NODE_BYTES + sum(_bytes_of(key) + _bytes_of(value) for key, value in content.items())
+        case list():
+            return NODE_BYTES + sum(map(_bytes_of, content))
+    return NODE_BYTES
 
 
 def error_of(said: object) -> CellError | None:

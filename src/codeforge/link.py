@@ -32,6 +32,9 @@ T = TypeVar("T")
 ANSWER_TIMEOUT_S = 30.0
 """For what init does at once: a piece of a file, a copy of 64 MiB, a signal. It hangs, or the engine does."""
 
+BETWEEN_BYTES = 64 * 1024
+"""How much of stdout, and of stderr, is kept of what is written while no cell runs."""
+
 READY_TIMEOUT_S = 60.0
 """From START to an interpreter that takes cells: Python with IPython needs a second, on half a core."""
 
@@ -237,7 +240,7 @@ class Link:
 
     Attributes:
         lost: why the sandbox broke off, once it has.
-        oom_kills: how many the kernel had counted when a branch last ended.
+        oom_kills: how many processes the kernel had killed for want of memory when a branch last ended.
         closed: it was let go of.
     """
 
@@ -253,6 +256,7 @@ class Link:
         self._last_number = 0
         self._asking = asyncio.Lock()
         self._asked: asyncio.Future[session_wire.Answer] | None = None
+        self._asks: set[asyncio.Task[session_wire.Answer]] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self.closed = False
 
@@ -272,7 +276,11 @@ class Link:
             sandbox = await stack.enter_async_context(pool.lease(kind, at_once=True))
             link = cls(sandbox, stack)
             first = link.add(0)
-            await sandbox.begin_session(b"".join([*frames, session_wire.start(0)]))
+            try:
+                async with asyncio.timeout(READY_TIMEOUT_S):
+                    await sandbox.begin_session(b"".join([*frames, session_wire.start(0)]))
+            except TimeoutError:
+                raise SandboxLost(f"the sandbox took no files within {READY_TIMEOUT_S:g} s") from None
             link.spawn(link._read())
             link.spawn(link._write())
             try:
@@ -352,11 +360,11 @@ class Link:
             await self._lease.aclose()
 
     async def _stop(self) -> None:
+        self._lose(SessionEnded("the session was closed"))  # or a task waits for what nobody reads any more
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._lose(SessionEnded("the session was closed"))
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Do that beside everything else."""
@@ -379,19 +387,24 @@ class Link:
         Raises:
             HostFailure: the sandbox broke off.
         """
+        # Once asked it goes on, whatever becomes of the caller: an answer to nobody would be the next one's.
+        asking = asyncio.get_running_loop().create_task(self._ask(frame))
+        self._asks.add(asking)
+        asking.add_done_callback(self._answered)
+        return await asyncio.shield(asking)
+
+    def _answered(self, asking: asyncio.Task[session_wire.Answer]) -> None:
+        self._asks.discard(asking)
+        if not asking.cancelled():
+            asking.exception()  # the caller may not wait for it any more
+
+    async def _ask(self, frame: bytes) -> session_wire.Answer:
         async with self._asking:
             if self.lost is not None:
                 raise self.lost
-            future = self._asked = asyncio.get_running_loop().create_future()
+            self._asked = asyncio.get_running_loop().create_future()
             self.send(frame)
-            # An answer comes to who asked, or the next question would get it.
-            answering = asyncio.ensure_future(self.soon(future))
-            try:
-                return await asyncio.shield(answering)
-            except asyncio.CancelledError:
-                with contextlib.suppress(HostFailure, InvalidRequest):
-                    await answering
-                raise
+            return await self.soon(self._asked)
 
     async def soon(self, waited_for: Awaitable[T]) -> T:
         """What init does at once; if it does not, nobody knows what is with that sandbox.
@@ -443,6 +456,7 @@ class Link:
         if interpreter is None:
             return  # it was forgotten meanwhile
         if isinstance(event, session_wire.Ended):
+            self.oom_kills = max(self.oom_kills, event.oom_kills)
             interpreter.take_end(event)
         else:
             interpreter.take(event)
@@ -453,11 +467,13 @@ class Link:
             interpreter.cell.take_text(stream, data)
         else:
             kept = self._between.setdefault(interpreter.number, {}).setdefault(stream, bytearray())
-            kept += data[: max(0, wire.PAYLOAD_MAX - len(kept))]
+            kept += data[: BETWEEN_BYTES + 1 - len(kept)]
 
-    def text_between(self, number: int) -> dict[str, bytes]:
-        """What a branch wrote since its last cell, up to 64 KiB."""
-        return {stream: bytes(data) for stream, data in self._between.pop(number, {}).items()}
+    def take_between(self, number: int) -> tuple[dict[str, bytes], bool]:
+        """What a branch wrote since its last cell, and whether there was more than is kept."""
+        written = self._between.pop(number, {})
+        kept = {stream: bytes(data[:BETWEEN_BYTES]) for stream, data in written.items()}
+        return kept, any(len(data) > BETWEEN_BYTES for data in written.values())
 
     def _lose(self, error: Exception) -> None:
         if self.lost is None:

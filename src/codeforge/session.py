@@ -154,7 +154,8 @@ class Session:
             cell = interpreter.cell = Cell(
                 self._family.next_cell(),
                 limits,
-                link.text_between(self._number),
+                link.take_between(self._number),
+                oom_kills=link.oom_kills,
                 interrupt=interpreter.interrupt,
                 kill=interpreter.kill,
             )
@@ -164,7 +165,9 @@ class Session:
                     yield event
             finally:
                 cell.stop(StopReason.INTERRUPT)  # if the caller left
-            yield await self._conclude(link, cell)
+            result = await self._conclude(link, cell)
+        # Its turn is over: who gets this may restart the session, or run the next cell.
+        yield result
 
     async def _conclude(self, link: Link, cell: Cell) -> CellResult:
         oom = False
@@ -172,8 +175,7 @@ class Session:
             oom = await link.oom_event(OOM_EVENT_WAIT_S)
             if not oom:
                 raise link.lost or SandboxLost("the session's sandbox broke off")
-        elif cell.ended is not None and cell.ended.oom_kills > link.oom_kills:
-            link.oom_kills = cell.ended.oom_kills
+        elif cell.may_be_out_of_memory:
             oom = await link.oom_event(OOM_EVENT_WAIT_S)
         return cell.result(oom=oom)
 
@@ -195,12 +197,21 @@ class Session:
             SessionEnded: it was closed, or its sandbox is gone.
         """
         async with self._use():
-            link = await self._link()
-            await link[self._number].end()
+            interpreter = (await self._link())[self._number]
+            if interpreter.ready:
+                await interpreter.end()  # its cell has the turn
             async with self._turn:
+                link = await self._link()
+                await link[self._number].end()  # somebody may have restarted it meanwhile
                 if link.lost is not None:
                     raise SessionEnded(f"the session's sandbox is gone: {link.lost}")
-                await link.restart(self._number, self._family.start_frames(self._number))
+                try:
+                    await self._link()  # raises if it was closed meanwhile
+                    await link.restart(self._number, self._family.start_frames(self._number))
+                except SandboxLost:
+                    if self._closed:
+                        raise SessionEnded(self._why_closed) from None
+                    raise
 
     async def fork(self, n: int = 1) -> list[Session]:
         """Copies of this session as it is now: variables, imports, files; each goes its own way from here.
@@ -236,9 +247,12 @@ class Session:
         """What could stand at position ``at`` (default: the end) of the code, as the session knows it.
 
         Raises:
+            InvalidRequest: there is no such position.
             SessionEnded: there is no interpreter any more.
         """
+        text_bytes("code", code)
         where = len(code) if at is None else at
+        require_int("at", where, 0, len(code))
         said = await self._ask({"do": "complete", "code": code, "at": where})
         start, end, matches = said.get("start"), said.get("end"), said.get("matches")
         if not (isinstance(start, int) and isinstance(end, int) and isinstance(matches, list)):

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 from codeforge import session_wire
-from codeforge.errors import FileError, InvalidRequest
+from codeforge.errors import FileError, InvalidRequest, ProtocolViolation
 from codeforge.extract import Extractor
 from codeforge.limits import MiB, format_memory, require_int
 from codeforge.request import check_path, text_bytes
@@ -28,6 +28,7 @@ DOWNLOAD_BYTES = 256 * MiB
 DOWNLOAD_FILES = 10_000
 """What ``download`` brings out at most, by default."""
 
+_UNUSABLE = "an unusable name"
 _WHY = {
     errno.ELOOP: "it is a link, or on the way there is one",
     errno.EACCES: "it is no regular file, or its program took the right to it away",
@@ -141,12 +142,13 @@ class SessionFiles:
         """
         if path:
             check_path(path)
-        found = await self._walk(path, recursive=recursive)
+        found, _ = await self._walk(path, recursive=recursive, most=DOWNLOAD_FILES)
         return sorted((entry for entry, _ in found), key=lambda entry: entry.path)
 
-    async def _walk(self, path: str, *, recursive: bool) -> _Found:
-        """Entries, and whether each has a name that can be asked for."""
+    async def _walk(self, path: str, *, recursive: bool, most: int) -> tuple[_Found, dict[str, str]]:
+        """Entries, and whether each has a name that can be asked for; what was not looked into, and why."""
         found: _Found = []
+        closed: dict[str, str] = {}
         folders = collections.deque([path])
         while folders:
             folder = folders.popleft()
@@ -154,22 +156,28 @@ class SessionFiles:
                 async for raw in self._entries(folder):
                     entry, is_text = _entry(folder, raw)
                     found.append((entry, is_text))
-                    if recursive and is_text and raw.kind is EntryKind.DIRECTORY:
-                        folders.append(entry.path)
-                    if len(found) > DOWNLOAD_FILES:
+                    if recursive and raw.kind is EntryKind.DIRECTORY:
+                        if is_text:
+                            folders.append(entry.path)
+                        else:
+                            closed[entry.path] = _UNUSABLE
+                    if len(found) > most:
                         raise InvalidRequest(
-                            f"there are more than {DOWNLOAD_FILES} files; list single directories"
+                            f"there are more than {most} files and directories; name single directories"
                         )
-            except FileError:
+            except FileError as error:
                 if folder == path:
-                    raise  # others went away meanwhile, or are too deep, or closed
-        return found
+                    raise
+                closed[folder] = str(error.strerror)  # it went away meanwhile, is too deep, or closed
+        return found, closed
 
     async def _entries(self, folder: str) -> AsyncGenerator[RawEntry, None]:
         start = -1
         while start:
             data = await self._request(folder, session_wire.list_files, folder, max(0, start))
             start, entries = session_wire.parse_listing(data)
+            if start and not entries:
+                raise ProtocolViolation("a listing that goes on without an entry")
             for raw in entries:
                 yield raw
 
@@ -200,7 +208,8 @@ class SessionFiles:
         """Bring all regular files below ``path`` out, into a directory of this machine's.
 
         A file that is there already is replaced, a link too; nothing is written through a link. What is
-        not a regular file, has a name that cannot be used or cannot be read, is left and told.
+        not a regular file, has a name that cannot be used or cannot be read, is left and told: directories
+        as well.
 
         Raises:
             InvalidRequest: there is more than may be.
@@ -209,7 +218,8 @@ class SessionFiles:
         """
         if path:
             check_path(path)
-        entries = await self._walk(path, recursive=True)
+        most = max(max_files, DOWNLOAD_FILES)
+        entries, skipped = await self._walk(path, recursive=True, most=most)
         files = [(entry, is_text) for entry, is_text in entries if entry.kind is EntryKind.FILE]
         size = sum(entry.size for entry, _ in files)
         if len(files) > max_files or size > max_bytes:
@@ -218,7 +228,7 @@ class SessionFiles:
                 f"at most {max_files} of {format_memory(max_bytes)} are brought out"
             )
         written: list[Path] = []
-        skipped = {
+        skipped |= {
             entry.path: "a link" if entry.kind is EntryKind.LINK else "no regular file"
             for entry, _ in entries
             if entry.kind in (EntryKind.LINK, EntryKind.OTHER)
@@ -227,26 +237,22 @@ class SessionFiles:
         with Extractor(Path(directory)) as extractor:
             for entry, is_text in files:
                 if not (is_text and _is_usable(entry.path)):
-                    skipped[entry.path] = "an unusable name"
+                    skipped[entry.path] = _UNUSABLE
                     continue
                 relative = str(PurePosixPath(entry.path).relative_to(path)) if path else entry.path
-                pieces = self.stream(entry.path)
                 try:
-                    first = await anext(pieces, b"")
+                    with extractor.create(relative) as file:
+                        async for piece in self.stream(entry.path):
+                            left -= len(piece)
+                            if left < 0:
+                                raise InvalidRequest(
+                                    f"the files grew beyond {format_memory(max_bytes)} meanwhile"
+                                )
+                            file.write(piece)
                 except FileError as error:  # it went away meanwhile, or its program took the right to it away
                     skipped[entry.path] = str(error.strerror)
-                    continue
-                with extractor.create(relative) as file:
-                    piece = first
-                    while piece:
-                        left -= len(piece)
-                        if left < 0:
-                            raise InvalidRequest(
-                                f"the files grew beyond {format_memory(max_bytes)} meanwhile"
-                            )
-                        file.write(piece)
-                        piece = await anext(pieces, b"")
-                written.append(Path(directory) / relative)
+                else:
+                    written.append(Path(directory) / relative)
         return Download(tuple(written), skipped)
 
     async def _request(self, path: str, frame: Callable[..., bytes], *arguments: object) -> bytes:

@@ -333,6 +333,33 @@ def test_a_signal_from_within(fresh: SessionMaker) -> None:
     assert "signal 9" in result.error.value
 
 
+def test_ctrl_c_while_a_session_starts_or_a_file_streams_is_a_keyboard_interrupt() -> None:
+    program = """
+    import os, signal, threading
+    from codeforge import BlockingCodeExecutor
+    def soon(seconds): threading.Timer(seconds, os.kill, [os.getpid(), signal.SIGINT]).start()
+    for seconds in (0, 0.001, 0.01, 0.03):
+        with BlockingCodeExecutor(max_warm=0) as executor, executor.session() as session:
+            try:
+                soon(seconds)
+                session.run("import time; time.sleep(60)", timeout=60)
+            except KeyboardInterrupt:
+                print("interrupted", session.run("5").value)
+    with BlockingCodeExecutor(max_warm=0) as executor, executor.session() as session:
+        session.run("f = open('large', 'wb'); f.truncate(1 << 24); f.close()")
+        try:
+            soon(0.3)
+            while True:
+                for piece in session.files.stream("large"): pass
+        except KeyboardInterrupt:
+            print("interrupted", session.run("5").value)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout == "interrupted 5\n" * 5, done.stderr
+
+
 def test_ctrl_c_in_a_blocking_cell_reaches_the_caller_and_interrupts() -> None:
     program = """
     import os, signal, threading, time
@@ -471,6 +498,19 @@ def test_names_that_are_not_text_are_listed(holder: BlockingSession, tmp_path: P
     assert brought.files == ()
     assert len(brought.skipped) == 2
     holder.files.remove("odd")
+
+
+def test_directories_that_cannot_be_looked_into_are_told(holder: BlockingSession, tmp_path: Path) -> None:
+    holder.run(
+        "import os\nfor name in (b'left/open', b'left/closed', b'left/\\xff'):\n"
+        "    os.makedirs(name); open(name + b'/file', 'w').close()\nos.chmod('left/closed', 0)"
+    )
+    brought = holder.files.download(tmp_path, "left")
+    assert brought.files == (tmp_path / "open" / "file",)
+    assert brought.skipped.keys() == {"left/closed", "left/\\xff"}
+    assert brought.skipped["left/\\xff"] == "an unusable name"
+    holder.run("os.chmod('left/closed', 0o700)")
+    holder.files.remove("left")
 
 
 def test_many_files_and_deep_ones(holder: BlockingSession, tmp_path: Path) -> None:

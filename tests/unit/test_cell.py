@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
+import tracemalloc
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -37,7 +39,9 @@ class Played:
 
 
 @asynccontextmanager
-async def played(limits: Limits = LIMITS, before: Mapping[str, bytes] | None = None) -> AsyncIterator[Played]:
+async def played(
+    limits: Limits = LIMITS, before: tuple[Mapping[str, bytes], bool] = ({}, False)
+) -> AsyncIterator[Played]:
     loop = asyncio.get_running_loop()
     began = loop.time()
     done: list[tuple[str, float]] = []
@@ -45,7 +49,8 @@ async def played(limits: Limits = LIMITS, before: Mapping[str, bytes] | None = N
     def note(what: str) -> Callable[[], object]:
         return lambda: done.append((what, loop.time() - began))
 
-    yield Played(Cell(7, limits, before or {}, interrupt=note("interrupt"), kill=note("kill")), done)
+    cell = Cell(7, limits, before, oom_kills=2, interrupt=note("interrupt"), kill=note("kill"))
+    yield Played(cell, done)
 
 
 def plain(text: str) -> dict[str, object]:
@@ -216,11 +221,13 @@ def test_an_interpreter_that_ends_under_it(
 
 def test_text_from_before_counts_as_its_own() -> None:
     async def scenario() -> None:
-        async with played(before={"stdout": b"before\n", "stderr": b"too"}) as it:
-            it.cell.take_text("stdout", b"now")
-            it.finish()
-            result = it.cell.result(oom=False)
-            assert (result.stdout, result.stderr) == ("before\nnow", "too")
+        for cut in (False, True):
+            async with played(before=({"stdout": b"before\n", "stderr": b"too"}, cut)) as it:
+                it.cell.take_text("stdout", b"now")
+                it.finish()
+                result = it.cell.result(oom=False)
+                assert (result.stdout, result.stderr) == ("before\nnow", "too")
+                assert result.truncated is cut
 
     run(scenario())
 
@@ -252,6 +259,73 @@ def test_what_is_displayed_has_its_limit() -> None:
             assert 30 <= len(result.results) <= 32
             assert sum(len(bundle.text or "") for bundle in result.results) <= RESULTS_BYTES
             assert result.truncated
+
+    run(scenario())
+
+
+SMALL: dict[str, dict[str, object]] = {
+    "nothing": {},
+    "empty lists": {"application/json": [[]] * 1000},
+    "an empty text": {"": ""},
+}
+
+
+@pytest.mark.parametrize("data", SMALL.values(), ids=SMALL)
+def test_what_says_little_counts_for_what_it_takes(data: dict[str, object]) -> None:
+    async def scenario() -> None:
+        async with played() as it:
+            tracemalloc.start()
+            for _ in range(400_000):
+                it.hear(**{"is": "display"}, data=copy.deepcopy(data))
+                if it.cell._truncated:
+                    break
+            taken, _ = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            it.finish()
+            assert it.cell.result(oom=False).truncated
+            assert taken < 4 * RESULTS_BYTES
+
+    run(scenario())
+
+
+def test_json_is_no_deeper_than_can_be_taken_apart() -> None:
+    def nested(depth: int) -> object:
+        inner: object = 1
+        for n in range(depth):
+            inner = [inner] if n % 2 else {"x": inner}
+        return inner
+
+    async def scenario() -> None:
+        async with played() as it:
+            for depth in (64, 65, 900):
+                it.hear(**{"is": "display"}, data={"application/json": nested(depth), "text/plain": "x"})
+            it.finish()
+            result = it.cell.result(oom=False)
+            assert [bundle.data["application/json"] is None for bundle in result.results] == [
+                False,
+                True,
+                True,
+            ]
+            assert json.loads(json.dumps(result.to_dict()))
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("ended", "may_be"),
+    [
+        (Ended(0, None, 9, 3, 0), True),
+        (Ended(0, None, 9, 2, 0), False),  # killed, and nobody for want of memory since it began
+        (Ended(0, 3, None, 3, 0), False),  # a child of its was
+        (Ended(0, None, 11, 3, 0), False),
+    ],
+)
+def test_out_of_memory_is_who_was_killed_for_want_of_it(ended: Ended, may_be: bool) -> None:
+    async def scenario() -> None:
+        async with played() as it:
+            assert not it.cell.may_be_out_of_memory
+            it.cell.take_end(ended)
+            assert it.cell.may_be_out_of_memory is may_be
 
     run(scenario())
 

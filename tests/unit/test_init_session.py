@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -537,6 +538,23 @@ def test_a_copy_that_is_not_the_process_it_said_is_ended_all_the_same(host: Host
     assert host.until_ended(1).signal == signal.SIGKILL
     host.init.send(session_wire.forget(1))
     assert host.value("1") == 1
+
+
+@pytest.mark.parametrize("branch", [0, 1])
+def test_descriptors_that_are_sent_are_not_held(host: Host, branch: int) -> None:
+    host.fork(1)
+    held = Path(f"/proc/{host.init.pid}/fd")
+    before = len(list(held.iterdir()))
+    host.do(
+        "sent = os.memfd_create('sent')\n"
+        "def say(value):\n"
+        "    data = json.dumps({'is': value}).encode()\n"
+        "    frame = HEAD.pack(len(data), ord('J')) + data\n"
+        "    socket.send_fds(control, [frame], [sent] * 4)\n"
+        "for number in range(100): say(number)",
+        branch,
+    )
+    assert len(list(held.iterdir())) == before
 
 
 def test_an_interpreter_that_speaks_for_its_copy(host: Host) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from codeforge.cells import CellResult
+from codeforge.cells import CellResult, MimeBundle
 from codeforge.errors import (
     Busy,
     CannotFork,
@@ -57,6 +57,7 @@ class Played:
         self.answers: dict[str, bytes] = {}
         self._parts: dict[int, bytes] = {}
         self.cell: dict[int, int] = {}
+        self.there: set[int] = set()
         obey = channel._obey
 
         def listen(kind: str, payload: bytes) -> None:
@@ -74,8 +75,13 @@ class Played:
             self.channel.say(self.answers[kind])
         elif kind in self.silent:
             return
+        elif kind == "s" and branch in self.there:
+            self.channel.say(frame("E", b"protocol: that branch is there"))
         elif kind == "s":
-            self.say(branch, {"is": "ready"})
+            self.there.add(branch)
+            asyncio.get_running_loop().call_later(1, self.say, branch, {"is": "ready"})
+        elif kind == "x":
+            self.there.discard(branch)
         elif kind == "m":
             self._parts[branch] = self._parts.get(branch, b"") + payload[5:]
             self.init("K", branch)
@@ -86,10 +92,12 @@ class Played:
             self.channel.say(frame("Q", BRANCH.pack(0)))
             if "fork" not in self.mute:
                 self.say(branch, {"is": "forked"})
-                self.say(BRANCH.unpack(payload[4:])[0], {"is": "ready"})
+                (copy,) = BRANCH.unpack(payload[4:])
+                self.there.add(copy)
+                self.say(copy, {"is": "ready"})
         elif kind == "q":
             self.channel.say(frame("Q", BRANCH.pack(0)))
-        elif kind == "n" and payload[4] == 9:
+        elif kind == "n" and payload[4] == 9 and branch in self.there:
             self.end(branch, by_signal=True, number=9)
         elif kind == "n" and branch in self.cell:
             self.done(branch, error={"name": "KeyboardInterrupt", "value": "", "traceback": []})
@@ -117,6 +125,7 @@ class Played:
             self.init("M", branch, data[at : at + 60_000])
 
     def end(self, branch: int, *, by_signal: bool = False, number: int = 0) -> None:
+        self.there.discard(branch)
         self.init("B", branch, struct.pack("<BBII", by_signal, number, 0, 0))
 
 
@@ -449,12 +458,135 @@ def test_endless_text_is_stopped_and_what_is_between_cells_is_bounded() -> None:
             for _ in range(1000):
                 it.init.init("T", 0, b"\1" + bytes(60_000))
             await asyncio.sleep(1)
-            assert len((await session.run("x")).stdout) == 65536
+            result = await session.run("x")
+            assert (len(result.stdout), result.truncated) == (65536, True)
+            it.init.init("T", 0, b"\1" + bytes(60_000))
+            result = await session.run("x")
+            assert (len(result.stdout), result.truncated) == (60_000, False)
             running = asyncio.create_task(session.run("wait"))
             await settle()
             for _ in range(3000):
                 it.init.init("T", 0, b"\1" + bytes(60_000))
             assert (await running).status == "output_limit"
+
+    run(scenario())
+
+
+# --- Several callers
+
+
+@pytest.mark.parametrize("act", ["run", "restart", "fork", "close"])
+def test_who_has_a_result_may_use_the_session_before_the_loop_ends(act: str) -> None:
+    async def scenario() -> None:
+        async with world() as it:
+            session = it.session()
+            acts: dict[str, Callable[[], Awaitable[object]]] = {
+                "run": lambda: session.run("y"), "restart": session.restart, "fork": session.fork,
+                "close": session.close,
+            }  # fmt: skip
+            seen = 0
+            async for event in session.stream("x"):
+                assert isinstance(event, CellResult | MimeBundle)
+                if isinstance(event, CellResult):
+                    async with asyncio.timeout(20):
+                        await acts[act]()
+                    seen += 1
+            assert seen == 1
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("pause", [None, 0.0, 0.5])
+def test_restarts_beside_each_other_all_end_well(pause: float | None) -> None:
+    async def scenario() -> None:
+        async with world() as it, it.session() as session:
+            (copy,) = await session.fork()
+            waiting = asyncio.create_task(session.run("wait"))
+            await settle()
+            restarts = []
+            for _ in range(3):
+                restarts.append(asyncio.create_task(session.restart()))
+                if pause is not None:
+                    await asyncio.sleep(pause)
+            await asyncio.gather(*restarts)
+            assert (await waiting).status == "ended"
+            assert (await value(session), await value(copy)) == ("x", "x")
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("turn", ["had", "waited for"])
+def test_a_restart_that_is_overtaken_by_close_makes_nothing(turn: str) -> None:
+    async def scenario() -> None:
+        async with world() as it:
+            session = it.session()
+            (copy,) = await session.fork()
+            events = session.stream("wait")
+            running = asyncio.ensure_future(anext(events))
+            await settle()
+            if turn == "waited for":
+                bundle = {"data": {"text/plain": "x"}, "metadata": {}}
+                it.init.say(0, {"is": "display", "cell": it.init.cell[0], **bundle})
+                await running
+            restarting = asyncio.create_task(session.restart())
+            await settle()
+            await session.close()
+            await settle()
+            await events.aclose()
+            with pytest.raises(SessionEnded, match="closed"):
+                await restarting
+            assert [kind for kind, _ in it.init.heard].count("s") == 1 + (turn == "had")
+            await copy.close()
+            await it.until_gone()
+            assert len(it.families) == 0
+
+    run(scenario())
+
+
+def test_a_caller_that_is_cancelled_twice_loses_nothing() -> None:
+    async def scenario() -> None:
+        async with world() as it, it.session() as session:
+            await session.start()
+            it.init.silent = "q"
+            asking = asyncio.create_task(session.files.read("f"))
+            await settle()
+            for _ in range(2):
+                asking.cancel()
+                await settle(1)
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            it.init.silent = ""
+            it.init.channel.say(frame("Q", BRANCH.pack(0) + b"late"))
+            assert await session.files.read("f") == b""
+            assert await value(session) == "x"
+
+    run(scenario())
+
+
+def test_closing_does_not_wait_for_a_fork_under_way() -> None:
+    async def scenario() -> None:
+        async with world() as it:
+            session = it.session()
+            await session.start()
+            it.init.silent = "b"
+            forking = asyncio.create_task(session.fork())
+            await settle()
+            began = asyncio.get_running_loop().time()
+            await it.families.close()
+            assert asyncio.get_running_loop().time() - began < 1
+            with pytest.raises(SessionEnded):
+                await forking
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("at", [-1, 4, 1.5, "x", True])
+def test_a_position_outside_the_code_is_the_callers_mistake(at: Any) -> None:
+    async def scenario() -> None:
+        async with world() as it, it.session() as session:
+            with pytest.raises(InvalidRequest, match="at"):
+                await session.complete("abc", at)
+            assert (await session.complete("abc", 3)).matches == ("ab",)
 
     run(scenario())
 
@@ -517,10 +649,11 @@ def test_errors_of_files(number: int) -> None:
     run(scenario())
 
 
-def test_a_listing_that_is_none_is_a_violation() -> None:
+@pytest.mark.parametrize("listing", [b"short", struct.pack("<Q", 1)], ids=["short", "goes on and on"])
+def test_a_listing_that_is_none_is_a_violation(listing: bytes) -> None:
     async def scenario() -> None:
         async with world() as it, it.session() as session:
-            it.init.answers["q"] = frame("Q", BRANCH.pack(0) + b"short")
+            it.init.answers["q"] = frame("Q", BRANCH.pack(0) + listing)
             with pytest.raises(ProtocolViolation):
                 await session.files.list()
 

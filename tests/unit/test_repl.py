@@ -181,7 +181,7 @@ def test_branches_are_forked_switched_to_and_closed(capfd: pytest.CaptureFixture
     out, _ = capfd.readouterr()
     assert out.splitlines()[1:] == ["the first", "the copy", "  0", "* 1"]
     assert talk.label == "python> "
-    assert made[0].calls == ["x", "close"]
+    assert made[0].calls == ["start", "x", "close"]
 
 
 def test_the_prompt_says_which_branch_where_there_are_more(capfd: pytest.CaptureFixture[str]) -> None:
@@ -230,6 +230,40 @@ def test_restart_keeps_the_sandbox_and_without_one_makes_another(capfd: pytest.C
         assert "A new sandbox" in out
 
 
+def test_a_signal_before_there_is_a_sandbox_is_for_the_caller() -> None:
+    async def main() -> None:
+        talk, made = conversation(result())
+        starting = asyncio.Event()
+        made[0].start = starting.wait  # type: ignore[assignment, method-assign]
+        running = asyncio.create_task(talk.run("1"))
+        await asyncio.sleep(0)
+        assert not talk.interrupt()
+        starting.set()
+        assert (await running).success
+
+    asyncio.run(main())
+
+
+def test_a_signal_ends_a_command_alone_and_at_a_prompt_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    async def main() -> None:
+        talk, made = conversation(result())
+        talk.at_prompt = True
+        made[0].fork = asyncio.Event().wait  # type: ignore[assignment, method-assign]
+        forking = asyncio.create_task(talk.command("fork"))
+        await asyncio.sleep(0.01)
+        assert talk.interrupt()
+        assert await forking
+        assert talk.interrupt()  # nobody's, and it is not to end anything
+        forking = asyncio.create_task(talk.command("fork"))
+        await asyncio.sleep(0.01)
+        forking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await forking
+
+    asyncio.run(main())
+    assert ":fork was interrupted" in capfd.readouterr().err
+
+
 def test_a_signal_interrupts_a_cell_and_a_second_one_ends_its_interpreter() -> None:
     class Busy(Made):
         async def stream(self, code: str) -> AsyncGenerator[Told, None]:
@@ -249,7 +283,7 @@ def test_a_signal_interrupts_a_cell_and_a_second_one_ends_its_interpreter() -> N
         assert not talk.interrupt()
 
     asyncio.run(main())
-    assert busy.calls == ["interrupt", "restart"]
+    assert busy.calls == ["start", "interrupt", "restart"]
 
 
 def test_help_lists_every_command_and_every_one_is_there(capfd: pytest.CaptureFixture[str]) -> None:

@@ -114,6 +114,7 @@ async def _interact(conversation: Conversation) -> int:
     language = conversation.session.language
     print(f"AI CodeForge {__version__}: {language.name} in a sandbox. :help lists commands, Ctrl-D leaves.")
     await conversation.session.start()
+    conversation.at_prompt = True
     from codeforge.cli.prompt import COMMAND, Prompt, history_file
 
     prompt = Prompt(language, lambda: conversation.session, COMMANDS, history_file(language))
@@ -146,12 +147,15 @@ class Conversation:
 
     Attributes:
         session: the branch that is talked to.
+        at_prompt: somebody sits there, and leaves by a word or a key, never by Ctrl-C.
     """
 
     def __init__(self, make: Callable[[], Session], out: Path | None) -> None:
         self._make = make
         self._out = out
         self.session = make()
+        self.at_prompt = False
+        self._command: asyncio.Task[None] | None = None
         self._branches = {0: self.session}
         self._number = 0
         self._next = 1
@@ -174,6 +178,7 @@ class Conversation:
 
     async def run(self, code: str) -> CellResult:
         """Run a cell, pass on what comes of it, and say how it ended."""
+        await self.session.start()  # until then there is nothing that an interrupt could reach
         self._running, self._interrupts = True, 0
         try:
             async with contextlib.aclosing(self.session.stream(code)) as events:
@@ -191,9 +196,11 @@ class Conversation:
         raise SessionEnded("the session was closed")
 
     def interrupt(self) -> bool:
-        """Stop the cell that runs, if one does; the second time, its interpreter."""
+        """Stop the cell or command that runs, if one does; the second time, a cell's interpreter."""
+        if self._command is not None:
+            self._command.cancel()
         if not self._running:
-            return False
+            return self.at_prompt
         self._interrupts += 1
         self._line_is_open = True  # the terminal shows ^C
         if self._interrupts == 1:
@@ -289,7 +296,15 @@ class Conversation:
         least, most = len([word for word in usage.split() if word[0] != "["]), len(usage.split())
         if not least <= len(words) <= most:
             raise InvalidRequest(f"it is :{name} {usage}".rstrip())
-        await getattr(self, f"_do_{name}")(*words)
+        self._command = asyncio.ensure_future(getattr(self, f"_do_{name}")(*words))
+        try:
+            await self._command
+        except asyncio.CancelledError:
+            if (here := asyncio.current_task()) is not None and here.cancelling():
+                raise
+            self._write(f"\n:{name} was interrupted.\n", to="stderr")
+        finally:
+            self._command = None
         return True
 
     async def _do_help(self) -> None:

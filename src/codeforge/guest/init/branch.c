@@ -92,7 +92,9 @@ static void pump_all_text(struct branch *b)
     }
 }
 
-/* A copy says who it is with its first bytes, and the kernel vouches for that. */
+/* A copy says who it is with its first bytes, and the kernel vouches for that. Nothing else is taken but
+ * bytes: descriptors that it sends, init would have to hold, or to close. Without room for them the kernel
+ * drops them; beside who sent them there is none. */
 static ssize_t receive(struct branch *b, uint8_t *into, size_t size)
 {
     union {
@@ -100,8 +102,11 @@ static ssize_t receive(struct branch *b, uint8_t *into, size_t size)
         char bytes[CMSG_SPACE(sizeof(struct ucred))];
     } control;
     struct iovec piece = {into, size};
-    struct msghdr message = {.msg_iov = &piece, .msg_iovlen = 1, .msg_control = control.bytes,
-                             .msg_controllen = sizeof control.bytes};
+    struct msghdr message = {.msg_iov = &piece, .msg_iovlen = 1};
+    if (!b->pid) {
+        message.msg_control = control.bytes;
+        message.msg_controllen = sizeof control.bytes;
+    }
     ssize_t n = recvmsg(b->control, &message, MSG_CMSG_CLOEXEC);
     struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&message) : NULL;
     if (c && !b->pid && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_CREDENTIALS) {
