@@ -13,8 +13,13 @@ if have docker && version=$(answers); then
   say "Docker engine $version answers"
   exit 0
 fi
-if have docker && docker version 2>&1 | grep -qi 'permission denied'; then
-  die "there is a Docker engine, but you may not use it: sudo usermod -aG docker $USER, then log in again"
+if have docker; then
+  case $(docker version 2>&1 || true) in
+    *'permission denied'*)
+      user=$(id -un)
+      die "there is a Docker engine, but you may not use it: sudo usermod -aG docker $user, then log in again"
+      ;;
+  esac
 fi
 [ "$(id -u)" = 0 ] || die "no Docker engine answers, and only root can install or start one"
 

@@ -14,6 +14,8 @@ need "$PYTHON" python3
 
 say "making .venv (Python $("$PYTHON" -c 'import platform; print(platform.python_version())'))"
 rm -rf .venv
+# Half of one would be taken for a whole one.
+trap '[ $? = 0 ] || rm -rf .venv' EXIT
 "$PYTHON" -m venv .venv
 .venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 .venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ import codeforge
 from codeforge import BlockingCodeExecutor, Status
 from codeforge.engines import cgroups
 from codeforge.engines.cgroups import CgroupTree, find_tree
-from codeforge.errors import EngineUnavailable, EnvironmentNotFound, Unsupported
+from codeforge.errors import EngineError, EngineUnavailable, EnvironmentNotFound, Unsupported
 from codeforge.limits import CPU_PERIOD_US, Limits
+from codeforge.policy import BubblewrapPlan, bubblewrap_plan
 from codeforge.user_ids import RANGE
 from contract.support import eventually
 from observer import DISTRIBUTION, OBSERVER, is_below, processes_of
@@ -315,6 +316,20 @@ def user_namespace() -> Iterator[tuple[str, ...]]:
             (own / name).write_text("0 0 4294967295")
         yield ("nsenter", f"--user={own}/ns/user", "--")
         holder.kill()
+
+
+def test_what_bwrap_cannot_set_up_is_told_in_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def plan(*arguments: Any, **options: Any) -> BubblewrapPlan:
+        made = bubblewrap_plan(*arguments, **options)
+        return replace(made, options=(*made.options, "--ro-bind", "/nowhere", "/x"))
+
+    monkeypatch.setattr("codeforge.engines.bubblewrap.bubblewrap_plan", plan)
+    for _ in range(5):
+        with (
+            BlockingCodeExecutor(max_warm=0) as executor,
+            pytest.raises(EngineError, match="source path /nowhere"),
+        ):
+            executor.execute("print(1)")
 
 
 @needs_root

@@ -276,6 +276,7 @@ def test_what_is_removed_is_no_longer_found(cache: Path, bare: Language) -> None
     store = EnvironmentMaker(cache)
     assert set(store.installed()) == set(store.folders(bare))
     for path in store.installed():
+        (path.with_name(f".{path.name}.removed") / "left").mkdir(parents=True)  # by one that was interrupted
         store.remove(path)
     assert left(cache) == []
     assert store.find(bare) is None
@@ -290,6 +291,12 @@ def run(path: Path, *command: str) -> list[str]:
             return await Build("it", path, lock.fileno(), lambda step: None).run(*command)
 
     return asyncio.run(work())
+
+
+def test_paths_of_the_callers_python_are_not_pips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONHOME", "/nowhere")
+    assert run(tmp_path, "sh", "-c", 'echo "$PYTHONPATH,$PYTHONHOME"') == [","]
 
 
 def test_a_failed_program_is_quoted(tmp_path: Path) -> None:

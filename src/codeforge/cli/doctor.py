@@ -120,7 +120,7 @@ async def _provision(executor: CodeExecutor, language: Language) -> Check:
     if isinstance(store, EnvironmentStore):
         name, environment = f"{language.name} environment", store.find(language)
         if environment is None:
-            return Check(name, "problem", "not here", f"codeforge images pull {language.name}")
+            return Check(name, "problem", "not here", f"codeforge environments build {language.name}")
         return Check(name, "ok", str(environment.path))
     name, image = f"{language.name} image", await store.find(language.image)
     if image is None:

@@ -36,6 +36,9 @@ READ_BYTES = 256 * 1024
 CHILD_TIMEOUT_S = 10.0
 """From the start of bwrap to its child: milliseconds."""
 
+LAST_WORDS_S = 1.0
+"""From the end of that child to the end of bwrap."""
+
 REMOVAL_RETRY_S = 0.005
 REMOVAL_RETRIES = 2000
 """A control group can be removed when the kernel has taken the last process apart."""
@@ -63,6 +66,8 @@ _NO_NAMESPACES = {
     ),
 }
 """Settings that refuse user namespaces: file to value, and what to say then."""
+_REFUSED = ("namespace", "uid map", "loopback")
+"""What bwrap says of it. AppArmor lets it make them, without the right to set up what is in them."""
 
 
 class BubblewrapEngine:
@@ -207,6 +212,7 @@ class BubblewrapChannel:
         self._process: subprocess.Popen[bytes] | None = None
         self._ended = asyncio.Event()
         self._child: int | None = None
+        self._child_fd: int | None = None
         self._oom_kills = 0
         self._heard = False
         self._destroying: asyncio.Task[None] | None = None
@@ -227,15 +233,27 @@ class BubblewrapChannel:
             info_theirs = go_theirs = -1
             self._theirs.close()
             self._child = await self._child_of(info)
-            if self._child is not None:
-                if self._cgroup is not None:
-                    # On a quiet machine the kernel takes 10 ms to move it, while bwrap goes on mounting.
-                    await asyncio.to_thread(self._cgroup.add, self._child)
+            if self._child is not None and await self._admit(self._child):
                 os.write(go, b"!")
         finally:
             for fd in (info, info_theirs, go_theirs, go):
                 if fd >= 0:
                     os.close(fd)
+
+    async def _admit(self, child: int) -> bool:
+        """Put what is to be init into its control group; whether it is there still, else bwrap said why."""
+        try:
+            self._child_fd = os.pidfd_open(child)
+            if self._cgroup is not None:
+                # On a quiet machine the kernel takes 10 ms to move it, while bwrap goes on mounting.
+                await asyncio.to_thread(self._cgroup.add, child)
+        except (ProcessLookupError, EngineError):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), LAST_WORDS_S)
+            if not self._ended.is_set():
+                raise
+            return False
+        return True
 
     def _spawn(self, plan: BubblewrapPlan, info: int, go: int) -> None:
         words = ("--info-fd", str(info), "--block-fd", str(go), *plan.options, "--")
@@ -292,7 +310,7 @@ class BubblewrapChannel:
 
     def _failure(self) -> EngineError | EngineUnavailable:
         said = os.pread(self._complaints, 2000, 0).decode("utf-8", "replace").strip()
-        if "namespace" in said or "uid map" in said:
+        if any(word in said for word in _REFUSED):
             for path, (value, advice) in _NO_NAMESPACES.items():
                 with contextlib.suppress(OSError):
                     if Path(path).read_text().strip() == value:
@@ -326,7 +344,10 @@ class BubblewrapChannel:
         if self._process is not None:
             # init first: bwrap waits for it, so that when bwrap has ended nothing is left of the sandbox.
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self._child or self._process.pid, signal.SIGKILL)
+                if self._child_fd is not None:  # its number may be another's by now
+                    signal.pidfd_send_signal(self._child_fd, signal.SIGKILL)
+                elif not self._ended.is_set():
+                    os.kill(self._process.pid, signal.SIGKILL)
             if self._cgroup is not None:
                 self._cgroup.hurry()
             await self._ended.wait()
@@ -339,6 +360,8 @@ class BubblewrapChannel:
         self._socket.close()
         self._theirs.close()
         os.close(self._complaints)
+        if self._child_fd is not None:
+            os.close(self._child_fd)
         self._engine.forget(self)
 
 

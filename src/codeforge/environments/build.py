@@ -72,7 +72,7 @@ class Build:
         what = " ".join(Path(word).name for word in command[:2])
         try:
             process = await asyncio.create_subprocess_exec(
-                *command, cwd=cwd, env={**os.environ, **(env or {})}, pass_fds=(self.lock,),
+                *command, cwd=cwd, env={**os.environ, **_NOTHING_ELSE, **(env or {})}, pass_fds=(self.lock,),
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
@@ -98,6 +98,10 @@ class Build:
         if status:
             raise EnvironmentFailed("\n".join([f"{self.name}: {what} exited with {status}:", *log]))
         return log
+
+
+_NOTHING_ELSE = {"PYTHONPATH": "", "PYTHONHOME": ""}
+"""pip installs nothing of what it finds on these paths in the right version."""
 
 
 def counted(build: Build, signs: tuple[str, ...], total: int) -> Callable[[str], None]:

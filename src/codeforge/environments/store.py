@@ -79,6 +79,7 @@ class EnvironmentStore:
         import shutil  # as above
 
         gone = path.with_name(f".{path.name}.removed")
+        shutil.rmtree(gone, ignore_errors=True)  # of a removal that was interrupted
         path.rename(gone)  # never a moment at which half of it could be found
         shutil.rmtree(gone)
 
