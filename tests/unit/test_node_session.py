@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -353,6 +354,49 @@ def test_whether_a_statement_is_whole(js: Session, ts: Session, code: str, statu
         assert answer == {"is": "completeness", "request": 4, "status": status, "indent": indent}
 
 
+UNREAD = {
+    "a template that ends in a backslash": "const a = `abc\\",
+    "a long string": 'const a = "' + "x" * 9_000_000 + '"',
+    "many brackets": "(" * 20_000,
+    "many blocks": "if (1) {" * 2000 + "}" * 2000,
+    "a long chain": "const x = { f() { return this } }; x" + ".f()" * 3000,
+}
+
+
+@pytest.mark.parametrize("typescript", [False, True], ids=["javascript", "typescript"])
+def test_what_cannot_be_read_is_no_loss(home: Path, tmp_path: Path, typescript: bool) -> None:
+    with Session(home, tmp_path, typescript=typescript) as session:
+        session.run("var kept = 5")
+        for code in UNREAD.values():
+            answer = session.ask(do="is_complete", request=4, code=code)
+            assert answer["status"] in ("complete", "incomplete", "invalid")
+            session.run(code)
+            assert session.run("kept").text == "5"
+
+
+def test_a_template_that_ends_in_a_backslash_is_not_whole(js: Session, ts: Session) -> None:
+    for session in (js, ts):
+        assert session.ask(do="is_complete", request=4, code="`abc\\")["status"] == "incomplete"
+
+
+@pytest.mark.parametrize("code", ["new (class { import(p) { return p } })()", "({ import(p) { return p } })"])
+def test_methods_may_be_called_import(js: Session, ts: Session, code: str) -> None:
+    for session in (js, ts):
+        session.run(
+            f"const importer = {code}"
+            if session is js
+            else f"const importer: any = {code.replace('(p)', '(p: any)')}"
+        )
+        assert session.run("importer.import(5)").text == "5"
+
+
+def test_frames_of_the_sessions_own_files_are_not_shown(js: Session) -> None:
+    cell = js.run("({ [Symbol.for('Jupyter.display')]() { throw new Error('own') } })")
+    told = json.dumps(vars(cell), default=str)
+    assert "own" in told
+    assert "node_session" not in told
+
+
 # --- TypeScript
 
 TYPED: dict[str, Cells] = {
@@ -366,6 +410,8 @@ TYPED: dict[str, Cells] = {
                 ("class A { z = 'new' }; new A().z", "'new'")],
     "enums start anew": [("enum C { Red }", None), ("enum C { Blue }; Object.keys(C).join()", "'0,Blue'")],
     "let may be assigned to": [("let n = 1", None), ("n = 2; n", "2")],
+    "lists that are used later": [("const later = []; later.push(1)", "1"), ("for (const r of later) console.log(r); later", "[ 1 ]")],
+    "null at first": [("let acc = null", None), ("acc = 5", "5"), ("acc + 1", "6")],
     "lists that grow": [("const list = []; list.push(1)", "1"), ("list.push('a'); list.length", "2")],
     "namespaces": [("namespace N { export const k = 4 }", None), ("N.k", "4")],
     "var of a loop": [("for (var i = 0; i < 3; i++) {}\ni", "3"), ("i", "3")],

@@ -425,6 +425,16 @@ def test_every_error_is_an_answer(shared: Program, code: str, name: str, value: 
     assert shared.value("1 + 1") == "2"
 
 
+def test_an_error_whose_class_has_no_name_is_an_answer(own: Program) -> None:
+    cell = own.run(
+        "class Meta(type):\n    __name__ = property(lambda c: 1 / 0)\n"
+        "class E(Exception, metaclass=Meta): pass\nkept = 1\nraise E('why')"
+    )
+    assert cell.error is not None
+    assert (cell.error["name"], cell.error["value"]) == ("E", "why")
+    assert own.value("kept") == "1"
+
+
 def test_a_syntax_error_shows_where(shared: Program) -> None:
     cell = shared.run("y = 1\nx = = 3")
     assert cell.error is not None
@@ -611,6 +621,31 @@ def test_completeness(shared: Program, code: str, status: str, indent: str | Non
     assert (found["is"], found["status"]) == ("completeness", status)
     if indent is not None:
         assert found["indent"] == indent
+
+
+DEEP = {
+    "a long sum": "x = " + "+".join(["1"] * 3000),
+    "many brackets": "(" * 5000,
+    "many signs": "x = " + "-" * 5000 + "1",
+    "many functions": "lambda: " * 5000 + "1",
+}
+
+
+@pytest.mark.parametrize("code", DEEP.values(), ids=DEEP)
+def test_what_is_too_deep_to_be_read_is_no_loss(own: Program, code: str) -> None:
+    own.run("kept = 1")
+    found = own.ask({"do": "is_complete", "code": code})
+    assert found["status"] in ("complete", "incomplete", "invalid")
+    assert own.ask({"do": "complete", "code": code, "at": len(code)})["is"] == "completions"
+    own.run(code)
+    assert own.value("kept") == "1"
+
+
+@pytest.mark.parametrize("name", ["__getattr__", "__dir__"])
+def test_attributes_that_end_the_program_have_no_completions(own: Program, name: str) -> None:
+    own.run(f"class C:\n    def {name}(self, *names): raise SystemExit\nobj = C(); kept = 1")
+    assert own.ask({"do": "complete", "code": "obj.x.y", "at": 7})["matches"] == []
+    assert own.value("kept") == "1"
 
 
 # --- Waiting
@@ -862,6 +897,37 @@ def test_every_open_figure_is_shown_at_the_cells_end(ipython: Program) -> None:
     assert len(cell.displays) == 1
     assert cell.error is not None
     assert ipython.run("fig, ax = plt.subplots(); plt.close(fig); fig").data is not None
+
+
+def test_figures_of_a_cell_that_was_stopped_are_not_the_next_ones(ipython: Program) -> None:
+    ipython.run("import time, matplotlib.pyplot as plt")
+    cell = ipython.begin("plt.plot([1]); print('drawn', flush=True); time.sleep(60)")
+    time.sleep(0.5)
+    ipython.interrupt()
+    assert ipython.end(cell).error is not None
+    assert ipython.run("1").displays == []
+
+
+PYPLOT = """
+import sys, types
+class Figure:
+    def __init__(self, ok): self.ok = ok
+    def savefig(self, file, **options): file.write(b'PNG' if self.ok else 1 / 0)
+plt = types.ModuleType('matplotlib.pyplot')
+figures = {1: Figure(False), 2: Figure(True)}
+plt.get_fignums = lambda: list(figures)
+plt.figure = figures.get
+plt.close = lambda figure: [figures.pop(n) for n, each in list(figures.items()) if figure in ('all', each)]
+sys.modules['matplotlib.pyplot'] = plt
+"""
+
+
+def test_a_figure_that_cannot_be_drawn_is_in_nobodys_way(pythons: dict[str, Path], tmp_path: Path) -> None:
+    with Program(tmp_path, python=pythons["plain"]) as program:
+        cell = program.run(PYPLOT)
+        assert ("ZeroDivisionError" in cell.stderr, len(cell.displays)) == (True, 1)
+        cell = program.run("1")
+        assert (cell.stderr, cell.displays) == ("", [])
 
 
 def test_figures_come_in_a_branch_too(ipython: Program, tmp_path: Path) -> None:

@@ -127,7 +127,10 @@ function answer(message, since) {
     case 'complete':
       return complete(message)
     case 'is_complete': {
-      const told = isTypescript ? compiler().completeness(message.code) : completeness(message.code)
+      let told = { status: 'invalid', indent: '' }
+      try {
+        told = isTypescript ? compiler().completeness(message.code) : completeness(message.code)
+      } catch {} // too long or too deep for what reads it
       return send(JSON.stringify({ is: 'completeness', request: message.request, ...told }))
     }
   }
@@ -207,12 +210,18 @@ async function run(number, code, since) {
   const over = new Promise((resolve) => (mine.give = resolve))
   // From then on a signal is meant for this cell; most are over by then.
   setTimeout(() => running === mine && send(`{"is":"begun","cell":${number}}`), BEGUN_MS).unref()
-  const ended = await Promise.race([evaluate(number, code), over])
+  const ended = await Promise.race([evaluate(number, code).catch((error) => unread(number, error)), over])
   running = undefined
   hearAll()
   post('Runtime.releaseObjectGroup', { objectGroup: `cell-${number}` }).catch(() => {})
   post('Runtime.discardConsoleEntries').catch(() => {}) // else V8 keeps what was logged
   send(`{"is":"done","cell":${number},${ended}}`)
+}
+
+// The text is too long or too deep for what reads it: our patterns, or the compiler.
+function unread(number, { name, message }) {
+  typescript?.forget(number)
+  return failed({ name, value: message, traceback: [`${name}: ${message}`] })
 }
 
 const INTERRUPTED =
@@ -310,7 +319,7 @@ function excerpt(number, line, column) {
 
 const PLACE = /<cell (\d+)>:(\d+):(\d+)/
 const NOT_THE_CELLS = new RegExp(
-  `\\b(?:${__dirname.replace(/\W/g, '\\$&')}/node_session|processTicksAndRejections|node:inspector)`,
+  `${__dirname.replace(/\W/g, '\\$&')}/node_session|\\b(?:processTicksAndRejections|node:inspector)`,
 )
 
 function traceback(number, stack) {

@@ -18,7 +18,7 @@ const STRING = /"(?:[^"\\\n]|\\[^])*"|'(?:[^'\\\n]|\\[^])*'/y
 const WORD = /#?[\p{ID_Start}$_][\p{ID_Continue}$\u200c\u200d]*/uy
 const NUMBER = /\.?\d[\w.]*/y
 const PATTERN = /\/(?:[^\\/[\n]|\\.|\[(?:[^\]\\\n]|\\.)*\])+\/\w*/y
-const TEMPLATE = /(?:[^\\`$]|\\[^]|\$(?!\{))*(`|\$\{|$)/y
+const TEMPLATE = /(?:[^\\`$]|\\[^]|\$(?!\{))*(`|\$\{|\\?$)/y
 
 const VALUE_BEFORE = new Set(['word', 'number', 'string', 'template', 'pattern'])
 const NO_VALUE = new Set(
@@ -48,8 +48,8 @@ function tokensOf(code) {
     TEMPLATE.lastIndex = at + start
     const [text, end] = TEMPLATE.exec(code)
     add('template', code.slice(at, at + start) + text)
-    if (end === '') open = 'template'
     if (end === '${') nesting.push('`')
+    else if (end !== '`') open = 'template'
   }
   while (at < code.length) {
     const character = code[at]
@@ -117,6 +117,7 @@ function withoutModules(code) {
     if (kind !== 'word' || tokens[i - 1]?.text === '.') continue
     const next = tokens[i + 1]
     if (text === 'import' && (next?.text === '(' || next?.text === '.')) {
+      if (isMethod(tokens, i)) continue
       changes.push({ at, end: at, text: 'globalThis.' })
     } else if (depth === 0 && beginsStatement(tokens, i)) {
       if (text === 'import') i = importDeclaration(code, tokens, i, changes)
@@ -124,6 +125,15 @@ function withoutModules(code) {
     }
   }
   return replaced(code, changes)
+}
+
+// `import(path) {...}`, in a class or an object.
+function isMethod(tokens, index) {
+  const { text, depth } = tokens[index + 1]
+  if (text !== '(') return false
+  const close = tokens.findIndex((token, i) => i > index + 1 && token.text === ')' && token.depth === depth)
+  const next = tokens[close + 1]
+  return close >= 0 && next?.text === '{' && !next.newline
 }
 
 function importDeclaration(code, tokens, start, changes) {

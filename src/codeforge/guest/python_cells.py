@@ -42,6 +42,12 @@ ERROR_CHARACTERS = 1 << 20
 """An error's text, and its traceback, are cut here: they are for reading."""
 
 
+def _close_figures() -> None:
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is not None:
+        pyplot.close("all")
+
+
 class Cells:
     """The namespace, and what is done in it."""
 
@@ -80,9 +86,13 @@ class Cells:
         for number in pyplot.get_fignums() if pyplot else ():
             picture = io.BytesIO()
             figure = pyplot.figure(number)  # type: ignore[union-attr]
-            figure.savefig(picture, format="png", bbox_inches="tight")
-            self.send_display(with_text(figure, {"image/png": picture.getvalue()}), {})
-            pyplot.close(figure)  # type: ignore[union-attr]
+            try:
+                figure.savefig(picture, format="png", bbox_inches="tight")
+                self.send_display(with_text(figure, {"image/png": picture.getvalue()}), {})
+            except Exception:  # noqa: BLE001 - what is in it cannot be drawn; others can
+                show_error()
+            finally:
+                pyplot.close(figure)  # type: ignore[union-attr]
 
     def _describe(self, value: object) -> Bundle:
         return describe(value)
@@ -112,8 +122,9 @@ class Cells:
         except BaseException as raised:  # noqa: BLE001 - whatever a cell raises is an answer
             error = self._explain(raised)
             self._leave_if_forked(raised)
-            if not isinstance(raised, KeyboardInterrupt):
-                self._try(self._show_figures, None)
+            # One that is to end has no time to draw; and they are not the next one's.
+            stopped = isinstance(raised, KeyboardInterrupt)
+            self._try(_close_figures if stopped else self._show_figures, None)
         if said is not None:
             builtins._ = value  # type: ignore[attr-defined]
         self._try(flush, None)
@@ -248,13 +259,14 @@ class Cells:
             each = each.__cause__ or each.__context__
         trace = error.__traceback__
         sys.last_type, sys.last_value, sys.last_traceback = type(error), error, trace
-        text = self._try(lambda: str(error), f"<{type(error).__name__}: its str failed>")
-        short = [f"{type(error).__name__}: {text}"]
+        name = str(type.__dict__["__name__"].__get__(type(error)))  # whatever its metaclass says
+        text = self._try(lambda: str(error), f"<{name}: its str failed>")
+        short = [f"{name}: {text}"]
         plain = self._try(lambda: [*traceback.format_tb(trace), *short], short)
         lines = self._try(lambda: self._format(error, trace), plain)
         whole = "\n".join(line.removesuffix("\n") for line in lines)
         return {
-            "name": type(error).__name__,
+            "name": name,
             "value": _cut(text),
             "traceback": _cut(whole.rstrip("\n")).split("\n"),
         }

@@ -17,6 +17,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,12 +59,16 @@ class Session:
         return self._cells.run(cell, code)
 
     def _complete(self, request: int, code: str, at: int) -> object:
-        start, end, matches = self._cells.complete(code, at)
+        start, end, matches = at, at, list[str]()
+        with suppress(BaseException):  # of a program's attributes, or its code is nested too deep
+            start, end, matches = self._cells.complete(code, at)
         found = {"start": start, "end": end, "matches": matches}
         return {"is": "completions", "request": request, **found}
 
     def _is_complete(self, request: int, code: str) -> object:
-        status, indent = self._cells.completeness(code)
+        status, indent = "invalid", ""
+        with suppress(BaseException):  # likewise
+            status, indent = self._cells.completeness(code)
         return {"is": "completeness", "request": request, "status": status, "indent": indent}
 
     def _can_fork(self, request: int) -> object:

@@ -27,7 +27,7 @@ const DECLARED = 'declare function display(value: unknown): void | Promise<void>
 const BASE64 = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/'
 
 const MATCHES = 200
-const IMPLICIT_IN_SOME_PLACES = 7034 // said of `let list = []`, because of our export of it
+const IMPLICIT = new Set([7005, 7034]) // said of `let list = []` and its uses, because of our export of it
 const ERRORS_SHOWN = 20
 const UNTERMINATED_STRING = 1002
 const UNTERMINATED = new Set([1010, 1160]) // a comment, a template
@@ -288,7 +288,7 @@ function errorsOf(file, start, length) {
     .filter(
       (error) =>
         error.category === ts.DiagnosticCategory.Error &&
-        error.code !== IMPLICIT_IN_SOME_PLACES &&
+        !IMPLICIT.has(error.code) &&
         (error.start === undefined || (error.start >= start && error.start <= start + length)),
     )
 }
