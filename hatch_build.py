@@ -22,7 +22,7 @@ class CompileGuest(BuildHookInterface[Any]):
         """Compile, and put what came of it into the wheel, which is for this kind of machine then."""
         package = Path(self.root) / "src/codeforge"
         # By its path: what the package itself needs may not be there yet.
-        binaries = SimpleNamespace(**runpy.run_path(str(package / "environments/binaries.py")))
+        binaries = SimpleNamespace(**runpy.run_path(str(package / "environments/guest_binaries.py")))
         try:
             binaries.prebuild(package / "guest")
         except binaries.CannotCompile as error:

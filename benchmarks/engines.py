@@ -53,7 +53,7 @@ from codeforge.bench.measure import (
     run_fresh,
     within,
 )
-from codeforge.engines import EngineInfo
+from codeforge.engines.base import EngineInfo
 from codeforge.errors import CodeForgeError
 from codeforge.policy import SYSTEM
 

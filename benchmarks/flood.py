@@ -12,7 +12,7 @@ from programs import FLOOD, HELLO
 
 from codeforge import CodeExecutor, Status
 from codeforge.bench.measure import run_fresh
-from codeforge.limits import CPU_PERIOD_US, Limits
+from codeforge.model.limits import CPU_PERIOD_US, Limits
 
 FLOODS = 8
 

@@ -18,7 +18,7 @@ from references import HERE
 from codeforge import LANGUAGES, CodeExecutor
 from codeforge.bench.figures import Series, Table
 from codeforge.bench.measure import WARM_TIMEOUT_S
-from codeforge.languages import Language
+from codeforge.model.languages import Language
 from codeforge.policy import LABEL
 
 CEILING_MB = {"python": 60, "javascript": 45}

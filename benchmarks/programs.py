@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from codeforge.bench.measure import Program
-from codeforge.languages import JAVASCRIPT, PYTHON, TYPESCRIPT
+from codeforge.model.languages import JAVASCRIPT, PYTHON, TYPESCRIPT
 
 HELLO = Program(PYTHON, "print('hello')", b"hello\n")
 

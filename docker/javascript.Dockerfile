@@ -20,7 +20,7 @@ RUN apt-get update \
 COPY src/codeforge/guest/init /src/init
 RUN make -C /src/init \
  && install -D -m 0755 /src/init/init /guest/opt/codeforge/init
-COPY src/codeforge/guest/node_*.cjs src/codeforge/guest/jest_runner.cjs /src/
+COPY src/codeforge/guest/node/*.cjs /src/
 RUN install -m 0644 -t /guest/opt/codeforge /src/*.cjs
 
 
@@ -55,7 +55,7 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/* \
  && sed -i 's/^hosts:.*/hosts: files myhostname dns/' /etc/nsswitch.conf
 
-# Every sandbox has a user id of its own (src/codeforge/user_ids.py); all have the same name.
+# Every sandbox has a user id of its own (USER_IDS in src/codeforge/policy.py); all have the same name.
 RUN seq --format='runner:x:%.0f:10001::/tmp:/usr/sbin/nologin' 20000 22047 >> /etc/passwd
 
 COPY docker/javascript/root-package.json docker/trim-node-modules.sh docker/prune-rootfs.sh /tmp/

@@ -20,7 +20,7 @@ RUN apt-get update \
 COPY src/codeforge/guest/init /src/init
 RUN make -C /src/init \
  && install -D -m 0755 /src/init/init /guest/opt/codeforge/init
-COPY src/codeforge/guest/*.py src/codeforge/guest/codeforge_worker.pth /src/
+COPY src/codeforge/guest/python/*.py src/codeforge/guest/python/codeforge_worker.pth /src/
 # The official base and a distribution's Python keep packages in different folders.
 RUN site="$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
  && install -m 0644 -t /guest/opt/codeforge /src/*.py \
@@ -55,7 +55,7 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/* \
  && sed -i 's/^hosts:.*/hosts: files myhostname dns/' /etc/nsswitch.conf
 
-# Every sandbox has a user id of its own (src/codeforge/user_ids.py); all have the same name.
+# Every sandbox has a user id of its own (USER_IDS in src/codeforge/policy.py); all have the same name.
 RUN seq --format='runner:x:%.0f:10001::/tmp:/usr/sbin/nologin' 20000 22047 >> /etc/passwd
 
 RUN pip check && pip uninstall --yes pip

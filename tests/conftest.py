@@ -16,7 +16,7 @@ import pytest
 from hypothesis import settings
 
 from codeforge import LANGUAGES
-from codeforge.blocking import BlockingCodeExecutor
+from codeforge.blocking.executor import BlockingCodeExecutor
 from contract.podman_service import podman_service
 from contract.support import SHARED
 from fuzzing import LONG
@@ -61,7 +61,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def known_token() -> Iterator[None]:
     """Has every GO say ``KNOWN_TOKEN``, so that a test can play an init from a script."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("codeforge.sandbox.new_token", lambda: KNOWN_TOKEN)
+        patch.setattr("codeforge.sandboxes.sandbox.new_token", lambda: KNOWN_TOKEN)
         yield
 
 

@@ -32,7 +32,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from codeforge import wire
+from codeforge import protocol
 
 INIT_DIR = Path(__file__).parents[1] / "src" / "codeforge" / "guest" / "init"
 RUN_UID = 10001
@@ -168,51 +168,51 @@ class Outcome:
     frames: int = 0
     dropped: dict[str, int] = field(default_factory=lambda: {"stdout": 0, "stderr": 0})
     acknowledged: int = 0
-    exited: wire.Exited | None = None
+    exited: protocol.Exited | None = None
     failed: str | None = None
-    files: dict[bytes, wire.FileOut] = field(default_factory=dict)
-    skipped: dict[bytes, wire.SkipReason] = field(default_factory=dict)
+    files: dict[bytes, protocol.FileOut] = field(default_factory=dict)
+    skipped: dict[bytes, protocol.SkipReason] = field(default_factory=dict)
     preloaded: int = 0
     clean: bool = False
     done: bool = False
     status: int | None = None
 
     @property
-    def exit(self) -> wire.Exited:
+    def exit(self) -> protocol.Exited:
         """How the run ended; it must have."""
         assert self.exited is not None, self
         return self.exited
 
-    def add(self, event: wire.Event) -> None:
+    def add(self, event: protocol.Event) -> None:
         """Account for one event."""
         match event:
-            case wire.Wrote(stream, data):
+            case protocol.Wrote(stream, data):
                 self.frames += 1
                 if stream == "stdout":
                     self.stdout += data
                 else:
                     self.stderr += data
-            case wire.Dropped(stream, size):
+            case protocol.Dropped(stream, size):
                 self.dropped[stream] += size
-            case wire.Acknowledged(size):
+            case protocol.Acknowledged(size):
                 self.acknowledged += size
-            case wire.Exited():
+            case protocol.Exited():
                 self.exited = event
-            case wire.FileOut(path):
+            case protocol.FileOut(path):
                 assert path not in self.files
                 self.files[path] = event
-            case wire.Skipped(path, reason):
+            case protocol.Skipped(path, reason):
                 assert path not in self.skipped
                 self.skipped[path] = reason
-            case wire.Failed(message):
+            case protocol.Failed(message):
                 self.failed = message
-            case wire.Preloaded():
+            case protocol.Preloaded():
                 self.preloaded += 1
-            case wire.Clean():
+            case protocol.Clean():
                 self.clean = True
-            case wire.Done():
+            case protocol.Done():
                 self.done = True
-            case wire.Ready():
+            case protocol.Ready():
                 pass
 
 
@@ -261,10 +261,10 @@ class Init:
         self._out = self._process.stdout.fileno()
         os.set_blocking(self._in, False)
         os.set_blocking(self._out, False)
-        self._decoder = wire.Decoder()
+        self._decoder = protocol.Decoder()
         self._is_idle = self._is_running = False
-        self._pending: list[wire.Event] = []
-        self._window = wire.STDIN_WINDOW
+        self._pending: list[protocol.Event] = []
+        self._window = protocol.STDIN_WINDOW
         self._at_eof = False
 
     def __enter__(self) -> Self:
@@ -312,7 +312,7 @@ class Init:
             self._receive(until)
         if self._is_idle:
             self._decoder.expect_run(files_bytes=1 << 40, token=TOKEN)
-            self._window = wire.STDIN_WINDOW
+            self._window = protocol.STDIN_WINDOW
             self._is_idle, self._is_running = False, True
 
     def close(self) -> None:
@@ -349,7 +349,7 @@ class Init:
 
     # --- Init to host
 
-    def read_event(self, deadline_s: float = DEADLINE_S) -> wire.Event | None:
+    def read_event(self, deadline_s: float = DEADLINE_S) -> protocol.Event | None:
         """The next event; ``None`` when init closed the channel."""
         until = time.monotonic() + deadline_s
         while not self._pending and not self._at_eof:
@@ -368,7 +368,7 @@ class Init:
         data = os.read(self._out, 65536)
         self._at_eof = not data
         events = self._decoder.feed(data)
-        if any(isinstance(event, wire.Ready | wire.Clean) for event in events):
+        if any(isinstance(event, protocol.Ready | protocol.Clean) for event in events):
             self._is_idle, self._is_running = True, False
         if self._decoder.over:  # as the host does: init waits for that
             self.close_input()
@@ -416,13 +416,13 @@ class Init:
         while rest:
             taken = self.outcome.acknowledged
             while self._window == 0:
-                self.wait_for(wire.Acknowledged)
+                self.wait_for(protocol.Acknowledged)
                 self._window += self.outcome.acknowledged - taken
                 taken = self.outcome.acknowledged
             piece, rest = rest[: self._window], rest[self._window :]
             self._window -= len(piece)
-            self.send(wire.stdin(bytes(piece)))
-        self.send(wire.stdin(b""))
+            self.send(protocol.stdin(bytes(piece)))
+        self.send(protocol.stdin(b""))
 
     # --- The process
 
@@ -503,10 +503,10 @@ def start_frames(
     """Everything that starts a run, GO included."""
     return b"".join(
         [
-            wire.limits(output_bytes=output_bytes, files_bytes=files_bytes, max_age_s=max_age_s),
-            wire.command(argv, env or {}, cwd),
-            *(wire.file(path, data) for path, data in (files or {}).items()),
-            wire.go(token=TOKEN, fresh=fresh, keep=keep),
+            protocol.limits(output_bytes=output_bytes, files_bytes=files_bytes, max_age_s=max_age_s),
+            protocol.command(argv, env or {}, cwd),
+            *(protocol.file(path, data) for path, data in (files or {}).items()),
+            protocol.go(token=TOKEN, fresh=fresh, keep=keep),
         ]
     )
 

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from codeforge.blocking import BlockingCodeExecutor
-from codeforge.engines.addresses import podman_address
+from codeforge.blocking.executor import BlockingCodeExecutor
 from codeforge.engines.bubblewrap import BubblewrapEngine
 from codeforge.engines.cgroups import CgroupTree, find_tree
+from codeforge.engines.sockets import podman_address
 from codeforge.executor import CodeExecutor
 from codeforge.policy import LABEL
 

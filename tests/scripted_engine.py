@@ -12,12 +12,12 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from codeforge.engines import Channel, EngineInfo
+from codeforge.engines.base import Channel, EngineInfo
 from codeforge.errors import EngineUnavailable
-from codeforge.languages import Language
-from codeforge.limits import CPU_PERIOD_US, Limits
+from codeforge.model.languages import Language
+from codeforge.model.limits import CPU_PERIOD_US, Limits
 from codeforge.policy import RUNNER_GID, container_spec, posture_faults
-from codeforge.wire import PROTOCOL
+from codeforge.protocol.frames import PROTOCOL
 
 _HEADER = struct.Struct("<IB")
 _EXIT = struct.Struct("<BBQQQII")

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-GUEST = Path(__file__).parents[1] / "src" / "codeforge" / "guest"
+GUEST = Path(__file__).parents[1] / "src" / "codeforge" / "guest" / "python"
 DEADLINE_S = 60.0
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from codeforge.environments.store import EnvironmentStore, is_there
-from codeforge.languages import TYPESCRIPT
+from codeforge.model.languages import TYPESCRIPT
 
 GUEST = Path(__file__).parents[1] / "src" / "codeforge" / "guest"
 DEADLINE_S = 60.0
@@ -124,7 +124,7 @@ class Session:
         self.code.mkdir()
         guest = folder / "opt" / "codeforge"
         guest.mkdir(parents=True)
-        for path in GUEST.iterdir():
+        for path in (*GUEST.glob("node/*"), *GUEST.glob("typescript/*")):
             if path.suffix in (".cjs", ".ts"):
                 shutil.copy(path, guest)
         for name in ("node_modules", "tsconfig.json"):

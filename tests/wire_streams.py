@@ -10,7 +10,7 @@ import struct
 
 from hypothesis import strategies as st
 
-from codeforge.wire import (
+from codeforge.protocol.frames import (
     MAX_FILES_OUT,
     PAYLOAD_MAX,
     Acknowledged,

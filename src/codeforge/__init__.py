@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from codeforge._version import __version__
+from codeforge.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
-    from codeforge.blocking import BlockingCodeExecutor, DockerCodeExecutor
-    from codeforge.blocking_session import BlockingSession
-    from codeforge.cells import CellError, CellOutput, CellResult, CellStatus, MimeBundle
+    from codeforge.blocking import BlockingCodeExecutor, BlockingSession, DockerCodeExecutor
     from codeforge.errors import (
         Busy,
         CannotFork,
@@ -20,12 +18,27 @@ if TYPE_CHECKING:
         InvalidRequest,
         SessionEnded,
     )
-    from codeforge.evidence import Evidence, KillReason
     from codeforge.executor import CodeExecutor
-    from codeforge.languages import LANGUAGES, Language, TestRunner
-    from codeforge.request import ExecutionRequest
-    from codeforge.result import Event, ExecutionResult, Finished, Output, Status, TestOutcome
-    from codeforge.session import Session
+    from codeforge.model import (
+        LANGUAGES,
+        CellError,
+        CellOutput,
+        CellResult,
+        CellStatus,
+        Event,
+        Evidence,
+        ExecutionRequest,
+        ExecutionResult,
+        Finished,
+        KillReason,
+        Language,
+        MimeBundle,
+        Output,
+        Status,
+        TestOutcome,
+        TestRunner,
+    )
+    from codeforge.sessions import Session
 
 __all__ = [
     "LANGUAGES",
@@ -60,41 +73,15 @@ __all__ = [
     "__version__",
 ]
 
-_HOME = {
-    "BlockingCodeExecutor": "blocking",
-    "BlockingSession": "blocking_session",
-    "DockerCodeExecutor": "blocking",
-    "CellError": "cells",
-    "CellOutput": "cells",
-    "CellResult": "cells",
-    "CellStatus": "cells",
-    "MimeBundle": "cells",
-    "Busy": "errors",
-    "CannotFork": "errors",
-    "CodeForgeError": "errors",
-    "FileError": "errors",
-    "HostFailure": "errors",
-    "InvalidRequest": "errors",
-    "SessionEnded": "errors",
-    "Evidence": "evidence",
-    "KillReason": "evidence",
-    "CodeExecutor": "executor",
-    "Language": "languages",
-    "LANGUAGES": "languages",
-    "TestRunner": "languages",
-    "ExecutionRequest": "request",
-    "Event": "result",
-    "ExecutionResult": "result",
-    "Finished": "result",
-    "Output": "result",
-    "Status": "result",
-    "TestOutcome": "result",
-    "Session": "session",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import on first use: ``codeforge --version`` need not wait for an HTTP client."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"codeforge.{_HOME[name]}"), name)
+if not TYPE_CHECKING:
+    __getattr__ = lazy_exports(
+        __name__,
+        blocking="BlockingCodeExecutor BlockingSession DockerCodeExecutor",
+        errors="Busy CannotFork CodeForgeError FileError HostFailure InvalidRequest SessionEnded",
+        executor="CodeExecutor",
+        model=(
+            "CellError CellOutput CellResult CellStatus Event Evidence ExecutionRequest ExecutionResult "
+            "Finished KillReason LANGUAGES Language MimeBundle Output Status TestOutcome TestRunner"
+        ),
+        sessions="Session",
+    )

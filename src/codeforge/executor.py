@@ -11,12 +11,13 @@ import os
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 
-from codeforge import testing
-from codeforge.engines import Engine, EngineInfo
-from codeforge.engines.choose import (
+from codeforge import test_runs
+from codeforge.engines import (
     RUNTIME_VARIABLE,
+    Engine,
+    EngineInfo,
     EngineSettings,
     FirstThatAnswers,
     OnChoice,
@@ -24,37 +25,72 @@ from codeforge.engines.choose import (
     make_engine,
 )
 from codeforge.errors import EngineUnavailable, ExecutorClosed, InvalidRequest, SandboxLost
-from codeforge.fanout import fan_out
-from codeforge.languages import LANGUAGES, Language, LanguageTable
-from codeforge.limits import (
+from codeforge.fan_out import fan_out
+from codeforge.model import (
     IDLE_TIMEOUT_S,
+    LANGUAGES,
     MAX_MEMORY_BYTES,
     MAX_TIMEOUT_S,
     MIN_TIMEOUT_S,
+    Event,
+    ExecutionRequest,
+    ExecutionResult,
+    Finished,
+    Language,
+    LanguageTable,
     Limits,
+    Output,
+    RequestOptions,
+    Run,
+    StreamName,
+    as_request,
     parse_memory,
     parse_size,
     require_int,
     require_number,
+    resolve,
+    resolve_session,
 )
-from codeforge.options import RequestOptions
-from codeforge.pool import MAX_SANDBOXES, MAX_WAITING, MAX_WARM, WARM_MEMORY_BYTES, Pool
-from codeforge.request import ExecutionRequest, Run, as_request, resolve, resolve_session
-from codeforge.result import Event, ExecutionResult, Finished, Output, StreamName
-from codeforge.sandbox import SandboxKind, named_steps
+from codeforge.sandboxes import (
+    MAX_SANDBOXES,
+    MAX_WAITING,
+    MAX_WARM,
+    WARM_MEMORY_BYTES,
+    Pool,
+    SandboxKind,
+    named_steps,
+)
 
 if TYPE_CHECKING:
-    from codeforge.environments.making import EnvironmentMaker
-    from codeforge.family import Families
-    from codeforge.images.store import ImageStore
-    from codeforge.session import Session
-    from codeforge.steps import OnStep
+    from codeforge.environments import EnvironmentMaker
+    from codeforge.images import ImageStore
+    from codeforge.progress import OnStep
+    from codeforge.sessions import Families, Session
 
 DEFAULTS = Limits()
 
 T = TypeVar("T")
 
 OnText = Callable[[str], object]
+
+
+class ExecutorOptions(TypedDict, total=False):
+    """The keyword arguments of ``CodeExecutor`` after the three defaults."""
+
+    images: Mapping[str, str] | None
+    languages: Iterable[Language]
+    engine: str | None
+    runtime: str | None
+    docker_host: str | None
+    allow_unenforced_limits: bool
+    on_engine: OnChoice | None
+    max_output_bytes: int
+    max_files_bytes: int
+    max_sandboxes: int
+    max_warm: int
+    warm_memory: str | int
+    max_waiting: int
+    session_memory: str | int | None
 
 
 class CodeExecutor:
@@ -317,8 +353,7 @@ class CodeExecutor:
             require_number("idle_timeout", idle_timeout, MIN_TIMEOUT_S, MAX_TIMEOUT_S, "seconds")
         run = resolve_session(request, self.languages, self._defaults)
         # Not above: most runs need none of it, and a command is to start soon.
-        from codeforge.family import Families, Family
-        from codeforge.session import Session
+        from codeforge.sessions import Families, Family, Session
 
         if self._families is None:
             self._families = Families(self._pool, self._session_memory)
@@ -326,7 +361,7 @@ class CodeExecutor:
 
     async def execute_with_tests(
         self, code: str, test_code: str, language: str = "python", timeout: float | None = 60,
-        *, module: str = "main", **options: Unpack[testing.RunnerOptions],
+        *, module: str = "main", **options: Unpack[test_runs.RunnerOptions],
     ) -> ExecutionResult:  # fmt: skip
         """Run tests against code: ``code`` is the module ``module``, ``test_code`` lies beside it.
 
@@ -340,8 +375,8 @@ class CodeExecutor:
         """
         request = ExecutionRequest(code=code, language=language, timeout=timeout, **options)
         row = self.languages.find(language)
-        run = testing.resolve_tests(request, row, self._defaults, test_code=test_code, module=module)
-        return testing.with_outcomes(await self._result(run, SandboxKind.of(run)), row)
+        run = test_runs.resolve_tests(request, row, self._defaults, test_code=test_code, module=module)
+        return test_runs.with_outcomes(await self._result(run, SandboxKind.of(run)), row)
 
     async def _result(self, run: Run, kind: SandboxKind) -> ExecutionResult:
         async with contextlib.aclosing(self._perform(run, kind)) as events:
@@ -475,8 +510,8 @@ class CodeExecutor:
         Raises:
             InvalidRequest: its engine has none, or ``auto`` has not chosen yet (``await engine()``).
         """
-        from codeforge.engines.docker import DockerEngine
-        from codeforge.images.store import ImageStore
+        from codeforge.engines import DockerEngine
+        from codeforge.images import ImageStore
 
         engine = self._engine.choice if isinstance(self._engine, FirstThatAnswers) else self._engine
         if not isinstance(engine, DockerEngine):
@@ -491,7 +526,7 @@ class CodeExecutor:
         """
         if (await self.engine()).name != "bubblewrap":
             return self.images
-        from codeforge.environments.making import EnvironmentMaker
+        from codeforge.environments import EnvironmentMaker
 
         return EnvironmentMaker()
 
@@ -510,7 +545,7 @@ class CodeExecutor:
 
         rows = self.languages.pick(languages)
         store = await self.provisions()
-        with progress.steps(on_step) as report:
+        with progress.show_steps(on_step) as report:
             return {row.name: await store.provide(row, report) for row in rows}
 
     async def engine_info(self) -> EngineInfo:

@@ -17,13 +17,14 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from codeforge.languages import CODE_DIR, GUEST_DIR, Language
-from codeforge.limits import CPU_PERIOD_US, KiB, Limits, MiB
-from codeforge.request import tmpfs_bytes
-from codeforge.wire import PROTOCOL
+from codeforge.model import CODE_DIR, CPU_PERIOD_US, GUEST_DIR, KiB, Language, Limits, MiB, tmpfs_bytes
+from codeforge.protocol import PROTOCOL
 
 RUNNER_GID = 10001
 """``runner`` in every image; above what distributions give to anybody."""
+
+USER_IDS = range(20_000, 20_000 + 32 * 64)
+"""Each sandbox has one of its own. Distributions assign lower ones. Images call all ``runner``."""
 
 LABEL = "ai-codeforge.sandbox"
 """On every sandbox; its value is the executor that made it."""

@@ -1,6 +1,6 @@
 """``from execution.docker_executor import DockerCodeExecutor``."""
 
 from codeforge.blocking import DockerCodeExecutor
-from codeforge.result import ExecutionResult
+from codeforge.model import ExecutionResult
 
 __all__ = ["DockerCodeExecutor", "ExecutionResult"]

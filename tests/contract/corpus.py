@@ -26,7 +26,7 @@ from typing import Any
 
 import pytest
 
-from codeforge.languages import CODE_DIR, LANGUAGES, Language
+from codeforge.model.languages import CODE_DIR, LANGUAGES, Language
 
 CORPUS = Path(__file__).resolve().parents[1] / "corpus"
 

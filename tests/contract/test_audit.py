@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from codeforge.audit import auditor
-from codeforge.audit.auditor import expected_count
-from codeforge.audit.checks import Check, Layer, Verdict
-from codeforge.audit.lab import AuditExecutor
+from codeforge.audit import run
+from codeforge.audit.executor import AuditExecutor
+from codeforge.audit.model import Check, Layer, Verdict
 from codeforge.audit.mutations import MUTATIONS, Mutation
+from codeforge.audit.run import expected_count
 from codeforge.audit.selftest import Outcome, self_test, without_init
 from codeforge.errors import EngineUnavailable
 from codeforge.policy import LABEL
@@ -189,9 +189,9 @@ def test_a_weakened_engine_is_found_by_the_audit_itself(monkeypatch: pytest.Monk
         return AuditExecutor(lambda spec: spec["HostConfig"].update(PidsLimit=0))
 
     async def found() -> list[Check]:
-        return [check async for check in auditor.audit(full=False)]
+        return [check async for check in run.audit(full=False)]
 
-    monkeypatch.setattr(auditor, "AuditExecutor", weakened)
+    monkeypatch.setattr(run, "AuditExecutor", weakened)
     failed = [check for check in asyncio.run(found()) if check.id == "outside.sandbox"]
     assert [check.verdict for check in failed] == [Verdict.FAILS]
     assert "pids_max" in failed[0].got

@@ -25,9 +25,8 @@ from codeforge import BlockingCodeExecutor, Status
 from codeforge.engines import cgroups
 from codeforge.engines.cgroups import CgroupTree, find_tree
 from codeforge.errors import EngineError, EngineUnavailable, EnvironmentNotFound, Unsupported
-from codeforge.limits import CPU_PERIOD_US, Limits
-from codeforge.policy import BubblewrapPlan, bubblewrap_plan
-from codeforge.user_ids import RANGE
+from codeforge.model.limits import CPU_PERIOD_US, Limits
+from codeforge.policy import USER_IDS, BubblewrapPlan, bubblewrap_plan
 from contract.support import eventually
 from observer import DISTRIBUTION, OBSERVER, is_below, processes_of
 
@@ -104,7 +103,7 @@ def test_each_sandbox_is_a_user_of_its_own_on_this_machine(seen: Seen) -> None:
         groups = set().union(*(ids_of(process, "Gid") for process in (*seen.processes, *other.processes)))
     assert [len(each) for each in users] == [1, 1]
     assert users[0] != users[1]
-    assert users[0] | users[1] <= set(RANGE)
+    assert users[0] | users[1] <= set(USER_IDS)
     assert groups == {10001}
     assert all(ids_of(process, "Groups") == set() for process in seen.processes)
 
@@ -348,7 +347,7 @@ def test_who_allows_it_runs_without_limits_and_the_posture_says_so(elsewhere: di
     for language in ("python", "javascript"):
         status, stdout, error, posture = told[language]
         assert (status, error) == ("ok", None), told
-        assert int(stdout) in RANGE
+        assert int(stdout) in USER_IDS
         assert posture["cap_eff"] == "0" * 16
         assert posture["seccomp"] == "2"
         assert posture["no_new_privs"] == "1"

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from codeforge import LANGUAGES, CodeExecutor
-from codeforge.limits import Limits
-from codeforge.sandbox import SandboxKind
+from codeforge.model.limits import Limits
+from codeforge.sandboxes.kind import SandboxKind
 
 pytestmark = pytest.mark.engine
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from codeforge.environments.making import EnvironmentMaker
+from codeforge.environments.maker import EnvironmentMaker
 from codeforge.environments.store import Environment
-from codeforge.languages import LANGUAGES, Language, LanguageTable
+from codeforge.model.languages import LANGUAGES, Language, LanguageTable
 
 pytestmark = pytest.mark.engine("bubblewrap")
 

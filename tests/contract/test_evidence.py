@@ -11,14 +11,7 @@ from typing import Any
 
 import pytest
 
-from codeforge import (
-    LANGUAGES,
-    BlockingCodeExecutor,
-    Evidence,
-    ExecutionRequest,
-    ExecutionResult,
-    Status,
-)
+from codeforge import LANGUAGES, BlockingCodeExecutor, Evidence, ExecutionRequest, ExecutionResult, Status
 from codeforge.engines.docker import DockerChannel
 from codeforge.errors import SandboxLost
 from contract.support import SHARED

@@ -12,19 +12,19 @@ from typing import Any
 
 import pytest
 
-from codeforge import BlockingCodeExecutor, CodeExecutor, Status, wire
-from codeforge.engines import Engine
-from codeforge.engines.choose import EngineSettings, OnChoice
+from codeforge import BlockingCodeExecutor, CodeExecutor, Status, protocol
+from codeforge.engines.base import Engine
 from codeforge.engines.gvisor import NO_NETWORK, SENTRY_TASKS, GvisorEngine
+from codeforge.engines.select import EngineSettings, OnChoice
 from codeforge.errors import EngineUnavailable, PostureMismatch, ProtocolViolation, Unsupported
-from codeforge.languages import PYTHON, Language
-from codeforge.limits import Limits
+from codeforge.model.languages import PYTHON, Language
+from codeforge.model.limits import Limits
 from contract.support import docker
 from scripted_engine import exit_frame, frame
 
 pytestmark = [pytest.mark.engine("gvisor"), pytest.mark.core]
 
-END = exit_frame(0, 0, token=bytes(wire.TOKEN_BYTES)) + frame("Z")
+END = exit_frame(0, 0, token=bytes(protocol.TOKEN_BYTES)) + frame("Z")
 """What init would say of a run that went well, but for the token."""
 
 KERNEL = "import platform; print(platform.release(), open('/proc/version').read())"
@@ -140,7 +140,7 @@ for name in ("mem", *(f"fd/{number}" for number in range(64))):
 def test_a_program_does_not_find_the_token(
     executor: BlockingCodeExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("codeforge.sandbox.new_token", lambda: b"the run's token!")
+    monkeypatch.setattr("codeforge.sandboxes.sandbox.new_token", lambda: b"the run's token!")
     result = executor.execute(TOKEN_PLACES)
     assert result.status is Status.OK
     assert "token!" not in result.output

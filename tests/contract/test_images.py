@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from codeforge._version import __version__
-from codeforge.languages import GUEST_DIR, LANGUAGES
+from codeforge.model.languages import GUEST_DIR, LANGUAGES
 
 pytestmark = pytest.mark.engine("docker")
 
@@ -26,9 +26,9 @@ REPO = Path(__file__).resolve().parents[2]
 SAMPLES = REPO / "tests" / "samples"
 GUEST = REPO / "src" / "codeforge" / "guest"
 GUEST_FILES = {
-    "python": sorted(path.name for path in GUEST.glob("*.py")),
-    "javascript": sorted(path.name for path in (*GUEST.glob("node_*.cjs"), GUEST / "jest_runner.cjs")),
-    "typescript": sorted(path.name for path in (*GUEST.glob("*.cjs"), *GUEST.glob("*.ts"))),
+    "python": sorted(path.name for path in GUEST.glob("python/*.py")),
+    "javascript": sorted(path.name for path in GUEST.glob("node/*")),
+    "typescript": sorted(path.name for path in (*GUEST.glob("node/*"), *GUEST.glob("typescript/*"))),
 }
 
 IMAGES = {row.name: row.image for row in LANGUAGES}
@@ -457,7 +457,7 @@ def test_a_customised_image_is_as_tidy_as_the_others(name: str, custom_images: d
 def test_a_changed_guest_file_does_not_install_the_packages_again(tmp_path: Path) -> None:
     folder = context(tmp_path / "context")
     before = json.loads(inspect(build(folder, "javascript"), "{{json .RootFS.Layers}}"))
-    worker = folder / "src" / "codeforge" / "guest" / "node_worker.cjs"
+    worker = folder / "src" / "codeforge" / "guest" / "node" / "node_worker.cjs"
     worker.write_text(worker.read_text() + f"// {uuid.uuid4()}\n")
     image = build(folder, "javascript")
     after = json.loads(inspect(image, "{{json .RootFS.Layers}}"))

@@ -28,7 +28,7 @@ from codeforge import (
     Status,
 )
 from codeforge.errors import ExecutorClosed
-from codeforge.user_ids import RANGE
+from codeforge.policy import USER_IDS
 from contract.support import docker, eventually, sandboxes
 from observer import OBSERVER, UNDER_TEST
 
@@ -263,7 +263,7 @@ def test_the_engine_sees_the_documented_restrictions() -> None:
     assert not config["Binds"]
     assert {"noexec", "nosuid"} <= set(config["Tmpfs"]["/tmp"].split(","))
     uid, gid = map(int, inspected["Config"]["User"].split(":"))
-    assert uid in RANGE
+    assert uid in USER_IDS
     assert gid == 10001
     assert os.environ.get("HOME", "/root") not in " ".join(inspected["Config"]["Env"])
 

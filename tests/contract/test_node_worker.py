@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from codeforge.languages import GUEST_DIR, JAVASCRIPT, TYPESCRIPT, Language
+from codeforge.model.languages import GUEST_DIR, JAVASCRIPT, TYPESCRIPT, Language
 
 TESTS = Path(__file__).parents[1]
 GUEST = TESTS.parent / "src" / "codeforge" / "guest"
 GUEST_FILES = ("node_worker.cjs", "node_preload.cjs", "typescript_preload.cjs", "typescript_sample.ts")
-SAMPLE = (GUEST / "typescript_sample.ts").read_text()
+SAMPLE = (GUEST / "typescript" / "typescript_sample.ts").read_text()
 
 RUN_UID = 10001
 TIMEOUT_S = 120

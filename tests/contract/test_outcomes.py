@@ -9,14 +9,7 @@ from typing import Any
 
 import pytest
 
-from codeforge import (
-    LANGUAGES,
-    BlockingCodeExecutor,
-    DockerCodeExecutor,
-    ExecutionResult,
-    Language,
-    Status,
-)
+from codeforge import LANGUAGES, BlockingCodeExecutor, DockerCodeExecutor, ExecutionResult, Language, Status
 
 pytestmark = [pytest.mark.engine, pytest.mark.core]
 

@@ -20,7 +20,7 @@ from codeforge import CodeExecutor, DockerCodeExecutor, ExecutionResult, Output
 from codeforge.engines.docker import DockerEngine
 from codeforge.engines.podman import PodmanEngine
 from codeforge.errors import EngineError, EngineUnavailable, ImageNotFound
-from codeforge.languages import LANGUAGES, LanguageTable
+from codeforge.model.languages import LANGUAGES, LanguageTable
 from codeforge.policy import LABEL, container_spec
 from contract.podman_service import PodmanService, podman_service
 from contract.support import eventually

@@ -12,9 +12,9 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from codeforge.images.archive import read_packages
-from codeforge.images.sbom import Package, to_cyclonedx
-from codeforge.languages import JAVASCRIPT, LANGUAGES, PYTHON, TYPESCRIPT, Language
+from codeforge.images.scan.inventory import read_packages
+from codeforge.images.scan.sbom import Package, to_cyclonedx
+from codeforge.model.languages import JAVASCRIPT, LANGUAGES, PYTHON, TYPESCRIPT, Language
 
 pytestmark = pytest.mark.engine("docker")
 

@@ -26,7 +26,7 @@ from codeforge import (
     SessionEnded,
 )
 from codeforge.errors import ExecutorClosed
-from codeforge.session_wire import EntryKind
+from codeforge.protocol.session_frames import EntryKind
 from contract.support import eventually, sandboxes
 from observer import OBSERVER, UNDER_TEST
 

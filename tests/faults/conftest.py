@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import pytest
 
-from codeforge.languages import LANGUAGES
+from codeforge.model.languages import LANGUAGES
 from contract.support import eventually
 from faults.second_daemon import SecondDaemon
 

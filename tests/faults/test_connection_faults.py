@@ -123,7 +123,7 @@ def test_a_sandbox_of_which_nothing_was_heard_is_launched_once_more(
 def test_a_stream_that_breaks_is_never_a_success(
     harm: Harm, after: int, daemon: SecondDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("codeforge.sandbox.START_TIMEOUT_S", 3.0)
+    monkeypatch.setattr("codeforge.sandboxes.sandbox.START_TIMEOUT_S", 3.0)
 
     async def scenario(stage: Stage) -> None:
         # Twice: a sandbox of which nothing was ever heard is launched once more.

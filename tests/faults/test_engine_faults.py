@@ -12,7 +12,7 @@ import pytest
 
 from codeforge import CodeExecutor, ExecutionResult, Status
 from codeforge.errors import EngineError, HostFailure, ImageNotFound, SandboxLost
-from codeforge.languages import LANGUAGES
+from codeforge.model.languages import LANGUAGES
 from faults.second_daemon import SecondDaemon
 from faults.support import HELLO, Stage, play, unless_lost
 

@@ -53,7 +53,7 @@ async def scenario(executor):
 """,
     "files that are being collected": """
 async def scenario(executor):
-    from codeforge.conduct import Conduct
+    from codeforge.sandboxes.run import Conduct
     def stand_still(*_):
         say(0)
         time.sleep(1000)

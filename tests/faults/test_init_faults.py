@@ -13,8 +13,8 @@ import pytest
 import scripted_engine
 from codeforge import ExecutionResult, Status
 from codeforge.errors import EngineError, HostFailure, PostureMismatch, ProtocolViolation, SandboxLost
-from codeforge.languages import LANGUAGES, Language
-from codeforge.limits import Limits
+from codeforge.model.languages import LANGUAGES, Language
+from codeforge.model.limits import Limits
 from codeforge.policy import container_spec
 from faults import init_script
 from faults.second_daemon import SecondDaemon
@@ -109,7 +109,7 @@ def test_whatever_init_does_the_caller_is_told_no_lie(
 ) -> None:
     for grace in ("conduct.KILL_GRACE_S", "conduct.COLLECT_GRACE_S"):
         monkeypatch.setattr(f"codeforge.{grace}", GRACE_S)
-    monkeypatch.setattr("codeforge.sandbox.START_TIMEOUT_S", 5.0)
+    monkeypatch.setattr("codeforge.sandboxes.sandbox.START_TIMEOUT_S", 5.0)
 
     async def scenario(stage: Stage) -> None:
         answers = await asyncio.gather(*(stage.ask("", language=fault, timeout=2) for fault in FAULTS))

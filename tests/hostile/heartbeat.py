@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from codeforge import BlockingCodeExecutor, ExecutionRequest, ExecutionResult, Status
-from codeforge.conduct import KILL_GRACE_S
+from codeforge.sandboxes.run import KILL_GRACE_S
 from contract.support import eventually
 from observer import OBSERVER, groups_of
 

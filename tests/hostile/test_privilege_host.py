@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from codeforge import LANGUAGES, ExecutionRequest, policy
-from codeforge.limits import Limits
+from codeforge.model.limits import Limits
 from hostile.conftest import Attack, Watch
 
 

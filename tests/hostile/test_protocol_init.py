@@ -10,13 +10,12 @@ import tracemalloc
 import pytest
 
 from codeforge.errors import HostFailure, ProtocolViolation, SandboxLost
-from codeforge.evidence import KillReason
-from codeforge.languages import JAVASCRIPT, LanguageTable
-from codeforge.limits import Limits
-from codeforge.pool import Pool
-from codeforge.request import ExecutionRequest, resolve
-from codeforge.result import ExecutionResult, Status
-from codeforge.sandbox import SandboxKind
+from codeforge.model.languages import JAVASCRIPT, LanguageTable
+from codeforge.model.limits import Limits
+from codeforge.model.request import ExecutionRequest, resolve
+from codeforge.model.result import ExecutionResult, KillReason, Status
+from codeforge.sandboxes.kind import SandboxKind
+from codeforge.sandboxes.pool import Pool
 from scripted_engine import KNOWN_TOKEN, ScriptedEngine, exit_frame, frame
 from virtual_time import run
 

@@ -12,9 +12,19 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from codeforge import ExecutionRequest, ExecutionResult, Language, Status, TestOutcome, errors, policy, wire
+from codeforge import (
+    ExecutionRequest,
+    ExecutionResult,
+    Language,
+    Status,
+    TestOutcome,
+    errors,
+    policy,
+    protocol,
+)
 from codeforge.cli.app import app
-from codeforge.limits import Limits
+from codeforge.model.limits import Limits
+from codeforge.protocol import frames
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("README", "CONTRIBUTING", "SECURITY", "CHANGELOG")
@@ -182,8 +192,8 @@ def test_the_frames_of_both_implementations_are_those_in_protocol_md() -> None:
     )
     assert told_init == set(letters.findall(to_init))
     assert told == set(letters.findall(to_host))
-    assert told == {chr(letter) for allowed in wire._ALLOWED.values() for letter in allowed}
-    sizes = {"LIMITS": wire._LIMITS.size, "EXIT": wire._EXIT.size + wire.TOKEN_BYTES}
+    assert told == {chr(letter) for allowed in frames._ALLOWED.values() for letter in allowed}
+    sizes = {"LIMITS": frames._LIMITS.size, "EXIT": frames._EXIT.size + protocol.TOKEN_BYTES}
     for name, size in sizes.items():
         assert re.search(rf"\| {name} \| .*: {size} bytes \|", text)
 
@@ -227,4 +237,4 @@ def test_readme_says_what_the_limits_are() -> None:
     assert f"a quota of {defaults.cpu_quota_us} us in each 100000 us" in text
     assert f"{defaults.timeout_s:g} s of wall clock" in text
     assert f"{defaults.output_bytes >> 20} MiB of stdout" in text
-    assert f"{defaults.files_bytes >> 20} MiB and {wire.MAX_FILES_OUT} files" in text
+    assert f"{defaults.files_bytes >> 20} MiB and {protocol.MAX_FILES_OUT} files" in text

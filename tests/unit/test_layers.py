@@ -1,8 +1,9 @@
-"""Layers: imports point down only. The order below is the architecture; a new module gets its place in it."""
+"""Layers: imports point down only, and nobody reaches past what a package offers in its ``__init__``."""
 
 from __future__ import annotations
 
 import ast
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,79 +12,34 @@ import pytest
 SRC = Path(__file__).parents[2] / "src"
 PACKAGE = SRC / "codeforge"
 
-LAYERS = [  # top to bottom; a module imports only from layers below its own
-    {"execution.docker_executor"},
-    {"__main__"},
-    {"cli"},
-    {"cli.app"},
-    {"cli.image_commands", "cli.repl"},
-    {
-        "cli.audit",
-        "cli.batch",
-        "cli.bench",
-        "cli.doctor",
-        "cli.environments",
-        "cli.images",
-        "cli.languages",
-        "cli.prompt",
-        "cli.run",
-    },
-    {"cli.engine", "cli.request_line"},
-    {"cli.terminal"},
-    {"__init__"},
-    {"bench.report", "blocking"},
-    {"bench.measure"},
-    {"audit.selftest"},
-    {"audit.auditor"},
-    {"audit.effect", "audit.pairs"},
-    {"audit.inside", "audit.mutations", "audit.outside"},
-    {"audit.cases", "audit.daemon", "audit.facts", "audit.host", "audit.lab", "audit.probes"},
-    {"audit.checks"},
-    {"executor"},
-    {"blocking_session"},
-    {"session"},
-    {"family"},
-    {"link", "session_files"},
-    {"cell", "extract"},
-    {"cells", "session_wire"},
-    {"progress"},
-    {"images.store", "options", "pool", "testing"},
-    {"stock"},
-    {"sandbox"},
-    {"conduct", "engines.choose"},
-    {"engines.bubblewrap", "engines.gvisor", "engines.podman"},
-    {"engines.docker"},
-    {"engines.oom"},
-    {"engines.cgroups", "environments.making"},
-    {"environments.store", "engines.connection", "engines", "verdict", "images.scan"},
-    {"environments.npm", "environments.etc"},
-    {"environments.pip", "policy"},
-    {"journal", "request", "images.archive", "images.osv", "images.scanners"},
-    {"environments.build"},
-    {"languages", "result"},
-    {"evidence"},
-    {"wire"},
-    {"limits"},
-    {"images.sbom", "images.tar", "images.context", "images.scan_answer"},
-    {"bench.figures", "images.scan_report"},
-    {"user_ids", "engines.addresses", "environments.identity"},
-    {"environments", "environments.binaries", "shipped", "steps"},
-    {"errors", "_version", "fanout", "audit", "audit.canary", "bench", "bench.chart", "images"},
+LAYERS = [  # top to bottom; a module imports from its own package and from the layers below it
+    "cli",
+    "server cluster integrations audit bench grading",
+    "blocking client",
+    "executor",
+    "workspaces sessions",
+    "sandboxes images",
+    "engines",
+    "environments",
+    "policy test_runs safe_extract",
+    "model",
+    "protocol",
+    "errors progress package_data fan_out",
 ]
-RANK = {module: rank for rank, layer in enumerate(reversed(LAYERS)) for module in layer}
+RANK = {room: rank for rank, layer in enumerate(reversed(LAYERS)) for room in layer.split()}
+# What stands above and below them all: the front doors, and what makes packages cheap to import.
+RANK |= {"execution": 90, "__main__": 90, "__init__": 80, "_version": -1, "lazy_exports": -1}
 
 
-def name_of(path: Path) -> str:
-    """``cli.run``, ``engines`` for a package, and ``execution.docker_executor`` for the other package."""
+def files(*, guest: bool = False) -> list[Path]:
+    found = sorted(SRC.rglob("*.py"))
+    return [path for path in found if ("guest" in path.parts) == guest and "payloads" not in path.parts]
+
+
+def room_of(path: Path) -> str:
+    """The top-level package or module of ours that a file belongs to."""
     parts = path.relative_to(PACKAGE if path.is_relative_to(PACKAGE) else SRC).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
-
-
-MODULES = {
-    name_of(path): path
-    for path in sorted(SRC.rglob("*.py"))
-    if not {"guest", "payloads"} & set(path.parts) and path != SRC / "execution/__init__.py"
-}
+    return parts[0]
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -96,57 +52,81 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def module_of(imported: str) -> str | None:
-    """The module of ours that an import reaches, if it is one of ours."""
-    first, _, rest = imported.partition(".")
-    if first != "codeforge":
-        return None
-    while rest and rest not in MODULES:
-        rest = rest.rpartition(".")[0]
-    return rest or "__init__"
+def our_imports(path: Path) -> Iterator[tuple[str, str]]:
+    """The room that each import of ours reaches, and the rest of the name."""
+    for name in imports(path):
+        first, _, rest = name.partition(".")
+        if first == "codeforge":
+            room, _, inside = rest.partition(".")
+            ours = (PACKAGE / room).is_dir() or (PACKAGE / f"{room}.py").is_file()
+            yield (room, inside) if ours else ("__init__", rest)
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_point_down(module: str) -> None:
-    assert module in RANK, f"{module} has no place among the layers"
-    reached = {found for name in imports(MODULES[module]) if (found := module_of(name))}
-    assert {found for found in reached if RANK[found] >= RANK[module]} == set()
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(SRC)))
+def test_imports_point_down(path: Path) -> None:
+    room = room_of(path)
+    reached = {other for other, _ in our_imports(path)} - {room}
+    assert {other for other in reached if RANK[other] >= RANK[room]} == set()
 
 
-def test_every_place_among_the_layers_is_taken() -> None:
-    assert RANK.keys() == MODULES.keys()
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(SRC)))
+def test_nobody_reaches_past_what_a_package_offers(path: Path) -> None:
+    room = room_of(path)
+    for other, inside in our_imports(path):
+        module, _, name = inside.rpartition(".")
+        deep = (PACKAGE / other / f"{module.replace('.', '/')}.py").is_file() and name
+        assert other == room or not deep, f"from codeforge.{other}.{module} import {name}"
+
+
+def test_every_room_has_its_layer() -> None:
+    rooms = {room_of(path) for path in files()}
+    assert rooms <= RANK.keys()
 
 
 def test_only_four_files_talk_to_docker() -> None:
-    found = {(module, name) for module, path in MODULES.items() for name in imports(path)}
-    users = {module for module, name in found if name.partition(".")[0] == "aiodocker"}
-    assert users == {"engines.connection", "engines.docker", "engines.podman", "images.store"}
+    users = {
+        str(path.relative_to(PACKAGE))
+        for path in files()
+        for name in imports(path)
+        if name.partition(".")[0] == "aiodocker"
+    }
+    assert users == {"engines/docker_client.py", "engines/docker.py", "engines/podman.py", "images/store.py"}
 
 
 def test_values_and_policy_do_no_io() -> None:
-    pure = ["errors", "limits", "languages", "request", "result", "wire", "policy", "verdict"]
-    pure += [
-        "cells",
-        "session_wire",
-        "bench.chart",
-        "bench.figures",
-        "images.sbom",
-        "images.scan_answer",
-        "images.scan_report",
-    ]
+    pure = [path for path in files() if room_of(path) in ("errors", "model", "protocol", "policy")]
+    pure += [PACKAGE / name for name in ("sandboxes/verdict.py", "bench/chart.py", "bench/figures.py")]
+    pure += [PACKAGE / f"images/scan/{name}.py" for name in ("sbom", "answer", "report")]
     io = {"asyncio", "socket", "subprocess", "os", "pathlib", "aiohttp", "tempfile", "shutil", "io", "time"}
-    found = {(module, name) for module in pure for name in imports(MODULES[module])}
-    assert {(module, name) for module, name in found if name.partition(".")[0] in io} == set()
+    found = {(str(path), name) for path in pure for name in imports(path)}
+    assert {(path, name) for path, name in found if name.partition(".")[0] in io} == set()
 
 
 def test_the_guest_knows_nobody_and_nobody_knows_the_guest() -> None:
-    for path in (PACKAGE / "guest").rglob("*.py"):
+    for path in files(guest=True):
         ours = {name for name in imports(path) if name.startswith(("codeforge", "execution"))}
         assert not {name for name in ours if not name.startswith("codeforge.guest.")}  # of each other: types
-    found = {name for path in MODULES.values() for name in imports(path)}
+    found = {name for path in files() for name in imports(path)}
     assert not [name for name in found if name.startswith("codeforge.guest")]
 
 
 def test_the_documented_import_path_re_exports_and_does_nothing_else() -> None:
     body = ast.parse((SRC / "execution/docker_executor.py").read_text()).body
     assert {type(node) for node in body} <= {ast.Expr, ast.ImportFrom, ast.Assign}
+
+
+PACKAGES = [path for path in files() if path.name == "__init__.py" and "TYPE_CHECKING" in path.read_text()]
+
+
+@pytest.mark.parametrize("path", PACKAGES, ids=lambda path: path.parent.name)
+def test_a_package_offers_at_run_time_what_it_offers_to_type_checkers(path: Path) -> None:
+    package = ".".join(path.parent.relative_to(SRC).parts)
+    module = importlib.import_module(package)
+    offered = {
+        alias.asname or alias.name: node.module
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith(package)
+        for alias in node.names
+    }
+    for name in offered.keys() - {"__version__", "lazy_exports"}:
+        assert getattr(module, name) is not None

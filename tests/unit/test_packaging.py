@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from codeforge import __version__, shipped
-from codeforge.images import context
+from codeforge import __version__, package_data
+from codeforge.images import build_context
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,9 +33,9 @@ def test_an_installed_copy_builds_from_the_same_context(
     installed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = io.BytesIO(), io.BytesIO()
-    context.write(here)
-    monkeypatch.setattr(shipped, "PACKAGE_DIR", installed / "codeforge")
-    context.write(there)
+    build_context.write(here)
+    monkeypatch.setattr(package_data, "PACKAGE_DIR", installed / "codeforge")
+    build_context.write(there)
     assert there.getvalue() == here.getvalue()
 
 

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codeforge.languages import LANGUAGES, PYTHON, TYPESCRIPT, Language
-from codeforge.limits import GiB, Limits, MiB
+from codeforge.model.languages import LANGUAGES, PYTHON, TYPESCRIPT, Language
+from codeforge.model.limits import GiB, Limits, MiB
+from codeforge.model.request import tmpfs_bytes
 from codeforge.policy import LABEL, container_spec, posture_faults
-from codeforge.request import tmpfs_bytes
-from codeforge.wire import PROTOCOL
+from codeforge.protocol.frames import PROTOCOL
 
 UID = 20_007
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from codeforge.languages import LANGUAGES, PYTHON, TYPESCRIPT, Language
-from codeforge.limits import GiB, Limits, MiB
+from codeforge.model.languages import LANGUAGES, PYTHON, TYPESCRIPT, Language
+from codeforge.model.limits import GiB, Limits, MiB
+from codeforge.model.request import tmpfs_bytes
 from codeforge.policy import SHM_BYTES, BubblewrapPlan, bubblewrap_plan, container_spec
-from codeforge.request import tmpfs_bytes
 
 UID = 20_007
 GOLDEN = Path(__file__).parent.parent / "golden"

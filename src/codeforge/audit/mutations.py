@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from codeforge.audit.lab import Weaken
-from codeforge.limits import GiB
+from codeforge.audit.executor import Weaken
+from codeforge.model import GiB
 
 _DOCKER_MASKED = (
     "/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from codeforge.audit.checks import Rule, Severity
+from codeforge.audit.model import Rule, Severity
 
 REFUSED = "EPERM"
 _NOT_HERE = "no such call here"

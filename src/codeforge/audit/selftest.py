@@ -11,17 +11,16 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from codeforge.audit import inside
-from codeforge.audit.auditor import look_at
-from codeforge.audit.canary import planted
-from codeforge.audit.checks import Check, Verdict
-from codeforge.audit.lab import AuditExecutor, Weaken
+from codeforge.audit import probe_runner
+from codeforge.audit.canaries import planted
+from codeforge.audit.executor import AuditExecutor, Weaken
+from codeforge.audit.model import Check, Verdict
 from codeforge.audit.mutations import WITHOUT_INIT, Mutation
 from codeforge.audit.probes import PROBES
+from codeforge.audit.run import look_at
 from codeforge.errors import HostFailure, PostureMismatch
-from codeforge.languages import PYTHON
-from codeforge.limits import Limits
-from codeforge.user_ids import FIRST
+from codeforge.model import PYTHON, Limits
+from codeforge.policy import USER_IDS
 
 POSTURE = "posture check"
 LAUNCH = "launch refused"
@@ -129,7 +128,7 @@ async def _checks(weaken: Weaken, wanted: Iterable[str], image_id: str) -> dict[
         async with executor.held() as neighbour, executor.held() as subject:
             checks = look_at(subject, neighbour, image_id)
         for payload in payloads:
-            checks += inside.judge_all(payload, await inside.observe(executor, payload))
+            checks += probe_runner.judge_all(payload, await probe_runner.observe(executor, payload))
     return {check.id: check for check in checks}
 
 
@@ -151,7 +150,7 @@ async def without_init() -> Outcome:
             observed = await _observe_without_init(payload)
         except (HostFailure, TimeoutError) as error:
             observed = str(error)
-        said |= {check.id: check for check in inside.judge_all(payload, observed)}
+        said |= {check.id: check for check in probe_runner.judge_all(payload, observed)}
     failed = [name for name in WITHOUT_INIT if said[name].verdict is Verdict.FAILS]
     missed = [
         f"{name}: {said[name].verdict.value} {said[name].got}" for name in WITHOUT_INIT if name not in failed
@@ -160,9 +159,9 @@ async def without_init() -> Outcome:
 
 
 async def _observe_without_init(payload: str) -> Mapping[str, str] | str:
-    files = {"main.py": inside.source(payload), **inside.beside(payload)}
+    files = {"main.py": probe_runner.source(payload), **probe_runner.beside(payload)}
     async with AuditExecutor() as executor, asyncio.timeout(WAIT_S):
-        spec = executor.lab.spec(PYTHON, Limits(), uid=FIRST)
+        spec = executor.lab.spec(PYTHON, Limits(), uid=USER_IDS[0])
         spec["Entrypoint"] = ["python", "-c", _ORDINARY_PROCESS_1]
         spec["HostConfig"]["SecurityOpt"] = []
         channel = await executor.launch(spec)
@@ -175,4 +174,4 @@ async def _observe_without_init(payload: str) -> Mapping[str, str] | str:
         finally:
             await channel.destroy()
     said = text.decode(errors="replace")
-    return inside.parse_text(said) or f"{PurePosixPath(payload).name} said {said[-300:]!r}"
+    return probe_runner.parse_text(said) or f"{PurePosixPath(payload).name} said {said[-300:]!r}"

@@ -28,10 +28,8 @@ from codeforge.bench.figures import Series
 from codeforge.engines import EngineInfo
 from codeforge.errors import HostFailure
 from codeforge.executor import CodeExecutor
-from codeforge.languages import GUEST_DIR, Language
-from codeforge.limits import Limits
-from codeforge.policy import container_spec
-from codeforge.user_ids import RANGE
+from codeforge.model import GUEST_DIR, Language, Limits
+from codeforge.policy import USER_IDS, container_spec
 
 _THREADS = ThreadPoolExecutor(32, thread_name_prefix="command")
 """Threads that wait for commands: asyncio's own way to start one costs a millisecond more."""
@@ -260,7 +258,7 @@ def docker_run(program: Program) -> list[str] | None:
 
 
 def _flags(language: Language) -> list[str]:
-    spec = container_spec(language, Limits(), owner="benchmark", uid=RANGE.start)
+    spec = container_spec(language, Limits(), owner="benchmark", uid=USER_IDS.start)
     host = spec["HostConfig"]
     return [
         "--pull=never", "--read-only", "--network=none", "--security-opt=no-new-privileges", "--cap-drop=ALL",

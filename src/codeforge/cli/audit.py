@@ -11,19 +11,21 @@ from rich.markup import escape
 from rich.table import Table
 
 from codeforge import progress
-from codeforge.audit.auditor import audit, expected_count
-from codeforge.audit.checks import (
+from codeforge.audit import (
     EXIT_ALL_HOLD,
     EXIT_FAILS,
     EXIT_NOT_TESTED,
+    MUTATIONS,
     Check,
     Layer,
+    Outcome,
     Verdict,
+    audit,
     counts,
     exit_code,
+    expected_count,
+    self_test,
 )
-from codeforge.audit.mutations import MUTATIONS
-from codeforge.audit.selftest import Outcome, self_test
 from codeforge.cli.terminal import complain, harmless, print_json
 from codeforge.errors import HostFailure
 
@@ -50,7 +52,7 @@ def perform(*, full: bool, strict: bool, as_json: bool) -> int:
 
 async def _perform(*, full: bool, strict: bool, as_json: bool) -> int:
     checks: list[Check] = []
-    with progress.counting(lambda: expected_count(full=full)) as tell:
+    with progress.show_count(lambda: expected_count(full=full)) as tell:
         async for check in audit(full=full):
             checks.append(check)
             tell(len(checks), check.id)
@@ -69,7 +71,7 @@ def perform_self_test(*, as_json: bool) -> int:
 async def _perform_self_test(*, as_json: bool) -> int:
     outcomes: list[Outcome] = []
     try:
-        with progress.counting(lambda: len(MUTATIONS) + 1) as tell:
+        with progress.show_count(lambda: len(MUTATIONS) + 1) as tell:
             async for outcome in self_test(MUTATIONS):
                 outcomes.append(outcome)
                 tell(len(outcomes), outcome.name)

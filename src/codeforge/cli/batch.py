@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from codeforge import progress
+from codeforge.cli.batch_journal import INVALID, Journal, Line, Scalar, count_lines, read_lines
+from codeforge.cli.batch_request import read_id, read_object, read_request
 from codeforge.cli.engine import EngineOptions, tell_engine
-from codeforge.cli.request_line import read_id, read_object, read_request
 from codeforge.cli.terminal import EXIT_SIGNAL_BASE, complain, print_json
 from codeforge.errors import HostFailure, InvalidRequest
 from codeforge.executor import CodeExecutor
-from codeforge.journal import INVALID, Journal, Line, Scalar, count_lines, read_lines
-from codeforge.pool import MAX_SANDBOXES
-from codeforge.request import ExecutionRequest
-from codeforge.result import Status
+from codeforge.model import ExecutionRequest, Status
+from codeforge.sandboxes import MAX_SANDBOXES
 
 EXIT_NOT_ALL_OK = 1
 
@@ -74,7 +73,7 @@ def perform(source: str, target: Path, options: Options, *, as_json: bool) -> in
 def _run(batch: _Batch, file: BinaryIO, target: Path) -> int | None:
     """Run a batch; the exit code if it broke off."""
     try:
-        with progress.counting(lambda: _count(file), batch.done_before) as display:
+        with progress.show_count(lambda: _count(file), batch.done_before) as display:
             stopped_by = asyncio.run(_until_signalled(batch.run(display)))
     except HostFailure as error:
         reason, code = str(error), error.exit_code

@@ -13,13 +13,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from codeforge.bench.figures import Table
-from codeforge.bench.measure import (
+from codeforge.bench import (
     COLD,
     Program,
+    Table,
     Way,
     beside_warm,
     circumstances,
+    draw,
+    grid,
     interleaved,
     load,
     references,
@@ -27,11 +29,10 @@ from codeforge.bench.measure import (
     sustained,
     within,
 )
-from codeforge.bench.report import draw, grid
 from codeforge.cli.terminal import print_json
 from codeforge.errors import ImageNotFound, InvalidRequest
 from codeforge.executor import CodeExecutor
-from codeforge.languages import Language
+from codeforge.model import Language
 
 HELLO = b"hello\n"
 LATENCY_SHARE = 0.5

@@ -13,11 +13,10 @@ from rich.table import Table
 
 from codeforge.cli.engine import EngineOptions, tell_engine
 from codeforge.cli.terminal import harmless, print_json
-from codeforge.environments.store import EnvironmentStore
+from codeforge.environments import EnvironmentStore
 from codeforge.errors import CodeForgeError
 from codeforge.executor import CodeExecutor
-from codeforge.languages import Language
-from codeforge.limits import Limits, format_memory
+from codeforge.model import Language, Limits, format_memory
 
 Verdict = Literal["ok", "problem", "note"]
 

@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from codeforge.environments.store import EnvironmentStore
+    from codeforge.environments import EnvironmentStore
 
 app = typer.Typer(no_args_is_help=True, help="Build, list and remove the environments of bubblewrap.")
 
@@ -23,12 +23,12 @@ def build(names: Names = None) -> None:
     import asyncio
 
     from codeforge import progress
-    from codeforge.environments.making import EnvironmentMaker
-    from codeforge.languages import LanguageTable
+    from codeforge.environments import EnvironmentMaker
+    from codeforge.model import LanguageTable
 
     store = EnvironmentMaker()
     for row in LanguageTable().pick(names or None):
-        with progress.steps() as report:
+        with progress.show_steps() as report:
             asyncio.run(store.make(row, report))
         found = store.find(row)
         if found is not None:
@@ -39,7 +39,7 @@ def build(names: Names = None) -> None:
 def list_environments(as_json: AsJson = False) -> None:
     """Show what is on this machine, and what of it is in use: the rest is of another version."""
     from codeforge.cli.terminal import print_json
-    from codeforge.environments.store import EnvironmentStore
+    from codeforge.environments import EnvironmentStore
 
     store = EnvironmentStore()
     current = _current(store)
@@ -56,7 +56,7 @@ def remove(
     outdated: Annotated[bool, typer.Option("--outdated", help="Only what no language uses now.")] = False,
 ) -> None:
     """Remove them from this machine. Sandboxes that are running lose their files."""
-    from codeforge.environments.store import EnvironmentStore
+    from codeforge.environments import EnvironmentStore
 
     store = EnvironmentStore()
     current = _current(store) if outdated else set()
@@ -67,7 +67,7 @@ def remove(
 
 
 def _current(store: EnvironmentStore) -> set[Path]:
-    from codeforge.languages import LANGUAGES, OPTIONAL_LANGUAGES
+    from codeforge.model import LANGUAGES, OPTIONAL_LANGUAGES
 
     rows = (*LANGUAGES, *OPTIONAL_LANGUAGES)
     return {path for row in rows if row.environment for path in store.folders(row)}

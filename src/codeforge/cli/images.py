@@ -16,15 +16,12 @@ from codeforge import progress
 from codeforge.cli.terminal import harmless, print_json
 from codeforge.errors import ImageNotFound, InvalidRequest
 from codeforge.executor import CodeExecutor
-from codeforge.images import scan as scanning
-from codeforge.images.archive import read_packages
-from codeforge.images.osv import URL as OSV_URL
-from codeforge.images.sbom import Package, to_cyclonedx
-from codeforge.images.scan_report import Severity, exit_code, render
-from codeforge.languages import LANGUAGES, Language
+from codeforge.images.scan import Package, Severity, exit_code, read_packages, render, to_cyclonedx
+from codeforge.images.scan import scan as scan_packages
+from codeforge.model import LANGUAGES, Language
 
 if TYPE_CHECKING:
-    from codeforge.images.store import ImageStore
+    from codeforge.images import ImageStore
 
 
 def _rows(executor: CodeExecutor, names: Iterable[str] | None) -> list[Language]:
@@ -55,7 +52,7 @@ async def _build(
             raise InvalidRequest("--with, --tag and --base go with one language, as in: images build python")
         store = await _images(executor)
         for row in rows:
-            with progress.steps() as report:
+            with progress.show_steps() as report:
                 tagged = await store.build(row, report, packages=packages, tag=tag, base=base, update=update)
             image = await store.find(tagged)
             if image is not None:
@@ -122,9 +119,7 @@ def scan(images: list[str] | None, *, severity: str, osv_url: str | None, as_jso
     reports = {}
     for image in images or [row.name for row in LANGUAGES]:
         packages, document = asyncio.run(_examine(image))
-        reports[image] = asyncio.run(
-            scanning.scan(document, packages, severity=threshold, osv_url=osv_url or OSV_URL)
-        )
+        reports[image] = asyncio.run(scan_packages(document, packages, severity=threshold, osv_url=osv_url))
     if as_json:
         print_json({image: report.to_dict() for image, report in reports.items()})
     else:

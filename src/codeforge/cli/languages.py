@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from codeforge.cli.terminal import print_json
-from codeforge.languages import LANGUAGES, OPTIONAL_LANGUAGES
+from codeforge.model import LANGUAGES, OPTIONAL_LANGUAGES
 
 
 def perform(*, as_json: bool) -> None:

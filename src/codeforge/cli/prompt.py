@@ -28,11 +28,10 @@ from prompt_toolkit.lexers import Lexer, PygmentsLexer
 from prompt_toolkit.output import ColorDepth
 from pygments.lexers import find_lexer_class_for_filename
 
-from codeforge.cells import Completions
 from codeforge.cli.terminal import harmless
 from codeforge.errors import CodeForgeError
-from codeforge.languages import Language
-from codeforge.session import Session
+from codeforge.model import Completions, Language
+from codeforge.sessions import Session
 
 ANSWER_TIMEOUT_S = 2.0
 """How long the prompt waits for the session; after that there are no completions, and a cell is whole."""

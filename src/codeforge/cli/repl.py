@@ -13,14 +13,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path, PurePosixPath
 
 from codeforge._version import __version__
-from codeforge.cells import CellOutput, CellResult, CellStatus, MimeBundle
 from codeforge.cli.engine import EngineOptions, tell_engine
 from codeforge.cli.run import EXIT_BROKEN_PIPE, one_line, read_files, read_program, read_variables
 from codeforge.cli.terminal import EXIT_SIGNAL_BASE, Passage, complain
 from codeforge.errors import CodeForgeError, FileError, HostFailure, InvalidRequest, SessionEnded
 from codeforge.executor import CodeExecutor
-from codeforge.extract import Extractor
-from codeforge.session import Session
+from codeforge.model import CellOutput, CellResult, CellStatus, MimeBundle
+from codeforge.safe_extract import Extractor
+from codeforge.sessions import Session
 
 EXIT_INTERRUPTED = EXIT_SIGNAL_BASE + signal.SIGINT
 

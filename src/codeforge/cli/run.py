@@ -15,11 +15,8 @@ from codeforge.cli.engine import tell_engine
 from codeforge.cli.terminal import EXIT_SIGNAL_BASE, Passage, complain, harmless, print_json
 from codeforge.errors import ExecutorClosed, HostFailure, InvalidRequest
 from codeforge.executor import CodeExecutor
-from codeforge.extract import Extractor
-from codeforge.languages import LANGUAGES
-from codeforge.limits import MiB, parse_size
-from codeforge.request import ExecutionRequest
-from codeforge.result import ExecutionResult, Finished, Status
+from codeforge.model import LANGUAGES, ExecutionRequest, ExecutionResult, Finished, MiB, Status, parse_size
+from codeforge.safe_extract import Extractor
 
 _SUFFIXES = {row.suffix: row.name for row in LANGUAGES} | {".mjs": "javascript", ".cjs": "javascript"}
 

@@ -1,122 +1,83 @@
-"""Engines: what launches sandboxes. An engine knows isolation and byte channels, and nothing of runs."""
+"""Engines: what launches sandboxes. Docker, Podman, gVisor through Docker, bubblewrap."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from codeforge.languages import Language
-from codeforge.limits import Limits
+from codeforge.lazy_exports import lazy_exports
 
-GVISOR = "runsc"
-"""In the name of every runtime of gVisor's, and of what it executes."""
-
-
-class Channel(Protocol):
-    """One launched sandbox, and the byte channel to its init."""
-
-    @property
-    def id(self) -> str:
-        """The engine's name for the sandbox."""
-
-    async def read(self) -> bytes:
-        """The next bytes from init; ``b""`` when there are no more.
-
-        Raises:
-            EngineError: the sandbox could not be started.
-        """
-
-    async def write(self, data: bytes) -> None:
-        """Send bytes to init; waits while init is slow. Silently lost once the sandbox is gone."""
-
-    async def oom_event(self, wait_s: float) -> bool:
-        """Whether the kernel killed for want of memory in this sandbox, as the engine sees it.
-
-        Waits for the news so long.
-        """
-
-    async def destroy(self, *, ended: bool = False) -> None:
-        """End the sandbox, let go of the channel, and wait until it is gone. May be called again.
-
-        Args:
-            ended: init said that it has ended, so the sandbox is about to go by itself.
-        """
-
-
-@dataclass(frozen=True, slots=True)
-class EngineInfo:
-    """An engine's versions and abilities, as it tells them.
-
-    Attributes:
-        name: ``Docker``, ``Podman`` or ``bubblewrap``.
-        api, driver: empty where there is none.
-        swap_limit: whether swap can be limited.
-        security_options: as the engine names them.
-    """
-
-    name: str
-    version: str
-    kernel: str
-    cgroup_version: str
-    cpus: int
-    memory_bytes: int
-    swap_limit: bool
-    security_options: tuple[str, ...]
-    api: str = ""
-    driver: str = ""
-
-
-class Engine(Protocol):
-    """Launches sandboxes."""
-
-    @property
-    def name(self) -> str:
-        """As it is asked for: ``docker``, ``podman``, ``bubblewrap``."""
-
-    async def start(self) -> None:
-        """Make sure that it answers and can do what was asked of it. May be called again.
-
-        Raises:
-            EngineUnavailable: no engine answers, or this user may not talk to it, or it cannot.
-        """
-
-    async def info(self) -> EngineInfo:
-        """What it says of itself.
-
-        Raises:
-            EngineUnavailable: as ``start``.
-        """
-
-    async def launch(self, language: Language, limits: Limits, *, uid: int) -> Channel:
-        """A channel to a new sandbox; it may still be starting.
-
-        Args:
-            language: says what is in it.
-            limits: say what it may take.
-            uid: its user id, which no other sandbox has; see user_ids.py.
-
-        Raises:
-            EngineUnavailable: no engine answers, or this user may not talk to it.
-            ImageNotFound: what the language needs is not on this machine.
-            InvalidRequest: this engine cannot do what was asked for.
-            EngineError: the engine refused, or weakened what it was asked for.
-        """
-
-    async def observe(self, channel: Channel) -> Mapping[str, str]:
-        """What the engine sees of that started sandbox from outside: goes above what its init says.
-
-        Raises:
-            EngineError: it cannot be looked at.
-        """
-
-    async def faults(
-        self, channel: Channel, posture: Mapping[str, str], language: Language, limits: Limits, *, uid: int
-    ) -> list[str]:
-        """What of that sandbox is weaker than asked for; empty when everything is in force.
-
-        ``posture`` is what its init said, below what ``observe`` saw.
-        """
-
-    async def close(self) -> None:
-        """End what was launched and is not over, and disconnect."""
+if TYPE_CHECKING:
+    from codeforge.engines.base import (
+        GVISOR as GVISOR,
+    )
+    from codeforge.engines.base import (
+        Channel as Channel,
+    )
+    from codeforge.engines.base import (
+        Engine as Engine,
+    )
+    from codeforge.engines.base import (
+        EngineInfo as EngineInfo,
+    )
+    from codeforge.engines.bubblewrap import (
+        BubblewrapChannel as BubblewrapChannel,
+    )
+    from codeforge.engines.bubblewrap import (
+        BubblewrapEngine as BubblewrapEngine,
+    )
+    from codeforge.engines.cgroups import (
+        CgroupTree as CgroupTree,
+    )
+    from codeforge.engines.cgroups import (
+        find_tree as find_tree,
+    )
+    from codeforge.engines.docker import (
+        DockerEngine as DockerEngine,
+    )
+    from codeforge.engines.gvisor import (
+        with_sentry as with_sentry,
+    )
+    from codeforge.engines.select import (
+        AUTO as AUTO,
+    )
+    from codeforge.engines.select import (
+        ENGINE_VARIABLE as ENGINE_VARIABLE,
+    )
+    from codeforge.engines.select import (
+        ENGINES as ENGINES,
+    )
+    from codeforge.engines.select import (
+        RUNTIME_VARIABLE as RUNTIME_VARIABLE,
+    )
+    from codeforge.engines.select import (
+        EngineSettings as EngineSettings,
+    )
+    from codeforge.engines.select import (
+        FirstThatAnswers as FirstThatAnswers,
+    )
+    from codeforge.engines.select import (
+        OnChoice as OnChoice,
+    )
+    from codeforge.engines.select import (
+        engine_name as engine_name,
+    )
+    from codeforge.engines.select import (
+        make_engine as make_engine,
+    )
+    from codeforge.engines.sockets import (
+        not_there as not_there,
+    )
+else:
+    __getattr__ = lazy_exports(
+        __name__,
+        base="Channel Engine EngineInfo GVISOR",
+        bubblewrap="BubblewrapChannel BubblewrapEngine",
+        cgroups="CgroupTree find_tree",
+        docker="DockerEngine",
+        gvisor="with_sentry",
+        select=(
+            "AUTO ENGINES ENGINE_VARIABLE EngineSettings FirstThatAnswers OnChoice RUNTIME_VARIABLE "
+            "engine_name make_engine"
+        ),
+        sockets="not_there",
+    )

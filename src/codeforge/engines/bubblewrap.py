@@ -23,12 +23,11 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-from codeforge.engines import Channel, EngineInfo
+from codeforge.engines.base import Channel, EngineInfo
 from codeforge.engines.cgroups import Cgroup, CgroupTree, find_tree
-from codeforge.environments.store import Environment, EnvironmentStore
+from codeforge.environments import Environment, EnvironmentStore
 from codeforge.errors import EngineError, EngineUnavailable, EnvironmentNotFound, Unsupported
-from codeforge.languages import Language
-from codeforge.limits import Limits
+from codeforge.model import Language, Limits
 from codeforge.policy import SYSTEM, BubblewrapPlan, bubblewrap_plan, posture_faults
 
 READ_BYTES = 256 * 1024

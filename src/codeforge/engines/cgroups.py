@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from codeforge.errors import EngineError
-from codeforge.limits import CPU_PERIOD_US, Limits
+from codeforge.model import CPU_PERIOD_US, Limits
 from codeforge.policy import CPU_SHARES
 
 FOLDER = "ai-codeforge"

@@ -16,8 +16,8 @@ from aiodocker.containers import DockerContainer
 from aiodocker.exceptions import DockerError
 from aiodocker.stream import Message, Stream
 
-from codeforge.engines import Channel, EngineInfo
-from codeforge.engines.connection import (
+from codeforge.engines.base import Channel, EngineInfo
+from codeforge.engines.docker_client import (
     API_TIMEOUT_S,
     DOCKER,
     Dialect,
@@ -25,10 +25,9 @@ from codeforge.engines.connection import (
     disconnect,
     docker_errors,
 )
-from codeforge.engines.oom import OomWatch
+from codeforge.engines.oom_watch import OomWatch
 from codeforge.errors import EngineError, EngineUnavailable, HostFailure, quoted
-from codeforge.languages import Language
-from codeforge.limits import Limits
+from codeforge.model import Language, Limits
 from codeforge.policy import LABEL, container_spec, posture_faults
 
 REMOVAL_GRACE_S = 5.0

@@ -14,12 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from codeforge.engines import GVISOR, Channel
+from codeforge.engines.base import GVISOR, Channel
 from codeforge.engines.cgroups import groups_of
 from codeforge.engines.docker import DockerChannel, DockerEngine
 from codeforge.errors import EngineError, PostureMismatch, Unsupported
-from codeforge.languages import Language
-from codeforge.limits import Limits
+from codeforge.model import Language, Limits
 from codeforge.policy import GVISOR_UNTOLD, posture_faults
 
 SENTRY_TASKS = 960

@@ -14,10 +14,10 @@ from typing import Any
 
 import aiodocker
 
-from codeforge.engines import Channel
-from codeforge.engines.addresses import podman_address
-from codeforge.engines.connection import Dialect
+from codeforge.engines.base import Channel
 from codeforge.engines.docker import DockerEngine, is_podman
+from codeforge.engines.docker_client import Dialect
+from codeforge.engines.sockets import podman_address
 from codeforge.errors import EngineError, EngineUnavailable
 
 PODMAN = Dialect(

@@ -1,1 +1,28 @@
-"""Environments: what images are for Docker, for an engine that has none."""
+"""Environments: interpreters and packages for engines that have no images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from codeforge.lazy_exports import lazy_exports
+
+if TYPE_CHECKING:
+    from codeforge.environments.build import (
+        EnvironmentFailed as EnvironmentFailed,
+    )
+    from codeforge.environments.maker import (
+        EnvironmentMaker as EnvironmentMaker,
+    )
+    from codeforge.environments.store import (
+        Environment as Environment,
+    )
+    from codeforge.environments.store import (
+        EnvironmentStore as EnvironmentStore,
+    )
+else:
+    __getattr__ = lazy_exports(
+        __name__,
+        build="EnvironmentFailed",
+        maker="EnvironmentMaker",
+        store="Environment EnvironmentStore",
+    )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from codeforge.errors import ImageBuildFailed
-from codeforge.steps import OnStep, Step
+from codeforge.progress import OnStep, Step
 
 STALL_S = 300.0
 """An installer that says nothing for this long is given up; a slow one that goes on is not."""

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from codeforge.environments import pip
 from codeforge.environments.build import Build, counted
-from codeforge.environments.identity import NODE_LOCK, NPM_LOCK, TRIM
-from codeforge.languages import Recipe
-from codeforge.shipped import path_of
+from codeforge.environments.fingerprint import NODE_LOCK, NPM_LOCK, TRIM
+from codeforge.model import Recipe
+from codeforge.package_data import path_of
 
 _SYSTEM_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 

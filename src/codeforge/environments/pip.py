@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 from codeforge.environments.build import Build, EnvironmentFailed, counted
-from codeforge.environments.identity import OLDEST_MINOR, interpreter
-from codeforge.languages import Recipe
-from codeforge.shipped import guest_dir, path_of
+from codeforge.environments.fingerprint import OLDEST_MINOR, interpreter
+from codeforge.model import Recipe
+from codeforge.package_data import path_of, worker_hook
 
 _PIP = ("-m", "pip", "--no-input", "--disable-pip-version-check")
 _OPTIONS = ("--no-compile", "--no-warn-script-location", "--require-hashes", "--only-binary", ":all:")
@@ -56,8 +56,7 @@ async def install(build: Build, recipe: Recipe) -> None:
     if (site / "matplotlib").is_dir():
         build.say("fonts")
         await build.run(python, path_of("docker/matplotlib_fonts.py"))
-    for pth in guest_dir().glob("*.pth"):
-        shutil.copyfile(pth, site / pth.name)
+    shutil.copy(worker_hook(), site)
     (python.parent / "f2py").unlink(missing_ok=True)
     for script in python.parent.iterdir():
         if not script.is_symlink():

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from codeforge.environments.build import EnvironmentFailed
-from codeforge.environments.identity import NODE_INGREDIENTS, digest, interpreter_identity
+from codeforge.environments.fingerprint import NODE_INGREDIENTS, digest, interpreter_identity
 from codeforge.errors import Unsupported
-from codeforge.languages import GUEST_DIR, Language, Recipe
-from codeforge.shipped import guest_dir, path_of
+from codeforge.model import GUEST_DIR, Language, Recipe
+from codeforge.package_data import guest_dir, path_of, worker_hook
 
 ENV_FILE = "environment.json"
 
@@ -90,7 +90,10 @@ class EnvironmentStore:
         if recipe.installer == "pip":
             return self._folder(
                 language.name,
-                digest(f"{recipe} {interpreter_identity()}", [*sources, *sorted(guest_dir().glob("*.pth"))]),
+                digest(
+                    f"{recipe} {interpreter_identity()}",
+                    [*sources, worker_hook()],
+                ),
             )
         return self._folder(language.name, digest(f"{recipe}", [*sources, *map(path_of, NODE_INGREDIENTS)]))
 

@@ -1,1 +1,17 @@
-"""The images: have them on this machine, know what is in them, look for known vulnerabilities."""
+"""Docker images: build, pull and update them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from codeforge.lazy_exports import lazy_exports
+
+if TYPE_CHECKING:
+    from codeforge.images.store import (
+        ImageStore as ImageStore,
+    )
+else:
+    __getattr__ = lazy_exports(
+        __name__,
+        store="ImageStore",
+    )

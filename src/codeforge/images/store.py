@@ -18,7 +18,7 @@ from typing import Any
 from aiodocker.exceptions import DockerError
 
 from codeforge._version import __version__
-from codeforge.engines.docker import DockerEngine
+from codeforge.engines import DockerEngine
 from codeforge.errors import (
     EngineError,
     EngineUnavailable,
@@ -28,12 +28,12 @@ from codeforge.errors import (
     ImagePullTimeout,
     InvalidRequest,
 )
-from codeforge.images import context as build_context
-from codeforge.languages import Language
-from codeforge.shipped import path_of
-from codeforge.steps import OnStep as OnStep
-from codeforge.steps import Step as Step
-from codeforge.steps import silently
+from codeforge.images import build_context as build_context
+from codeforge.model import Language
+from codeforge.package_data import path_of
+from codeforge.progress import OnStep as OnStep
+from codeforge.progress import Step as Step
+from codeforge.progress import silently
 
 PULL_STALL_S = 60.0
 """A pull that says nothing for this long is given up; a slow one that goes on is not."""

@@ -1,0 +1,167 @@
+"""The audit as a whole: the host, the engine, a sandbox from outside, and from inside."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+
+from codeforge.audit import (
+    container_checks,
+    engine_checks,
+    host_checks,
+    isolation_checks,
+    kernel_checks,
+    probe_runner,
+)
+from codeforge.audit.attack_cases import FULL, QUICK, Case
+from codeforge.audit.canaries import VARIABLE, Canaries, planted
+from codeforge.audit.executor import BUBBLEWRAP, DOCKER, PODMAN, AuditExecutor, until
+from codeforge.audit.model import Check, Rule, Verdict
+from codeforge.audit.proc_facts import Facts, gather
+from codeforge.engines import GVISOR, with_sentry
+from codeforge.errors import HostFailure, PostureMismatch, ProtocolViolation, SandboxLost
+from codeforge.model import LANGUAGES, PYTHON, Limits
+
+AT_ONCE = 2
+_SANDBOX = Rule(
+    "outside.sandbox", "one is launched, and its posture is what was asked for", "NIST 800-190 4.4.3",
+    fix="codeforge doctor says what is missing",
+)  # fmt: skip
+_NOTHING_LEFT = Rule(
+    "outside.nothing-left", f"no container of the audit's after {isolation_checks.GONE_S:g} s", "R19, X14"
+)
+
+
+async def audit(*, full: bool) -> AsyncIterator[Check]:
+    """Every check, as it is answered."""
+    for check in host_checks.look():
+        yield check
+    executor = AuditExecutor()
+    try:
+        async with executor:
+            with planted() as canaries:
+                async for check in _engine_and_sandbox(executor, canaries, full=full):
+                    yield check
+        yield await _nothing_left(executor)
+    except PostureMismatch as error:
+        yield _SANDBOX.holds_if(False, str(error))
+    except HostFailure as error:
+        yield _SANDBOX.unknown(str(error))
+
+
+async def _engine_and_sandbox(
+    executor: AuditExecutor, canaries: Canaries, *, full: bool
+) -> AsyncIterator[Check]:
+    if executor.kind == BUBBLEWRAP:
+        there, image_id = engine_checks.environments([row.name for row in LANGUAGES]), ""
+        for check in (*engine_checks.look_at_bubblewrap(), *there.values()):
+            yield check
+        languages = [name for name, check in there.items() if check.verdict is Verdict.HOLDS]
+    else:
+        configs = await executor.image_configs()
+        if executor.kind != PODMAN:
+            for check in engine_checks.look(await executor.version(), await executor.socket_path()):
+                yield check
+        for check in engine_checks.images(configs, [row.name for row in LANGUAGES]):
+            yield check
+        languages, image_id = list(configs), str(configs[PYTHON.name]["Id"])
+    hidden = {VARIABLE: canaries.neighbour}
+    async with executor.held(env_vars=hidden, files={"secret": canaries.neighbour}) as neighbour:
+        async with executor.held() as subject:
+            for check in look_at(subject, neighbour, image_id, executor.kind):
+                yield check
+        for check in probe_runner.not_sent(languages):
+            yield check
+        async for check in _probes(executor, probe_runner.payloads(languages)):
+            yield check
+        async for check in _cases(executor, QUICK):
+            yield check
+    if full:
+        async for check in _full(executor):
+            yield check
+    yield await isolation_checks.covert_channels(executor)
+
+
+def look_at(
+    subject: dict[str, object], neighbour: dict[str, object] | None, image_id: str, engine: str = DOCKER
+) -> list[Check]:
+    """All that can be said of a sandbox that waits, from outside."""
+    peers = user_ids(neighbour, image_id) if neighbour else frozenset()
+    facts = gather(subject, image_id, peers, engine=engine)
+    language = with_sentry(PYTHON) if engine == GVISOR else PYTHON
+    limits = Limits()
+    # Podman describes a container in words of its own, bubblewrap has nobody who would: the kernel says all.
+    described = container_checks.look(facts, language, limits) if engine in (DOCKER, GVISOR) else ()
+    return [*described, *kernel_checks.look(facts, language, limits)]
+
+
+def user_ids(sandbox: dict[str, object], image_id: str) -> frozenset[str]:
+    """Whose processes there are in a sandbox."""
+    facts: Facts = gather(sandbox, image_id, frozenset())
+    asked = facts.inspect["Config"]["User"].partition(":")[0]
+    threads = (thread for process in facts.processes for thread in process.threads)
+    return frozenset({asked, *(thread["Uid"].split()[0] for thread in threads)})
+
+
+async def _probes(executor: AuditExecutor, payloads: Iterable[str]) -> AsyncIterator[Check]:
+    """A few programs at once."""
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def answer(payload: str) -> list[Check]:
+        async with gate:
+            return list(probe_runner.judge_all(payload, await probe_runner.observe(executor, payload)))
+
+    async with asyncio.TaskGroup() as group:
+        answers = [group.create_task(answer(payload)) for payload in payloads]
+        for task in asyncio.as_completed(answers):
+            for check in await task:
+                yield check
+
+
+async def _cases(executor: AuditExecutor, cases: Iterable[Case]) -> AsyncIterator[Check]:
+    for case in cases:
+        yield await run_case(executor, case)
+
+
+async def run_case(executor: AuditExecutor, case: Case) -> Check:
+    """One program, and whether its result is as it must be."""
+    try:
+        result = await executor.execute(
+            probe_runner.source(case.payload),
+            args=(case.what,) if case.what else (),
+            files=probe_runner.beside(case.payload),
+            timeout=case.timeout_s,
+            memory_limit=case.memory,
+        )
+    except (ProtocolViolation, SandboxLost) as error:  # the program's doing, as no other's was
+        return case.rule.holds_if(False, str(error))
+    code = f"exit code {result.exit_code}" if result.signal is None else f"signal {result.signal}"
+    got = f"{result.status.value}, {code}, {result.execution_time:.1f} s"
+    return case.rule.holds_if(case.judge(result), f"{got} {result.stdout[:60]!r}")
+
+
+async def _full(executor: AuditExecutor) -> AsyncIterator[Check]:
+    heartbeat, digest = isolation_checks.Heartbeat(executor), await isolation_checks.image_digest(executor)
+    async with heartbeat.beating():
+        async for check in _cases(executor, FULL):
+            yield check
+    yield heartbeat.check()
+    for pair in isolation_checks.PAIRS:
+        yield await pair(executor)
+    yield isolation_checks.image_unchanged(digest, await isolation_checks.image_digest(executor))
+
+
+async def _nothing_left(closed: AuditExecutor) -> Check:
+    async with AuditExecutor() as executor:
+
+        async def nothing() -> bool:
+            return not await executor.left_of(closed)
+
+        await until(nothing, isolation_checks.GONE_S)
+        left = await executor.left_of(closed)
+    return _NOTHING_LEFT.holds_if(not left, ", ".join(left) or "none")
+
+
+def expected_count(*, full: bool) -> int:
+    """About how many checks there will be, for a progress bar."""
+    return 162 + (len(FULL) + len(isolation_checks.PAIRS) + 2 if full else 0)

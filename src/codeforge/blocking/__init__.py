@@ -1,0 +1,24 @@
+"""The blocking interface: the asynchronous core, on an event loop in a background thread."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from codeforge.lazy_exports import lazy_exports
+
+if TYPE_CHECKING:
+    from codeforge.blocking.executor import (
+        BlockingCodeExecutor as BlockingCodeExecutor,
+    )
+    from codeforge.blocking.executor import (
+        DockerCodeExecutor as DockerCodeExecutor,
+    )
+    from codeforge.blocking.session import (
+        BlockingSession as BlockingSession,
+    )
+else:
+    __getattr__ = lazy_exports(
+        __name__,
+        executor="BlockingCodeExecutor DockerCodeExecutor",
+        session="BlockingSession",
+    )

@@ -1,0 +1,165 @@
+"""The blocking face of a session: ``Session`` for code that does not use asyncio."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
+
+from codeforge.errors import ExecutorClosed
+from codeforge.model import CellOutput, CellResult, Completions, MimeBundle
+from codeforge.sessions import READ_BYTES, Download, FileEntry, Session, SessionFiles
+
+T = TypeVar("T")
+
+OnText = Callable[[str], object]
+
+
+class _Waiter(Protocol):
+    def __call__(self, work: Coroutine[Any, Any, T]) -> T: ...
+
+
+class _Iterator(Protocol):
+    def __call__(self, items: AsyncGenerator[T, None]) -> Generator[T, None, None]: ...
+
+
+class BlockingSession:
+    """A live interpreter; see ``Session``, whose methods these are. Safe to share between threads.
+
+    Example::
+
+        with executor.session() as session:
+            session.run("x = 20")
+            print(session.run("x + 1").value)
+    """
+
+    def __init__(self, session: Session, wait_for: _Waiter, iterate: _Iterator) -> None:
+        self._session = session
+        self._wait_for = wait_for
+        self._iterate = iterate
+        self.files = BlockingSessionFiles(session.files, wait_for, iterate)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(ExecutorClosed):
+            self.close()
+
+    @property
+    def closed(self) -> bool:
+        """See ``Session.closed``."""
+        return self._session.closed
+
+    @property
+    def alive(self) -> bool:
+        """See ``Session.alive``."""
+        return self._session.alive
+
+    @property
+    def container_id(self) -> str:
+        """See ``Session.container_id``."""
+        return self._session.container_id
+
+    @property
+    def posture(self) -> Mapping[str, str]:
+        """See ``Session.posture``."""
+        return self._session.posture
+
+    def start(self) -> None:
+        """See ``Session.start``."""
+        self._wait_for(self._session.start())
+
+    def run(
+        self,
+        code: str,
+        *,
+        timeout: float | None = None,
+        on_stdout: OnText | None = None,
+        on_stderr: OnText | None = None,
+        on_display: Callable[[MimeBundle], object] | None = None,
+    ) -> CellResult:
+        """See ``Session.run``. The callbacks run in the calling thread; Ctrl-C interrupts the cell."""
+        for event in self.stream(code, timeout=timeout):
+            if isinstance(event, CellResult):
+                return event
+            if not isinstance(event, CellOutput):
+                if on_display is not None:
+                    on_display(event)
+            elif (write := on_stdout if event.stream == "stdout" else on_stderr) is not None:
+                write(event.text)
+        raise ExecutorClosed("the executor was closed during the cell")
+
+    def stream(
+        self, code: str, *, timeout: float | None = None
+    ) -> Generator[CellOutput | MimeBundle | CellResult, None, None]:
+        """See ``Session.stream``."""
+        return self._iterate(self._session.stream(code, timeout=timeout))
+
+    def interrupt(self) -> None:
+        """See ``Session.interrupt``; for another thread than the one that runs the cell."""
+        self._wait_for(self._session.interrupt())
+
+    def restart(self) -> None:
+        """See ``Session.restart``."""
+        self._wait_for(self._session.restart())
+
+    def fork(self, n: int = 1) -> list[BlockingSession]:
+        """See ``Session.fork``."""
+        copies = self._wait_for(self._session.fork(n))
+        return [BlockingSession(copy, self._wait_for, self._iterate) for copy in copies]
+
+    def complete(self, code: str, at: int | None = None) -> Completions:
+        """See ``Session.complete``."""
+        return self._wait_for(self._session.complete(code, at))
+
+    def is_complete(self, code: str) -> bool:
+        """See ``Session.is_complete``."""
+        return self._wait_for(self._session.is_complete(code))
+
+    def close(self) -> None:
+        """See ``Session.close``."""
+        self._wait_for(self._session.close())
+
+
+class BlockingSessionFiles:
+    """The files of a session; see ``SessionFiles``, whose methods these are."""
+
+    def __init__(self, files: SessionFiles, wait_for: _Waiter, iterate: _Iterator) -> None:
+        self._files = files
+        self._wait_for = wait_for
+        self._iterate = iterate
+
+    def write(self, path: str, content: str | bytes | Path) -> int:
+        """See ``SessionFiles.write``."""
+        return self._wait_for(self._files.write(path, content))
+
+    def read(self, path: str, *, max_bytes: int = READ_BYTES) -> bytes:
+        """See ``SessionFiles.read``."""
+        return self._wait_for(self._files.read(path, max_bytes=max_bytes))
+
+    def stream(self, path: str) -> Generator[bytes, None, None]:
+        """See ``SessionFiles.stream``."""
+        return self._iterate(self._files.stream(path))
+
+    def list(self, path: str = "", *, recursive: bool = False) -> list[FileEntry]:
+        """See ``SessionFiles.list``."""
+        return self._wait_for(self._files.list(path, recursive=recursive))
+
+    def exists(self, path: str) -> bool:
+        """See ``SessionFiles.exists``."""
+        return self._wait_for(self._files.exists(path))
+
+    def remove(self, path: str) -> None:
+        """See ``SessionFiles.remove``."""
+        self._wait_for(self._files.remove(path))
+
+    def download(self, directory: str | os.PathLike[str], path: str = "", **most: int) -> Download:
+        """See ``SessionFiles.download``."""
+        return self._wait_for(self._files.download(directory, path, **most))

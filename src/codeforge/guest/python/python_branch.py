@@ -1,0 +1,236 @@
+"""FORK: a second session with all that this one has in memory, as a process of its own.
+
+A branch is a grandchild, so that its parent is init. Memory is shared until one of the two writes to
+it, open files for good; threads, connections and child processes cannot be shared, and are reasons not
+to fork. A branch's files are a copy, and are its working directory.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import stat
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from codeforge.guest.python.python_cells import Cells, flush
+    from codeforge.guest.python.python_channel import CONTROL_FD, Channel
+else:
+    from python_cells import flush
+    from python_channel import CONTROL_FD
+
+CODE_DIR = "/code"
+MANY_OBJECTS = 100_000
+SETTLE_S, SETTLE_STEPS = 0.01, 5
+"""A thread that was joined is there for a moment still."""
+
+_ONE_PATH = (
+    "open os.listdir os.scandir os.remove os.mkdir os.rmdir os.truncate os.chmod os.chown os.utime os.chdir"
+    " os.setxattr os.removexattr os.walk os.fwalk glob.glob shutil.rmtree shutil.chown"
+    " pathlib.Path.glob pathlib.Path.rglob sqlite3.connect"
+)
+_TWO_PATHS = "os.rename os.link os.symlink shutil.copyfile shutil.copytree shutil.move"
+PATHS_OF = dict.fromkeys(_ONE_PATH.split(), 1) | dict.fromkeys(_TWO_PATHS.split(), 2)
+"""Audited events: how many of the first arguments are paths."""
+
+
+class Branching:
+    """What of this process can be forked, and doing so."""
+
+    def __init__(self, channel: Channel, cells: Cells) -> None:
+        self._channel = channel
+        self._cells = cells
+        self._directory = os.getcwd()  # noqa: PTH109
+        self._others: list[str] = []
+        self._own_sockets = {_inode(CONTROL_FD)}
+        if self._directory != CODE_DIR:
+            self._guard(CODE_DIR)
+
+    # --- Whether
+
+    def obstacle(self) -> str | None:
+        """What stands in the way, and what to do about it; none: a fork may be made."""
+        return self._obstacle(())
+
+    def _obstacle(self, handed_in: Sequence[int]) -> str | None:
+        return self._tasks() or self._threads() or self._children() or self._sockets(handed_in)
+
+    def _tasks(self) -> str | None:
+        loop = self._cells.loop
+        if loop is None or loop.is_closed():
+            return None
+        import asyncio
+
+        pending = [task.get_name() for task in asyncio.all_tasks(loop)]
+        if pending:
+            return f"asyncio tasks are pending ({_listed(pending)}): await or cancel them first"
+        return None
+
+    def _threads(self) -> str | None:
+        self._cells.be_quiet()
+        for _ in range(SETTLE_STEPS):
+            ids = [int(name) for name in os.listdir("/proc/self/task")]  # noqa: PTH208
+            if len(ids) == 1:
+                return None
+            time.sleep(SETTLE_S)
+        threading: Any = sys.modules.get("threading")
+        known = {thread.native_id: thread.name for thread in threading.enumerate()} if threading else {}
+        names = [known.get(each, "one of a library's own") for each in ids if each != os.getpid()]
+        return f"threads are running ({_listed(names)}): join them, or shut down what has them, first"
+
+    def _children(self) -> str | None:
+        running = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208 - gVisor has no list of children
+            state_and_parent = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()[:2]
+            if state_and_parent[1:] == [str(os.getpid())] and state_and_parent[0] not in "ZX":
+                running.append(pid)
+        if not running:
+            return None
+        names = [f"{pid} {_read(f'/proc/{pid}/comm')}" for pid in running]
+        return f"child processes are running ({_listed(names)}): wait for them or end them first"
+
+    def _sockets(self, handed_in: Sequence[int]) -> str | None:
+        mine = {*self._own_sockets, *map(_inode, handed_in)}
+        loop: Any = self._cells.loop
+        for pair in ("_ssock", "_csock"):
+            if getattr(loop, pair, None) is not None:
+                mine.add(_inode(getattr(loop, pair).fileno()))
+        found = []
+        for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
+            try:
+                info = os.fstat(int(name))
+            except OSError:  # the listing's own
+                continue
+            if stat.S_ISSOCK(info.st_mode) and info.st_ino not in mine:
+                found.append(f"descriptor {name}")
+        return f"sockets are open ({_listed(found)}): close these connections first" if found else None
+
+    # --- Doing it
+
+    def fork(self, directory: str, fds: list[int]) -> dict[str, Any]:
+        """Fork; what the process that returns has to say, in the parent and in the branch."""
+        why = self._obstacle(fds)
+        if why is None:
+            flush()
+            # Among so many, after large imports, a full collection takes longer than all the rest.
+            gc.collect(2 if len(gc.get_objects()) < MANY_OBJECTS else 1)
+            gc.freeze()
+            try:
+                child = os.fork()
+                if child == 0:
+                    self._go_between()
+                    self._become_branch(directory, fds)
+                    return {"is": "ready"}
+                status = os.waitpid(child, 0)[1]
+                why = os.strerror(os.waitstatus_to_exitcode(status)) if status else None
+            except OSError as error:
+                why = os.strerror(error.errno or 0)
+            why = why and f"the system cannot fork: {why}"
+        for fd in fds:
+            os.close(fd)
+        return {"is": "forked"} if why is None else {"is": "not_forked", "why": why}
+
+    def _go_between(self) -> None:
+        """Fork again and leave, so that init has the branch for a child."""
+        try:
+            child = os.fork()
+        except OSError as error:
+            os._exit(error.errno or 1)
+        if child:
+            os._exit(0)
+
+    def _become_branch(self, directory: str, fds: list[int]) -> None:
+        self._channel.let_go()
+        for standard, fd in zip((1, 2, CONTROL_FD), fds, strict=True):
+            os.dup2(fd, standard, inheritable=standard != CONTROL_FD)
+        for fd in fds:
+            os.close(fd)
+        self._channel.adopt()
+        os.setsid()
+        self._move(directory)
+        loop: Any = self._cells.loop
+        if loop is not None:
+            # It shares the parent's epoll, which closing it would change.
+            self._own_sockets |= {_inode(each.fileno()) for each in (loop._ssock, loop._csock) if each}
+            self._kept_loop = loop
+            self._cells.forget_loop()
+        self._own_sockets.add(_inode(CONTROL_FD))
+        renew_random_numbers()
+
+    def _move(self, directory: str) -> None:
+        """Go to the same place in the branch's files."""
+        try:
+            below = os.path.relpath(os.getcwd(), self._directory)  # noqa: PTH109
+        except OSError:
+            below = os.curdir
+        if self._directory != directory:
+            old, self._directory = self._directory, directory
+            self._guard(old)
+        if below.partition(os.sep)[0] != os.pardir:
+            os.chdir(directory)
+            if os.path.isdir(below):  # noqa: PTH112
+                os.chdir(below)
+
+    # --- Files of others
+
+    def _guard(self, directory: str) -> None:
+        """From now on, no path may lead into that directory, but for this session's own."""
+        if not self._others:
+            sys.addaudithook(self._audit)
+        if directory not in self._others:
+            self._others.append(directory)
+
+    def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        for path in arguments[: PATHS_OF[event]] if event in PATHS_OF else ():
+            if not isinstance(path, int | None):
+                self._check(path)
+
+    def _check(self, path: Any) -> None:
+        try:
+            name = os.path.normpath(os.fsdecode(path))
+        except (TypeError, ValueError):
+            return
+        if name[:1] != "/" or _is_in(name, self._directory):
+            return
+        if any(_is_in(name, other) for other in self._others):
+            raise PermissionError(
+                13,
+                f"the files of this branch are in its working directory, {self._directory}:"
+                " use paths relative to it",
+                name,
+            )
+
+
+def renew_random_numbers() -> None:
+    """As at the start of a program: numpy's numbers, and what preloaded modules settled."""
+    module: Any = sys.modules.get("numpy.random.mtrand")
+    if module is not None:
+        module.seed()
+    preloads: Any = getattr(sys.modules["_frozen_importlib"]._find_spec, "__self__", None)
+    if preloads is not None:
+        preloads.renew()
+
+
+def _is_in(name: str, directory: str) -> bool:
+    return name == directory or name.startswith(directory.rstrip("/") + "/")
+
+
+def _inode(fd: int) -> int:
+    return os.fstat(fd).st_ino
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:  # noqa: PTH123
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def _listed(names: list[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

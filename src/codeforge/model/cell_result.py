@@ -1,0 +1,258 @@
+"""Cells: the values that a session gives back. Verdicts in them were made by the host."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import enum
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from codeforge.model.result import StreamName
+
+MAX_DEPTH = 64
+"""How deep JSON in a bundle may be nested: who takes it apart may do so by recursion."""
+
+NODE_BYTES = 64
+"""What a value takes of this process's memory beside its text: an empty list 56 bytes."""
+
+
+class CellStatus(enum.StrEnum):
+    """How a cell ended."""
+
+    OK = "ok"
+    """It ran to its end."""
+    ERROR = "error"
+    """It raised; ``CellResult.error`` is what. The session goes on."""
+    INTERRUPTED = "interrupted"
+    """``interrupt`` stopped it. The session goes on."""
+    TIMEOUT = "timeout"
+    """The host's clock ran out. The session goes on, if the cell let itself be interrupted."""
+    OUTPUT_LIMIT = "output_limit"
+    """It flooded stdout or stderr. The session goes on, if the cell let itself be interrupted."""
+    OUT_OF_MEMORY = "out_of_memory"
+    """The kernel killed the session's interpreter for want of memory. Its files are there."""
+    ENDED = "ended"
+    """The session's interpreter ended, by itself or by a signal. Its files are there."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellError:
+    """What a cell raised, as its interpreter told it; or what ended it, as the host saw it.
+
+    Attributes:
+        name: of the exception's class, such as ``ValueError``.
+        value: its text.
+        traceback: lines, of the cells alone.
+    """
+
+    name: str
+    value: str
+    traceback: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return "\n".join(self.traceback) or f"{self.name}: {self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class MimeBundle:
+    """One thing to show, in as many forms as it has.
+
+    Attributes:
+        data: MIME type to content, as Jupyter has it: text, base64 of binary content, or a JSON value.
+        metadata: about that, by MIME type.
+    """
+
+    data: Mapping[str, Any]
+    metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def text(self) -> str | None:
+        """As plain text."""
+        return self._text("text/plain")
+
+    @property
+    def html(self) -> str | None:
+        """As HTML. It is the program's: show it as you would show any stranger's."""
+        return self._text("text/html")
+
+    @property
+    def svg(self) -> str | None:
+        """As SVG; may hold scripts."""
+        return self._text("image/svg+xml")
+
+    @property
+    def png(self) -> bytes | None:
+        """As a PNG picture, if that is what it says it is."""
+        return self._binary("image/png")
+
+    @property
+    def jpeg(self) -> bytes | None:
+        """As a JPEG picture, if that is what it says it is."""
+        return self._binary("image/jpeg")
+
+    @property
+    def json(self) -> Any:
+        """As a JSON value."""
+        return self.data.get("application/json")
+
+    def _text(self, kind: str) -> str | None:
+        found = self.data.get(kind)
+        return found if isinstance(found, str) else None
+
+    def _binary(self, kind: str) -> bytes | None:
+        found = self._text(kind)
+        try:
+            return None if found is None else base64.b64decode(found)
+        except (binascii.Error, ValueError):
+            return None
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """For a notebook on the host."""
+        return dict(self.data), dict(self.metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellResult:
+    """What a cell did, and how it ended.
+
+    Attributes:
+        status: how it ended, decided by the host.
+        stdout, stderr: what it wrote, up to the limit; with what was written since the cell before.
+        truncated: more was written than was kept.
+        value: the last expression's value as plain text, or ``None``.
+        results: what it displayed, in order; the last expression's value comes last.
+        error: ``None``, or why it is not ``ok``.
+        execution_time: wall-clock seconds, as the host saw it.
+        alive: whether the session still has its variables.
+    """
+
+    status: CellStatus
+    stdout: str = ""
+    stderr: str = ""
+    truncated: bool = False
+    value: str | None = None
+    results: tuple[MimeBundle, ...] = ()
+    error: CellError | None = None
+    execution_time: float = 0.0
+    alive: bool = True
+
+    @property
+    def success(self) -> bool:
+        """Whether it ran to its end."""
+        return self.status is CellStatus.OK
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as values that ``json.dumps`` takes."""
+        return {
+            "success": self.success,
+            "status": self.status.value,
+            "stdout": self.stdout,
+            "stderr": self.stderr,
+            "truncated": self.truncated,
+            "value": self.value,
+            "results": [{"data": dict(r.data), "metadata": dict(r.metadata)} for r in self.results],
+            "error": None
+            if self.error is None
+            else {
+                "name": self.error.name,
+                "value": self.error.value,
+                "traceback": list(self.error.traceback),
+            },
+            "execution_time": self.execution_time,
+            "alive": self.alive,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CellOutput:
+    """A piece of what a cell wrote, as it came."""
+
+    stream: StreamName
+    text: str
+
+
+CellEvent: TypeAlias = CellOutput | MimeBundle
+"""What a listener hears while a cell runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completions:
+    """What could stand in the place of ``code[start:end]``."""
+
+    start: int
+    end: int
+    matches: tuple[str, ...]
+
+
+# --- From what an interpreter says, which may be anything ------------------------------------------------
+
+
+def text_of(said: object) -> str:
+    """Text, if it is some, or at least a number."""
+    if isinstance(said, str):
+        return said.encode(errors="replace").decode()  # lone surrogates, which nobody could write anywhere
+    return str(said) if isinstance(said, int | float) else ""
+
+
+def bundle_of(said: object) -> MimeBundle | None:
+    """A bundle, if it is one, of what in it is plain text or JSON."""
+    if not isinstance(said, dict) or not isinstance(said.get("data"), dict):
+        return None
+    return MimeBundle(_contents_of(said["data"]), _contents_of(said.get("metadata")))
+
+
+def _contents_of(said: object) -> Mapping[str, Any]:
+    if not isinstance(said, dict):
+        return MappingProxyType({})
+    return MappingProxyType({text_of(kind): _plain(content) for kind, content in said.items()})
+
+
+def _plain(content: object) -> object:
+    if isinstance(content, str):
+        return text_of(content)
+    if not _is_shallow(content, MAX_DEPTH):
+        return None
+    try:
+        json.dumps(content, allow_nan=False)
+    except ValueError:
+        return None
+    return content
+
+
+def _is_shallow(content: object, levels: int) -> bool:
+    if not isinstance(content, dict | list):
+        return True
+    inner = content.values() if isinstance(content, dict) else content
+    return levels > 0 and all(_is_shallow(part, levels - 1) for part in inner)
+
+
+def bundle_bytes(bundle: MimeBundle) -> int:
+    """What it takes of this process's memory, about."""
+    return _bytes_of(dict(bundle.data)) + _bytes_of(dict(bundle.metadata)) + NODE_BYTES
+
+
+def _bytes_of(content: object) -> int:
+    match content:
+        case str():
+            return NODE_BYTES + len(content)
+        case dict():
+            return NODE_BYTES + sum(_bytes_of(key) + _bytes_of(value) for key, value in content.items())
+        case list():
+            return NODE_BYTES + sum(map(_bytes_of, content))
+    return NODE_BYTES
+
+
+def error_of(said: object) -> CellError | None:
+    """An error, if it is one."""
+    if not isinstance(said, dict):
+        return None
+    lines = said.get("traceback")
+    return CellError(
+        text_of(said.get("name")),
+        text_of(said.get("value")),
+        tuple(map(text_of, lines)) if isinstance(lines, list) else (),
+    )

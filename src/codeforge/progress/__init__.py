@@ -1,0 +1,33 @@
+"""Progress of long work: what it reports, and how a terminal shows it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from codeforge.lazy_exports import lazy_exports
+
+if TYPE_CHECKING:
+    from codeforge.progress.display import (
+        OnCount as OnCount,
+    )
+    from codeforge.progress.display import (
+        show_count as show_count,
+    )
+    from codeforge.progress.display import (
+        show_steps as show_steps,
+    )
+    from codeforge.progress.steps import (
+        OnStep as OnStep,
+    )
+    from codeforge.progress.steps import (
+        Step as Step,
+    )
+    from codeforge.progress.steps import (
+        silently as silently,
+    )
+else:
+    __getattr__ = lazy_exports(
+        __name__,
+        display="OnCount show_count show_steps",
+        steps="OnStep Step silently",
+    )

@@ -1,0 +1,37 @@
+"""Sessions: interpreters that keep their state from cell to cell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from codeforge.lazy_exports import lazy_exports
+
+if TYPE_CHECKING:
+    from codeforge.sessions.files import (
+        READ_BYTES as READ_BYTES,
+    )
+    from codeforge.sessions.files import (
+        Download as Download,
+    )
+    from codeforge.sessions.files import (
+        FileEntry as FileEntry,
+    )
+    from codeforge.sessions.files import (
+        SessionFiles as SessionFiles,
+    )
+    from codeforge.sessions.registry import (
+        Families as Families,
+    )
+    from codeforge.sessions.registry import (
+        Family as Family,
+    )
+    from codeforge.sessions.session import (
+        Session as Session,
+    )
+else:
+    __getattr__ = lazy_exports(
+        __name__,
+        files="Download FileEntry READ_BYTES SessionFiles",
+        registry="Families Family",
+        session="Session",
+    )

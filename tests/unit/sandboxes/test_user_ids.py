@@ -1,0 +1,95 @@
+"""User ids: no two sandboxes have the same, whoever launched them, and running out of them is told."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import subprocess
+import sys
+import uuid
+from contextlib import closing
+
+import pytest
+
+from codeforge.errors import EngineError
+from codeforge.policy import USER_IDS
+from codeforge.sandboxes import user_ids
+from codeforge.sandboxes.user_ids import BLOCK, UserIds
+
+
+@pytest.fixture(autouse=True)
+def claim(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A name of this test's own: whoever else runs sandboxes on this machine needs his ids."""
+    name = f"codeforge-test-{uuid.uuid4()}"
+    monkeypatch.setattr(user_ids, "CLAIM", name)
+    return name
+
+
+def test_two_executors_share_none() -> None:
+    with closing(UserIds()) as one, closing(UserIds()) as other:
+        taken = [ids.take() for _ in range(BLOCK + 1) for ids in (one, other)]
+    assert len(set(taken)) == len(taken)
+    assert set(taken) <= set(USER_IDS)
+
+
+def test_what_is_given_back_rests_as_long_as_it_can() -> None:
+    with closing(UserIds()) as ids:
+        first = ids.take()
+        ids.give_back(first)
+        assert first not in [ids.take() for _ in range(BLOCK - 1)]
+        assert ids.take() == first
+
+
+def test_when_all_are_taken_the_next_is_an_error_until_somebody_closes() -> None:
+    with closing(UserIds()) as greedy, closing(UserIds()) as other:
+        for _ in USER_IDS:
+            greedy.take()
+        with pytest.raises(EngineError, match=f"all {len(USER_IDS)} user ids"):
+            greedy.take()
+        with pytest.raises(EngineError, match="close other executors"):
+            other.take()
+        greedy.close()
+        assert other.take() in USER_IDS
+
+
+def test_a_process_that_is_killed_gives_its_own_back(claim: str) -> None:
+    hold_all = "\n".join(
+        (
+            "from codeforge.sandboxes import user_ids",
+            f"user_ids.CLAIM = {claim!r}",
+            "ids = user_ids.UserIds()",
+            "try:",
+            "    while True: ids.take()",
+            "except Exception: print('all', flush=True)",
+            "input()",
+        )
+    )
+    with (
+        closing(UserIds()) as ids,
+        subprocess.Popen([sys.executable, "-c", hold_all], stdin=-1, stdout=-1) as holder,
+    ):
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"all\n"
+        with pytest.raises(EngineError, match="user ids"):
+            ids.take()
+        holder.kill()
+        holder.wait()
+        assert ids.take() in USER_IDS
+
+
+def test_a_process_out_of_descriptors_is_told_so_and_not_that_all_are_taken() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - of this very process
+    held = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used + 8, hard))
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.open(os.devnull, os.O_RDONLY))
+        with pytest.raises(EngineError, match="Too many open files"):
+            UserIds().take()
+    finally:
+        for fd in held:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

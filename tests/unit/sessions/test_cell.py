@@ -1,0 +1,383 @@
+"""A cell as the host sees it, in virtual time: who stops it when, what is kept of it, what it comes to."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import tracemalloc
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codeforge.model.cell_result import CellOutput, CellResult, CellStatus, MimeBundle
+from codeforge.model.limits import Limits, MiB
+from codeforge.protocol.session_frames import Ended
+from codeforge.sessions.cell import INTERRUPT_GRACE_S, RESULTS_BYTES, Cell, StopReason
+from virtual_time import run, settle
+
+LIMITS = Limits(timeout_s=10.0, output_bytes=100)
+
+
+@dataclass
+class Played:
+    """A cell, and what was done to its interpreter when."""
+
+    cell: Cell
+    done: list[tuple[str, float]] = field(default_factory=list)
+
+    def hear(self, **message: Any) -> None:
+        self.cell.hear(message)
+
+    def finish(self, value: object = None, error: object = None) -> None:
+        self.hear(**{"is": "done"}, value=value, error=error)
+
+
+@asynccontextmanager
+async def played(
+    limits: Limits = LIMITS, before: tuple[Mapping[str, bytes], bool] = ({}, False)
+) -> AsyncIterator[Played]:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    done: list[tuple[str, float]] = []
+
+    def note(what: str) -> Callable[[], object]:
+        return lambda: done.append((what, loop.time() - began))
+
+    cell = Cell(7, limits, before, oom_kills=2, interrupt=note("interrupt"), kill=note("kill"))
+    yield Played(cell, done)
+
+
+def plain(text: str) -> dict[str, object]:
+    return {"data": {"text/plain": text}, "metadata": {}}
+
+
+def test_a_cell_that_ends() -> None:
+    async def scenario() -> CellResult:
+        async with played() as it:
+            it.hear(**{"is": "begun"})
+            it.cell.take_text("stdout", b"out")
+            it.cell.take_text("stderr", b"err")
+            it.hear(**{"is": "display"}, **plain("shown"))
+            it.finish(plain("value"))
+            await asyncio.sleep(100)
+            assert it.done == []
+            return it.cell.result(oom=False)
+
+    result = run(scenario())
+    assert (result.status, result.stdout, result.stderr) == (CellStatus.OK, "out", "err")
+    assert (result.value, [bundle.text for bundle in result.results]) == ("value", ["shown", "value"])
+    assert result.success
+    assert result.alive
+    assert result.error is None
+
+
+@pytest.mark.parametrize("yields", [True, False])
+def test_a_deadline_interrupts_then_kills(yields: bool) -> None:
+    async def scenario() -> tuple[CellResult, list[tuple[str, float]]]:
+        async with played() as it:
+            it.hear(**{"is": "begun"})
+            await asyncio.sleep(LIMITS.timeout_s + 1)
+            assert it.done == [("interrupt", 10.0)]
+            if yields:
+                it.finish(error={"name": "KeyboardInterrupt", "value": "", "traceback": ["line"]})
+            await asyncio.sleep(INTERRUPT_GRACE_S)
+            if not yields:
+                it.cell.take_end(Ended(0, None, 9, 0, 0))
+            await asyncio.sleep(100)
+            return it.cell.result(oom=False), it.done
+
+    result, done = run(scenario())
+    assert result.status is CellStatus.TIMEOUT
+    assert result.alive is yields
+    assert result.error is not None
+    assert result.error.name == "TimeoutError"
+    assert result.error.traceback == (("line",) if yields else ())
+    assert ("restart()" in result.error.value) is not yields
+    assert done == [("interrupt", 10.0)] + ([] if yields else [("kill", 10.0 + INTERRUPT_GRACE_S)])
+
+
+def test_what_has_not_begun_is_interrupted_once_it_has() -> None:
+    async def scenario() -> None:
+        async with played() as it:
+            it.cell.stop(StopReason.INTERRUPT, insist=False)
+            await asyncio.sleep(1)
+            assert it.done == []
+            it.hear(**{"is": "begun"})
+            assert it.done == [("interrupt", 1.0)]
+            it.finish(error={"name": "KeyboardInterrupt", "value": "", "traceback": []})
+            assert it.cell.result(oom=False).status is CellStatus.INTERRUPTED
+
+    run(scenario())
+
+
+def test_what_never_begins_is_killed() -> None:
+    async def scenario() -> None:
+        async with played() as it:
+            await asyncio.sleep(100)
+            assert it.done == [("kill", 10.0 + INTERRUPT_GRACE_S)]
+
+    run(scenario())
+
+
+def test_an_interrupt_without_insistence_lets_it_run_to_its_deadline() -> None:
+    async def scenario() -> None:
+        async with played() as it:
+            it.hear(**{"is": "begun"})
+            it.cell.stop(StopReason.INTERRUPT, insist=False)
+            await asyncio.sleep(9)
+            assert it.done == [("interrupt", 0.0)]
+            await asyncio.sleep(9)
+            assert it.done[1:] == [("interrupt", 10.0), ("kill", 12.0)]
+            it.cell.take_end(Ended(0, None, 9, 0, 0))
+            assert it.cell.result(oom=False).status is CellStatus.TIMEOUT
+
+    run(scenario())
+
+
+def test_an_interrupt_that_a_cell_survives_is_no_error() -> None:
+    async def scenario() -> None:
+        async with played() as it:
+            it.hear(**{"is": "begun"})
+            it.cell.stop(StopReason.INTERRUPT, insist=False)
+            it.finish(plain("5"))
+            it.cell.stop(StopReason.INTERRUPT)
+            await asyncio.sleep(100)
+            assert it.done == [("interrupt", 0.0)]
+            assert it.cell.result(oom=False).status is CellStatus.OK
+
+    run(scenario())
+
+
+def test_a_flood_is_stopped_once() -> None:
+    async def scenario() -> None:
+        async with played() as it:
+            it.hear(**{"is": "begun"})
+            piece = bytes(MiB)
+            for _ in range(LIMITS.flood_bytes // MiB + 20):
+                it.cell.take_text("stdout", piece)
+            assert [what for what, _ in it.done] == ["interrupt"]
+            await asyncio.sleep(INTERRUPT_GRACE_S)
+            assert [what for what, _ in it.done] == ["interrupt", "kill"]
+            it.cell.take_end(Ended(0, None, 9, 0, 0))
+            result = it.cell.result(oom=False)
+            assert (result.status, len(result.stdout), result.truncated) == (
+                CellStatus.OUTPUT_LIMIT,
+                100,
+                True,
+            )
+
+    run(scenario())
+
+
+def test_a_flood_after_the_deadline_does_not_interrupt_again_and_again() -> None:
+    async def scenario() -> None:
+        async with played() as it:
+            it.hear(**{"is": "begun"})
+            await asyncio.sleep(10.5)
+            for _ in range(LIMITS.flood_bytes // MiB + 20):
+                it.cell.take_text("stdout", bytes(MiB))
+            assert [what for what, _ in it.done].count("interrupt") <= 2
+            it.cell.take_end(Ended(0, None, 9, 0, 0))
+            assert it.cell.result(oom=False).status is CellStatus.TIMEOUT
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("ended", "oom", "status", "word"),
+    [
+        (Ended(0, 3, None, 0, 0), False, CellStatus.ENDED, "exit code 3"),
+        (Ended(0, None, 11, 0, 0), False, CellStatus.ENDED, "signal 11"),
+        (Ended(0, None, 9, 1, 0), True, CellStatus.OUT_OF_MEMORY, "memory_limit"),
+        (None, True, CellStatus.OUT_OF_MEMORY, "memory_limit"),
+    ],
+)
+def test_an_interpreter_that_ends_under_it(
+    ended: Ended | None, oom: bool, status: CellStatus, word: str
+) -> None:
+    async def scenario() -> None:
+        async with played() as it:
+            it.cell.take_text("stdout", b"last")
+            it.cell.take_end(ended)
+            await it.cell.until_over()
+            it.finish(plain("late"))
+            it.cell.take_end(Ended(0, 0, None, 0, 0))
+            result = it.cell.result(oom=oom)
+            assert (result.status, result.alive, result.stdout, result.value) == (status, False, "last", None)
+            assert result.error is not None
+            assert word in result.error.value
+            assert "restart()" in result.error.value
+            await asyncio.sleep(100)
+            assert it.done == []
+
+    run(scenario())
+
+
+def test_text_from_before_counts_as_its_own() -> None:
+    async def scenario() -> None:
+        for cut in (False, True):
+            async with played(before=({"stdout": b"before\n", "stderr": b"too"}, cut)) as it:
+                it.cell.take_text("stdout", b"now")
+                it.finish()
+                result = it.cell.result(oom=False)
+                assert (result.stdout, result.stderr) == ("before\nnow", "too")
+                assert result.truncated is cut
+
+    run(scenario())
+
+
+def test_text_that_is_cut_anywhere_is_whole() -> None:
+    async def scenario() -> None:
+        async with played() as it:
+            for byte in "é€😀".encode():
+                it.cell.take_text("stdout", bytes([byte]))
+            it.cell.take_text("stderr", b"\xf0\x9f")
+            it.finish()
+            result = it.cell.result(oom=False)
+            assert (result.stdout, result.stderr) == ("é€😀", "\ufffd")
+            heard = [event async for event in it.cell.events()]
+            assert (
+                "".join(e.text for e in heard if isinstance(e, CellOutput) and e.stream == "stdout") == "é€😀"
+            )
+
+    run(scenario())
+
+
+def test_what_is_displayed_has_its_limit() -> None:
+    async def scenario() -> None:
+        async with played() as it:
+            for _ in range(40):
+                it.hear(**{"is": "display"}, **plain("x" * MiB))
+            it.finish(plain("value"))
+            result = it.cell.result(oom=False)
+            assert 30 <= len(result.results) <= 32
+            assert sum(len(bundle.text or "") for bundle in result.results) <= RESULTS_BYTES
+            assert result.truncated
+
+    run(scenario())
+
+
+SMALL: dict[str, dict[str, object]] = {
+    "nothing": {},
+    "empty lists": {"application/json": [[]] * 1000},
+    "an empty text": {"": ""},
+}
+
+
+@pytest.mark.parametrize("data", SMALL.values(), ids=SMALL)
+def test_what_says_little_counts_for_what_it_takes(data: dict[str, object]) -> None:
+    async def scenario() -> None:
+        async with played() as it:
+            tracemalloc.start()
+            for _ in range(400_000):
+                it.hear(**{"is": "display"}, data=copy.deepcopy(data))
+                if it.cell._truncated:
+                    break
+            taken, _ = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            it.finish()
+            assert it.cell.result(oom=False).truncated
+            assert taken < 4 * RESULTS_BYTES
+
+    run(scenario())
+
+
+def test_json_is_no_deeper_than_can_be_taken_apart() -> None:
+    def nested(depth: int) -> object:
+        inner: object = 1
+        for n in range(depth):
+            inner = [inner] if n % 2 else {"x": inner}
+        return inner
+
+    async def scenario() -> None:
+        async with played() as it:
+            for depth in (64, 65, 900):
+                it.hear(**{"is": "display"}, data={"application/json": nested(depth), "text/plain": "x"})
+            it.finish()
+            result = it.cell.result(oom=False)
+            assert [bundle.data["application/json"] is None for bundle in result.results] == [
+                False,
+                True,
+                True,
+            ]
+            assert json.loads(json.dumps(result.to_dict()))
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("ended", "may_be"),
+    [
+        (Ended(0, None, 9, 3, 0), True),
+        (Ended(0, None, 9, 2, 0), False),  # killed, and nobody for want of memory since it began
+        (Ended(0, 3, None, 3, 0), False),  # a child of its was
+        (Ended(0, None, 11, 3, 0), False),
+    ],
+)
+def test_out_of_memory_is_who_was_killed_for_want_of_it(ended: Ended, may_be: bool) -> None:
+    async def scenario() -> None:
+        async with played() as it:
+            assert not it.cell.may_be_out_of_memory
+            it.cell.take_end(ended)
+            assert it.cell.may_be_out_of_memory is may_be
+
+    run(scenario())
+
+
+def test_events_come_as_they_happen_and_end() -> None:
+    async def scenario() -> None:
+        async with played() as it:
+            heard: list[object] = []
+
+            async def listen() -> None:
+                async for event in it.cell.events():
+                    heard.append(event)
+
+            listener = asyncio.create_task(listen())
+            it.cell.take_text("stdout", b"a")
+            await settle()
+            assert heard == [CellOutput("stdout", "a")]
+            it.hear(**{"is": "display"}, **plain("shown"))
+            await settle()
+            assert isinstance(heard[1], MimeBundle)
+            it.cell.take_end(None)
+            await listener
+
+    run(scenario())
+
+
+ERROR_KEYS = st.sampled_from(["name", "value", "traceback"])
+ODD = st.none() | st.integers() | st.text(max_size=5)
+MESSAGES: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {},
+    optional={
+        "is": st.sampled_from(["begun", "display", "done", "ready", 5, None, []]),
+        "value": st.none() | st.integers() | st.builds(plain, st.text(max_size=5)) | st.just({"data": 5}),
+        "error": st.none() | st.integers() | st.dictionaries(ERROR_KEYS, ODD | st.lists(ODD, max_size=2)),
+        "data": st.none() | st.dictionaries(st.text(max_size=5), ODD, max_size=3),
+        "metadata": st.none() | st.integers(),
+    },
+)
+
+
+@given(messages=st.lists(MESSAGES, max_size=20), ends=st.booleans())
+def test_whatever_is_said_the_result_is_well_formed(messages: list[dict[str, Any]], ends: bool) -> None:
+    async def scenario() -> CellResult:
+        async with played() as it:
+            for message in messages:
+                it.cell.hear(message)
+            if ends or not it.cell.is_over:
+                it.cell.take_end(Ended(0, 0, None, 0, 0))
+            return it.cell.result(oom=False)
+
+    result = run(scenario())
+    json.dumps(result.to_dict(), allow_nan=False)
+    assert isinstance(result.status, CellStatus)
+    assert result.value is None or isinstance(result.value, str)
+    assert result.error is None or isinstance(str(result.error), str)
