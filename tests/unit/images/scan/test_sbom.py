@@ -20,9 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codeforge.errors import HostFailure
+from codeforge.images.scan import inventory as image_archive
 from codeforge.images.scan.inventory import read_packages
 from codeforge.images.scan.sbom import Package, to_cyclonedx
-from codeforge.images.scan.scan import inventory as image_archive
 from codeforge.images.scan.tar_stream import UnreadableImage
 
 Entry = tuple[str, bytes | tarfile.TarInfo]
