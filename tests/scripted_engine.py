@@ -12,8 +12,9 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from codeforge.engines.base import Channel, EngineInfo
+from codeforge.engines.base import Channel, EngineInfo, Provisions
 from codeforge.errors import EngineUnavailable
+from codeforge.images import ImageStore
 from codeforge.model.languages import Language
 from codeforge.model.limits import CPU_PERIOD_US, Limits
 from codeforge.policy import RUNNER_GID, container_spec, posture_faults
@@ -96,7 +97,7 @@ class ScriptedEngine:
         most: how many there were at once, at most.
     """
 
-    name = "scripted"
+    name = owner = "scripted"
 
     def __init__(
         self, *, launch_s: float = 0.0, run_s: float = 0.0, step_s: float = 0.0, destroy_s: float = 0.0
@@ -113,6 +114,15 @@ class ScriptedEngine:
         self.there = self.most = 0
         self.closed = 0
         self._ids = itertools.count()
+
+    @property
+    def images(self) -> ImageStore:
+        """See ``Engine.images``."""
+        raise NotImplementedError
+
+    async def provisions(self) -> Provisions:
+        """See ``Engine.provisions``."""
+        raise NotImplementedError
 
     async def start(self) -> None:
         """See ``Engine.start``."""

@@ -13,9 +13,7 @@ from typing import Any
 import pytest
 
 from codeforge import BlockingCodeExecutor, CodeExecutor, Status, protocol
-from codeforge.engines.base import Engine
 from codeforge.engines.gvisor import NO_NETWORK, SENTRY_TASKS, GvisorEngine
-from codeforge.engines.select import EngineSettings, OnChoice
 from codeforge.errors import EngineUnavailable, PostureMismatch, ProtocolViolation, Unsupported
 from codeforge.model.languages import PYTHON, Language
 from codeforge.model.limits import Limits
@@ -76,15 +74,8 @@ class SilentRunc(GvisorEngine):
         return spec
 
 
-class SilentExecutor(CodeExecutor):
-    """Asks for gVisor, and gets runc."""
-
-    def _make_engine(self, settings: EngineSettings, on_choice: OnChoice | None) -> Engine:
-        return SilentRunc(settings.docker_host, settings.owner, runtime=settings.runtime)
-
-
 async def run_on_runc() -> None:
-    async with SilentExecutor(runtime="runsc") as executor:
+    async with CodeExecutor(engine=SilentRunc(None, "test", runtime="runsc")) as executor:
         await executor.execute("print(1)")
 
 

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 import time
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -15,13 +16,14 @@ from codeforge.engines import (
     AUTO,
     ENGINES,
     GVISOR,
+    RUNTIME_VARIABLE,
     BubblewrapChannel,
     BubblewrapEngine,
     Channel,
     DockerEngine,
     Engine,
     EngineSettings,
-    OnChoice,
+    engine_name,
     make_engine,
     not_there,
 )
@@ -104,9 +106,12 @@ class AuditExecutor(CodeExecutor):
 
     def __init__(self, weaken: Weaken | None = None, *, unchecked: bool = False) -> None:
         self._weaken, self._unchecked = weaken, unchecked
-        super().__init__(max_warm=0)
+        runtime = os.environ.get(RUNTIME_VARIABLE)
+        name = engine_name(None, docker_host=None, runtime=runtime)
+        settings = EngineSettings(engine=name, owner=uuid.uuid4().hex, runtime=runtime)
+        super().__init__(engine=self._lab_engine(settings), max_warm=0)
 
-    def _make_engine(self, settings: EngineSettings, on_choice: OnChoice | None) -> Engine:
+    def _lab_engine(self, settings: EngineSettings) -> Engine:
         name = settings.engine
         if name == AUTO:
             name = next(each for each in ENGINES if not_there(each) is None)

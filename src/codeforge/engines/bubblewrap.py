@@ -22,13 +22,18 @@ import subprocess
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from codeforge.engines.base import Channel, EngineInfo
 from codeforge.engines.cgroups import Cgroup, CgroupTree, find_tree
 from codeforge.environments import Environment, EnvironmentStore
-from codeforge.errors import EngineError, EngineUnavailable, EnvironmentNotFound, Unsupported
+from codeforge.errors import EngineError, EngineUnavailable, EnvironmentNotFound, InvalidRequest, Unsupported
 from codeforge.model import Language, Limits
 from codeforge.policy import SYSTEM, BubblewrapPlan, bubblewrap_plan, posture_faults
+
+if TYPE_CHECKING:
+    from codeforge.environments import EnvironmentMaker
+    from codeforge.images import ImageStore
 
 READ_BYTES = 256 * 1024
 
@@ -73,13 +78,15 @@ class BubblewrapEngine:
     """Launches sandboxes by bubblewrap. Belongs to one event loop.
 
     Args:
+        owner: an id for callers to recognise it by; nothing of a sandbox shows it.
         allow_unenforced_limits: whether sandboxes may go without limits of memory, CPU and processes where
             this user may not make control groups.
     """
 
     name = "bubblewrap"
 
-    def __init__(self, *, allow_unenforced_limits: bool = False) -> None:
+    def __init__(self, owner: str = "", *, allow_unenforced_limits: bool = False) -> None:
+        self.owner = owner
         self._allow_unenforced = allow_unenforced_limits
         self._environments = EnvironmentStore()
         self._channels: set[BubblewrapChannel] = set()
@@ -88,6 +95,18 @@ class BubblewrapEngine:
         self._tree: CgroupTree | None = None
         self._started = False
         self._starting = asyncio.Lock()
+
+    @property
+    def images(self) -> ImageStore:
+        """See ``Engine.images``."""
+        raise InvalidRequest(f"images are Docker's and Podman's; the engine is {self.name}")
+
+    async def provisions(self) -> EnvironmentMaker:
+        """See ``Engine.provisions``."""
+        from codeforge.environments import EnvironmentMaker  # a run needs none of it
+
+        await self.start()
+        return EnvironmentMaker()
 
     async def start(self) -> None:
         """See ``Engine.start``."""

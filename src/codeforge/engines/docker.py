@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiodocker
 import aiohttp
@@ -29,6 +29,9 @@ from codeforge.engines.oom_watch import OomWatch
 from codeforge.errors import EngineError, EngineUnavailable, HostFailure, quoted
 from codeforge.model import Language, Limits
 from codeforge.policy import LABEL, container_spec, posture_faults
+
+if TYPE_CHECKING:
+    from codeforge.images import ImageStore
 
 REMOVAL_GRACE_S = 5.0
 """How long the daemon may take to remove a sandbox that has ended before it is removed by force."""
@@ -98,6 +101,18 @@ class DockerEngine:
     def errors(self) -> AbstractContextManager[None]:
         """Turns what the client raises into this package's exceptions."""
         return docker_errors(self.dialect)
+
+    @property
+    def images(self) -> ImageStore:
+        """See ``Engine.images``."""
+        from codeforge.images import ImageStore  # a run needs none of it
+
+        return ImageStore(self)
+
+    async def provisions(self) -> ImageStore:
+        """See ``Engine.provisions``."""
+        await self.start()
+        return self.images
 
     async def start(self) -> None:
         """See ``Engine.start``."""

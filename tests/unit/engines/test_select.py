@@ -79,6 +79,27 @@ def test_images_are_asked_of_an_engine_that_has_some() -> None:
         _ = CodeExecutor(engine="bubblewrap").images
 
 
+def test_an_executor_takes_an_engine_that_was_made_elsewhere() -> None:
+    async def scenario() -> None:
+        engine = Candidate("docker", None)
+        async with CodeExecutor(engine=engine) as executor:
+            assert await executor.engine() is engine
+            assert executor.owner == engine.owner
+        assert engine.closed == 1
+
+    asyncio.run(scenario())
+
+
+def test_an_engine_that_was_made_elsewhere_takes_no_settings() -> None:
+    with pytest.raises(InvalidRequest, match="go with an engine's name"):
+        CodeExecutor(engine=Candidate("docker", None), runtime="runsc")
+
+
+def test_auto_has_images_once_it_has_chosen_an_engine() -> None:
+    with pytest.raises(InvalidRequest, match=r"has chosen none yet: await engine\(\) first"):
+        _ = CodeExecutor(engine="auto").images
+
+
 # --- The first that answers ---------------------------------------------------------------------------
 
 
