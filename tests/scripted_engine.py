@@ -16,7 +16,7 @@ from codeforge.engines.base import Channel, EngineInfo, Provisions
 from codeforge.errors import EngineUnavailable
 from codeforge.images import ImageStore
 from codeforge.model.languages import Language
-from codeforge.model.limits import CPU_PERIOD_US, Limits
+from codeforge.model.limits import CPU_PERIOD_US, SandboxLimits
 from codeforge.policy import RUNNER_GID, container_spec, posture_faults
 from codeforge.protocol.frames import PROTOCOL
 
@@ -136,12 +136,12 @@ class ScriptedEngine:
         return {}
 
     async def faults(
-        self, channel: Channel, posture: Mapping[str, str], language: Language, limits: Limits, *, uid: int
+        self, channel: Channel, posture: Mapping[str, str], limits: SandboxLimits, *, uid: int
     ) -> list[str]:
         """See ``Engine.faults``."""
-        return posture_faults(posture, language, limits, uid=uid)
+        return posture_faults(posture, limits, uid=uid)
 
-    async def launch(self, language: Language, limits: Limits, *, uid: int) -> ScriptedChannel:
+    async def launch(self, language: Language, limits: SandboxLimits, *, uid: int) -> ScriptedChannel:
         """See ``Engine.launch``."""
         spec = container_spec(language, limits, owner="scripted", uid=uid)
         self.there += 1

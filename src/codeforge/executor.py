@@ -462,8 +462,9 @@ class CodeExecutor:
         """
         rows = self.languages.pick(languages)
         require_int("count", count, 1, 10_000)
-        limits = self._defaults.of_sandbox()
-        kinds = [SandboxKind(language=row, limits=limits, session=sessions) for row in rows]
+        kinds = [
+            SandboxKind(language=row, limits=self._defaults.of_sandbox(row), session=sessions) for row in rows
+        ]
         for kind in kinds:
             self._pool.keep(kind, count)
         async with asyncio.timeout(timeout):

@@ -16,7 +16,7 @@ from codeforge import BlockingCodeExecutor, CodeExecutor, Status, protocol
 from codeforge.engines.gvisor import NO_NETWORK, SENTRY_TASKS, GvisorEngine
 from codeforge.errors import EngineUnavailable, PostureMismatch, ProtocolViolation, Unsupported
 from codeforge.model.languages import PYTHON, Language
-from codeforge.model.limits import Limits
+from codeforge.model.limits import SandboxLimits
 from contract.support import docker
 from scripted_engine import exit_frame, frame
 
@@ -67,7 +67,7 @@ def test_a_network_that_it_cannot_give_is_refused_before_anything_is_started() -
 class SilentRunc(GvisorEngine):
     """An engine that leaves the runtime out, as one whose ``runsc`` is a link to runc would."""
 
-    def spec(self, language: Language, limits: Limits, *, uid: int) -> dict[str, Any]:
+    def spec(self, language: Language, limits: SandboxLimits, *, uid: int) -> dict[str, Any]:
         """See ``GvisorEngine.spec``."""
         spec = super().spec(language, limits, uid=uid)
         del spec["HostConfig"]["Runtime"]

@@ -29,7 +29,7 @@ from codeforge.engines import (
 )
 from codeforge.errors import Unsupported
 from codeforge.executor import CodeExecutor
-from codeforge.model import Language, Limits, Output
+from codeforge.model import Language, Output, SandboxLimits
 from codeforge.policy import LABEL
 
 HOLD_S = 600.0
@@ -56,7 +56,7 @@ class LabEngine(DockerEngine):
         self._weaken = weaken
         self._unchecked = unchecked
 
-    def spec(self, language: Language, limits: Limits, *, uid: int) -> dict[str, Any]:
+    def spec(self, language: Language, limits: SandboxLimits, *, uid: int) -> dict[str, Any]:
         """See ``DockerEngine.spec``."""
         spec = super().spec(language, limits, uid=uid)
         if self._weaken is not None:
@@ -64,10 +64,10 @@ class LabEngine(DockerEngine):
         return spec
 
     async def faults(
-        self, channel: Channel, posture: Mapping[str, str], language: Language, limits: Limits, *, uid: int
+        self, channel: Channel, posture: Mapping[str, str], limits: SandboxLimits, *, uid: int
     ) -> list[str]:
         """See ``Engine.faults``."""
-        faults = await super().faults(channel, posture, language, limits, uid=uid)
+        faults = await super().faults(channel, posture, limits, uid=uid)
         return [] if self._unchecked else faults
 
 
@@ -78,7 +78,7 @@ class LabBubblewrap(BubblewrapEngine):
         super().__init__(allow_unenforced_limits=allow_unenforced_limits)
         self._launched: set[str] = set()
 
-    async def launch(self, language: Language, limits: Limits, *, uid: int) -> BubblewrapChannel:
+    async def launch(self, language: Language, limits: SandboxLimits, *, uid: int) -> BubblewrapChannel:
         """See ``Engine.launch``."""
         channel = await super().launch(language, limits, uid=uid)
         self._launched.add(channel.id)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from codeforge.model import Language, Limits
+from codeforge.model import Language, SandboxLimits
 
 if TYPE_CHECKING:
     from codeforge.images import ImageStore
@@ -128,7 +128,7 @@ class Engine(Protocol):
             EngineUnavailable: as ``start``.
         """
 
-    async def launch(self, language: Language, limits: Limits, *, uid: int) -> Channel:
+    async def launch(self, language: Language, limits: SandboxLimits, *, uid: int) -> Channel:
         """A channel to a new sandbox; it may still be starting.
 
         Args:
@@ -151,7 +151,7 @@ class Engine(Protocol):
         """
 
     async def faults(
-        self, channel: Channel, posture: Mapping[str, str], language: Language, limits: Limits, *, uid: int
+        self, channel: Channel, posture: Mapping[str, str], limits: SandboxLimits, *, uid: int
     ) -> list[str]:
         """What of that sandbox is weaker than asked for; empty when everything is in force.
 

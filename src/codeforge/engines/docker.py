@@ -27,7 +27,7 @@ from codeforge.engines.docker_client import (
 )
 from codeforge.engines.oom_watch import OomWatch
 from codeforge.errors import EngineError, EngineUnavailable, HostFailure, quoted
-from codeforge.model import Language, Limits
+from codeforge.model import Language, SandboxLimits
 from codeforge.policy import LABEL, container_spec, posture_faults
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class DockerEngine:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def spec(self, language: Language, limits: Limits, *, uid: int) -> dict[str, Any]:
+    def spec(self, language: Language, limits: SandboxLimits, *, uid: int) -> dict[str, Any]:
         """The body of the create call."""
         spec = container_spec(language, limits, owner=self.owner, uid=uid)
         if self.runtime is not None:
@@ -156,12 +156,12 @@ class DockerEngine:
         return {"kernel": f"Linux {self.kernel}"}
 
     async def faults(
-        self, channel: Channel, posture: Mapping[str, str], language: Language, limits: Limits, *, uid: int
+        self, channel: Channel, posture: Mapping[str, str], limits: SandboxLimits, *, uid: int
     ) -> list[str]:
         """See ``Engine.faults``."""
-        return posture_faults(posture, language, limits, uid=uid)
+        return posture_faults(posture, limits, uid=uid)
 
-    async def launch(self, language: Language, limits: Limits, *, uid: int) -> DockerChannel:
+    async def launch(self, language: Language, limits: SandboxLimits, *, uid: int) -> DockerChannel:
         """See ``Engine.launch``."""
         return await self.launch_container(self.spec(language, limits, uid=uid))
 

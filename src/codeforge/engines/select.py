@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from codeforge.engines.base import GVISOR, Channel, Engine, EngineInfo, Provisions
 from codeforge.engines.sockets import not_there
 from codeforge.errors import EngineUnavailable, InvalidRequest, quoted
-from codeforge.model import Language, Limits
+from codeforge.model import Language, SandboxLimits
 
 if TYPE_CHECKING:
     from codeforge.images import ImageStore
@@ -197,7 +197,7 @@ class FirstThatAnswers:
         """See ``Engine.info``."""
         return await (await self.chosen()).info()
 
-    async def launch(self, language: Language, limits: Limits, *, uid: int) -> Channel:
+    async def launch(self, language: Language, limits: SandboxLimits, *, uid: int) -> Channel:
         """See ``Engine.launch``."""
         return await (await self.chosen()).launch(language, limits, uid=uid)
 
@@ -206,10 +206,10 @@ class FirstThatAnswers:
         return await (await self.chosen()).observe(channel)
 
     async def faults(
-        self, channel: Channel, posture: Mapping[str, str], language: Language, limits: Limits, *, uid: int
+        self, channel: Channel, posture: Mapping[str, str], limits: SandboxLimits, *, uid: int
     ) -> list[str]:
         """See ``Engine.faults``."""
-        return await (await self.chosen()).faults(channel, posture, language, limits, uid=uid)
+        return await (await self.chosen()).faults(channel, posture, limits, uid=uid)
 
     async def close(self) -> None:
         """See ``Engine.close``."""

@@ -146,7 +146,7 @@ def choosing(
         except EngineUnavailable as error:
             return error
         assert chosen[0] is chosen[1]
-        await engine.launch(PYTHON, Limits(), uid=20_000)
+        await engine.launch(PYTHON, Limits().of_sandbox(PYTHON), uid=20_000)
         assert made[engine.name].there == 1
         await engine.close()
         assert made[engine.name].closed == 1
