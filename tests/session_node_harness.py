@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from codeforge.environments.store import EnvironmentStore, is_there
+from codeforge.environments.store import EnvironmentStore, is_complete
 from codeforge.model.languages import TYPESCRIPT
 
 GUEST = Path(__file__).parents[1] / "src" / "codeforge" / "guest"
@@ -38,7 +38,7 @@ class NoNode(Exception):
 def node_home(scratch: Path) -> Path:
     """A folder with ``node``, ``node_modules`` and ``tsconfig.json``: of the environment, or of the image."""
     packages = EnvironmentStore().packages(TYPESCRIPT)
-    if is_there(packages):
+    if is_complete(packages):
         (scratch / "node").symlink_to(packages / "usr-local" / "bin" / "node")
         for name in ("node_modules", "tsconfig.json"):
             (scratch / name).symlink_to(packages / "root" / name)

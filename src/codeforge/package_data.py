@@ -1,4 +1,4 @@
-"""Files that travel with the package: docker/, in a checkout or installed, and the guest's sources."""
+"""Files that come with the package, installed or in a checkout: docker/ and the guest's sources."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ PACKAGE_DIR = Path(__file__).parent
 
 
 def guest_dir() -> Path:
-    """Where the sources are of what runs in sandboxes."""
+    """The sources of what runs inside sandboxes."""
     return PACKAGE_DIR / "guest"
 
 
 def worker_hook() -> Path:
-    """The file by which an interpreter starts as a worker; it belongs in site-packages."""
+    """The file that makes an interpreter start as a worker; it belongs in site-packages."""
     return guest_dir() / "python/codeforge_worker.pth"
 
 
 def path_of(name: str) -> Path:
-    """Where a file of docker/ is: installed with the package, or in the checkout around it."""
+    """A file of the build context, such as ``docker/node``: in the installed package, or in the checkout."""
     installed = PACKAGE_DIR / "_image_context" / name
     return installed if installed.exists() else PACKAGE_DIR.parent.parent / name
 
 
 def is_left_by_a_build(path: Path) -> bool:
-    """As .dockerignore says: what a build on the host leaves, make would take for up to date."""
+    """Whether a build on the host left it, which make would take for up to date; as .dockerignore has it."""
     return (
         not {"__pycache__", "build", "bin"}.isdisjoint(path.parts)
         or path.suffix == ".o"

@@ -22,7 +22,8 @@ from codeforge.errors import (
     PostureMismatch,
     SandboxLost,
 )
-from codeforge.images.store import ImageStore, Step
+from codeforge.images.store import ImageStore
+from codeforge.progress.steps import Step
 from observer import OBSERVER
 
 NOT_AVAILABLE = "Docker is not available. Install Docker to use sandboxed execution."

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from codeforge import BlockingCodeExecutor
-from codeforge.images.store import Step
+from codeforge.progress.steps import Step
 from contract.support import docker, eventually
 
 pytestmark = pytest.mark.engine("docker")

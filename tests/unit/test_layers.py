@@ -24,7 +24,7 @@ LAYERS = [  # top to bottom; a module imports from its own package and from the 
     "policy test_runs safe_extract",
     "model",
     "protocol",
-    "errors progress package_data fan_out",
+    "errors progress package_data fan_out programs",
 ]
 RANK = {room: rank for rank, layer in enumerate(reversed(LAYERS)) for room in layer.split()}
 # What stands above and below them all: the front doors, and what makes packages cheap to import.

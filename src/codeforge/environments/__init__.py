@@ -7,9 +7,6 @@ from typing import TYPE_CHECKING
 from codeforge.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
-    from codeforge.environments.build import (
-        EnvironmentFailed as EnvironmentFailed,
-    )
     from codeforge.environments.maker import (
         EnvironmentMaker as EnvironmentMaker,
     )
@@ -17,12 +14,14 @@ if TYPE_CHECKING:
         Environment as Environment,
     )
     from codeforge.environments.store import (
+        EnvironmentFailed as EnvironmentFailed,
+    )
+    from codeforge.environments.store import (
         EnvironmentStore as EnvironmentStore,
     )
 else:
     __getattr__ = lazy_exports(
         __name__,
-        build="EnvironmentFailed",
         maker="EnvironmentMaker",
-        store="Environment EnvironmentStore",
+        store="Environment EnvironmentFailed EnvironmentStore",
     )

@@ -1,37 +1,29 @@
-"""One environment that is being made: its folder, and the programs that are run to fill it."""
+"""One environment under construction: its folder, and the programs that fill it."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import os
-import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from codeforge.errors import ImageBuildFailed
+from codeforge.environments.store import EnvironmentFailed
+from codeforge.programs import run_program
 from codeforge.progress import OnStep, Step
 
 STALL_S = 300.0
-"""An installer that says nothing for this long is given up; a slow one that goes on is not."""
-
-LOG_TAIL_LINES = 30
-
-
-class EnvironmentFailed(ImageBuildFailed):
-    """A language's environment could not be made; the message ends with the installer's last lines."""
+"""An installer that is silent for this long is given up; one that is slow but makes progress is not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """What is being made.
+    """An environment under construction.
 
     Attributes:
-        name: what the listener is told it is.
-        path: the environment's folder; nobody uses it before it is complete.
-        lock: a descriptor that programs inherit: while one of them lives, even without us, nobody else
-            makes this environment.
+        name: what progress reports call it.
+        path: its folder; nothing uses it before it is complete.
+        lock: a descriptor of the lock file. The installers inherit it, so the lock is held while any of them
+            runs, even after this process was killed.
+        report: the listener for progress.
     """
 
     name: str
@@ -41,16 +33,16 @@ class Build:
 
     @property
     def usr_local(self) -> Path:
-        """What becomes /usr/local."""
+        """The folder that sandboxes see as /usr/local."""
         return self.path / "usr-local"
 
     @property
     def root(self) -> Path:
-        """Whose entries come to lie in /."""
+        """The folder whose entries sandboxes see in /."""
         return self.path / "root"
 
     def say(self, text: str, current: int | None = None, total: int | None = None) -> None:
-        """Tell what is going on."""
+        """Report a step."""
         self.report(Step(self.name, text, current, total))
 
     async def run(
@@ -58,59 +50,52 @@ class Build:
         *command: str | Path,
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
-        heard: Callable[[str], object] | None = None,
+        on_line: Callable[[str], object] | None = None,
     ) -> list[str]:
-        """Run a program, and tell its lines, or have them ``heard``.
+        """Run a program.
+
+        Args:
+            command: the program and its arguments.
+            cwd: where it starts.
+            env: variables on top of this process's own.
+            on_line: called with each line of its output; default: reports it as a step.
 
         Returns:
-            the last lines of what it said.
+            the last lines that it wrote.
 
         Raises:
-            EnvironmentFailed: it failed, is not there, or was silent for too long.
+            EnvironmentFailed: it cannot be started, failed, or was silent for too long.
         """
-        log: list[str] = []
         what = " ".join(Path(word).name for word in command[:2])
         try:
-            process = await asyncio.create_subprocess_exec(
-                *command, cwd=cwd, env={**os.environ, **_NOTHING_ELSE, **(env or {})}, pass_fds=(self.lock,),
-                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
+            status, log = await run_program(
+                *command,
+                on_line=on_line or self.say,
+                stall_s=STALL_S,
+                cwd=cwd,
+                env={**_NO_PYTHON_PATHS, **(env or {})},
+                pass_fds=(self.lock,),
+            )
+        except TimeoutError as error:  # an OSError, too
+            raise EnvironmentFailed(f"{self.name}: {what} wrote nothing for {STALL_S:g} s") from error
         except OSError as error:
             raise EnvironmentFailed(f"{self.name}: cannot start {command[0]}: {error.strerror}") from error
-        assert process.stdout is not None  # noqa: S101 - asked for above
-        try:
-            async with asyncio.timeout(None) as silence:
-                while True:
-                    silence.reschedule(asyncio.get_running_loop().time() + STALL_S)
-                    if not (line := await process.stdout.readline()):
-                        break
-                    log = [*log[-LOG_TAIL_LINES:], line.decode("utf-8", "replace").rstrip()]
-                    (heard or self.say)(log[-1])
-                status = await process.wait()
-        except TimeoutError as error:
-            raise EnvironmentFailed(f"{self.name}: no sign of life of {what} for {STALL_S:g} s") from error
-        finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
         if status:
             raise EnvironmentFailed("\n".join([f"{self.name}: {what} exited with {status}:", *log]))
         return log
 
 
-_NOTHING_ELSE = {"PYTHONPATH": "", "PYTHONHOME": ""}
-"""pip installs nothing of what it finds on these paths in the right version."""
+_NO_PYTHON_PATHS = {"PYTHONPATH": "", "PYTHONHOME": ""}
+"""pip does not install a package that it already finds on these paths."""
 
 
 def counted(build: Build, signs: tuple[str, ...], total: int) -> Callable[[str], None]:
-    """Something that tells lines to the build's listener, and counts those that begin with a sign."""
+    """A listener for lines that reports each, and counts those that begin with one of ``signs``."""
     count = 0
 
-    def heard(line: str) -> None:
+    def on_line(line: str) -> None:
         nonlocal count
         count += line.startswith(signs)
         build.say(line, min(count, total), total)
 
-    return heard
+    return on_line

@@ -1,4 +1,4 @@
-"""A sandbox's /etc, where it is not an image's: the users, and the one name of the one host that there is."""
+"""The /etc of a sandbox that has no image: its users, and the name of its only host."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _FILES = {
     "hosts": f"127.0.0.1 localhost {HOSTNAME}\n::1 localhost\n",
     "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
     "resolv.conf": "",
-    # Mounted upon: the machine's own.
+    # The machine's own is mounted over it.
     "ld.so.cache": "",
 }
 
 
 def write(folder: Path) -> None:
-    """Make the folder."""
+    """Make the folder with its files."""
     folder.mkdir()
     for name, text in _FILES.items():
         (folder / name).write_text(text)
-    (folder / "alternatives").mkdir()  # likewise
+    (folder / "alternatives").mkdir()  # the machine's own is mounted over it

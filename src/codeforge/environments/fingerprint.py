@@ -1,6 +1,6 @@
-"""What environments are made of: their folders' names tell it, so that what is found is up to date.
+"""Fingerprints of environments: a folder's name has a digest of everything that it is made from.
 
-Looking for one is part of every start of the program: this imports little.
+Finding an environment is part of every start of the program, so this imports little.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ DIGEST_CHARACTERS = 16
 
 OLDEST_MINOR = 11
 PREFERRED = "python3.11"
-"""The images' version; what the locked packages were chosen for."""
+"""The images' version, for which the locked packages were chosen."""
 
 NPM_LOCK, NODE_LOCK, TRIM = "docker/npm-requirements.lock", "docker/node", "docker/trim-node-modules.sh"
 NODE_INGREDIENTS = (NPM_LOCK, NODE_LOCK, TRIM)
-"""What of the build context every environment of Node is made with."""
+"""Files of the build context that every environment of Node is made with."""
 
-_MAKERS = ("etc.py", "making.py", "npm.py", "pip.py")
-"""What of this package decides how an environment turns out."""
+MAKERS = ("etc_files.py", "maker.py", "npm.py", "pip.py")
+"""Modules of this package that decide how an environment turns out."""
 
 _NAME = re.compile(r"python3\.(\d+)", re.ASCII)
 
 
 def interpreter(folder: Path = Path("/usr/bin")) -> Path | None:
-    """The machine's Python: the images' version, else its own choice, else the oldest that will do."""
+    """The machine's Python: the images' version, else its default, else the oldest that is new enough."""
     found = sorted(folder.glob("python3.*"), key=lambda path: (len(path.name), path.name))
     for path in (folder / PREFERRED, folder / "python3", *found):
         real = path.resolve()
@@ -41,15 +41,20 @@ def interpreter(folder: Path = Path("/usr/bin")) -> Path | None:
 
 
 def interpreter_identity() -> str:
-    """Which interpreter it would be: an update of it makes an environment out of date."""
+    """Identifies the interpreter: when it is updated, environments are out of date."""
     python = interpreter()
     return f"{python} {python.stat().st_mtime_ns}" if python else "no interpreter"
 
 
 def digest(what: str, sources: Iterable[Path]) -> str:
-    """Of what a folder is made of, and of what makes it."""
+    """The digest of a folder's sources and of the modules that make it, in 16 characters.
+
+    Args:
+        what: anything else that it depends on.
+        sources: files and folders that it is made from.
+    """
     value = hashlib.sha256(f"{os.uname().machine} {what}".encode())
-    for source in (*sources, *(Path(__file__).with_name(name) for name in _MAKERS)):
+    for source in (*sources, *(Path(__file__).with_name(name) for name in MAKERS)):
         for path in _files(source):
             value.update(f"{path.name}\0".encode() + path.read_bytes())
     return value.hexdigest()[:DIGEST_CHARACTERS]

@@ -1,7 +1,7 @@
 """The guest's C programs: compiled when the package is built, or else when an environment is made.
 
-The hook that builds the package (hatch_build.py) loads this file by its path, before the package is
-there: it imports the standard library alone.
+The hook that builds the package (hatch_build.py) loads this file by its path, before the package can be
+imported, so it imports the standard library alone.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ import tempfile
 from pathlib import Path
 
 FOLDER = "bin"
-"""Where under the guest's folder the package keeps what was compiled for it."""
+"""The folder below the guest's in which the package keeps its compiled programs."""
 
 PROGRAMS = ("init", "enter")
-"""Each is made of the folder of its name; ``enter`` also of init's filter."""
+"""Each is compiled from the folder of its name; ``enter`` also from init's seccomp filter."""
 
 LOG_TAIL_LINES = 15
 _STAMP = "sources"
-"""Beside them, what they were made of."""
+"""The file beside them with the digest of their sources."""
 
-_CURE = (
-    "The package has come without programs that were compiled for this machine, and to compile them it takes "
+_ADVICE = (
+    "This package has no programs compiled for this machine; compiling them takes "
     "gcc, make and the C library's headers: apt-get install gcc libc6-dev make (as root)"
 )
 
 
 class CannotCompile(Exception):
-    """There is no compiler, or it failed; the message says which, and what to do."""
+    """There is no compiler, or it failed; the message says which and what to do."""
 
 
 def copy(guest: Path, into: Path) -> None:
-    """Put the programs into a folder: those that came with the package, if of these sources, or new ones.
+    """Put the programs into a folder: the package's own if they match these sources, else newly compiled.
 
     Raises:
-        CannotCompile: they have to be compiled, and cannot be.
+        CannotCompile: they do not match, and could not be compiled.
     """
     ready = guest / FOLDER
     stamp = ready / _STAMP
@@ -52,12 +52,13 @@ def compile_into(guest: Path, into: Path) -> None:
     """Compile the programs into a folder.
 
     Raises:
-        CannotCompile: with the end of what make said.
+        CannotCompile: with the last lines of make's output.
     """
     with tempfile.TemporaryDirectory() as scratch:
         for name in PROGRAMS:
-            left = shutil.ignore_patterns("*.o", "build", name)  # make would take them for up to date
-            shutil.copytree(guest / name, Path(scratch) / name, ignore=left)
+            # A build on this machine leaves these, and make would take them for up to date.
+            ignored = shutil.ignore_patterns("*.o", "build", name)
+            shutil.copytree(guest / name, Path(scratch) / name, ignore=ignored)
         for name in PROGRAMS:
             _make(Path(scratch) / name, into.resolve())
 
@@ -67,17 +68,17 @@ def _make(source: Path, into: Path) -> None:
     try:
         subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True)
     except FileNotFoundError as error:
-        raise CannotCompile(f"make is not there\n{_CURE}") from error
+        raise CannotCompile(f"make is not installed\n{_ADVICE}") from error
     except subprocess.CalledProcessError as error:
         last = "\n".join(error.stdout.splitlines()[-LOG_TAIL_LINES:])
-        raise CannotCompile(f"compiling {source.name} failed\n{last}\n{_CURE}") from error
+        raise CannotCompile(f"compiling {source.name} failed\n{last}\n{_ADVICE}") from error
 
 
 def prebuild(guest: Path) -> None:
-    """Compile the programs into the package, unless they are there and of these sources.
+    """Compile the programs into the package, unless it has them and they match these sources.
 
     Raises:
-        CannotCompile: what was there before is gone then.
+        CannotCompile: the package has none now.
     """
     ready = guest / FOLDER
     if (ready / _STAMP).is_file() and (ready / _STAMP).read_text() == digest(guest):
@@ -93,7 +94,7 @@ def prebuild(guest: Path) -> None:
 
 
 def digest(guest: Path) -> str:
-    """What the programs are made from, and for which machine."""
+    """The digest of the programs' sources and of the machine's architecture."""
     value = hashlib.sha256(os.uname().machine.encode())
     for folder in PROGRAMS:
         for path in sorted((guest / folder).iterdir()):

@@ -1,4 +1,4 @@
-"""Making what is missing of an environment: each folder as a whole, by one process at a time."""
+"""Makes environments: each folder completely or not at all, by one process at a time."""
 
 from __future__ import annotations
 
@@ -14,8 +14,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 from codeforge.environments import etc_files, guest_binaries, npm, pip
-from codeforge.environments.build import Build, EnvironmentFailed
-from codeforge.environments.store import ENV_FILE, EnvironmentStore, check_owner, is_there, name_of, recipe_of
+from codeforge.environments.build import Build
+from codeforge.environments.store import (
+    ENV_FILE,
+    EnvironmentFailed,
+    EnvironmentStore,
+    check_owner,
+    display_name,
+    is_complete,
+    recipe_of,
+)
 from codeforge.model import Language, Recipe
 from codeforge.package_data import guest_dir, path_of
 from codeforge.progress import OnStep, Step, silently
@@ -23,19 +31,22 @@ from codeforge.progress import OnStep, Step, silently
 LOCK_POLL_S = 0.2
 _GUEST_PATTERNS = ("python/*.py", "node/*.cjs", "typescript/*")
 
+Fill = Callable[[Build], Awaitable[None]]
+"""Fills the folder of a build."""
+
 
 class EnvironmentMaker(EnvironmentStore):
-    """The same store, and what is missing in it."""
+    """An environment store that makes what it does not have."""
 
     kind = "environment"
 
     async def status(self, language: Language) -> tuple[bool, str]:
         """See ``Provisions.status``."""
         found = self.find(language)
-        return (False, "not here") if found is None else (True, str(found.path))
+        return (False, "not on this machine") if found is None else (True, str(found.path))
 
     async def provide(self, language: Language, on_step: OnStep = silently) -> bool:
-        """See ``Provisions.provide``: makes what is missing of the environment.
+        """See ``Provisions.provide``: makes what is missing of the language's environment.
 
         Raises:
             Unsupported: the language has no recipe for one.
@@ -43,45 +54,46 @@ class EnvironmentMaker(EnvironmentStore):
         try:
             await self.make(language, on_step)
         except EnvironmentFailed as error:
-            on_step(Step(name_of(language), f"failed: {error}"))
+            on_step(Step(display_name(language), str(error), failed=True))
             return False
         return True
 
-    async def make(self, language: Language, report: OnStep = silently) -> None:
+    async def make(self, language: Language, on_step: OnStep = silently) -> None:
         """Make what is missing of the language's environment.
 
         Raises:
-            EnvironmentFailed: something for it cannot be had; nothing is left of it.
+            EnvironmentFailed: a part of it could not be made; nothing of that part is left.
             Unsupported: the language has no recipe for one.
         """
         recipe = recipe_of(language)
-        name = name_of(language)
-        # First what is quick, and fails where there is no compiler.
-        await _have(self.guest(), name, report, _fill_guest)
+        name = display_name(language)
+        # First, because it is quick and fails where there is no compiler.
+        await _ensure(self.guest(), name, on_step, _fill_guest)
         packages = self.packages(language)
-        if not is_there(packages):
-            install: Callable[[Build], Awaitable[None]] = functools.partial(pip.install, recipe=recipe)
+        if not is_complete(packages):
+            install: Fill = functools.partial(pip.install, recipe=recipe)
             if recipe.installer == "npm":
-                await _have(self.tools(), name, report, npm.install_tools)
+                await _ensure(self.tools(), name, on_step, npm.install_tools)
                 install = functools.partial(npm.install, recipe=recipe, tools=self.tools())
-            await _have(packages, name, report, functools.partial(_fill, recipe, install))
-        report(Step(name, "ready"))
+            await _ensure(packages, name, on_step, functools.partial(_fill, recipe, install))
+        on_step(Step(name, "ready"))
 
 
-async def _have(path: Path, name: str, report: OnStep, fill: Callable[[Build], Awaitable[None]]) -> None:
-    """Have a folder: complete, or not at all."""
-    if is_there(path):
+async def _ensure(path: Path, name: str, on_step: OnStep, fill: Fill) -> None:
+    """Make a folder unless it exists; it appears under its name only once ``fill`` is done."""
+    if is_complete(path):
         return
     partial = path.with_name(f".{path.name}.partial")
     try:
         _prepare(path.parent)
-        async with _locked(path, name, report) as lock:
-            if is_there(path):
+        async with _locked(path, name, on_step) as lock:
+            if is_complete(path):
                 return
             try:
-                _renew(partial)
-                await fill(Build(name, partial, lock, report))
-                _publish(partial, path)  # in no thread: cancelled, it would go on while the folder goes
+                _make_empty(partial)
+                await fill(Build(name, partial, lock, on_step))
+                # Not in a thread: after a cancellation it would go on while the folder is removed.
+                _publish(partial, path)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
@@ -89,13 +101,14 @@ async def _have(path: Path, name: str, report: OnStep, fill: Callable[[Build], A
 
 
 @contextlib.asynccontextmanager
-async def _locked(path: Path, name: str, report: OnStep) -> AsyncIterator[int]:
+async def _locked(path: Path, name: str, on_step: OnStep) -> AsyncIterator[int]:
+    """Hold the lock of a folder; gives its descriptor."""
     with _lock_of(path).open("w") as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                report(Step(name, "waiting: it is being made already"))
+                on_step(Step(name, "waiting: another process is making it"))
                 await asyncio.sleep(LOCK_POLL_S)
             else:
                 break
@@ -106,7 +119,7 @@ def _lock_of(path: Path) -> Path:
     return path.with_name(f".{path.name.rpartition('-')[0]}.lock")
 
 
-async def _fill(recipe: Recipe, install: Callable[[Build], Awaitable[None]], build: Build) -> None:
+async def _fill(recipe: Recipe, install: Fill, build: Build) -> None:
     build.root.mkdir()
     await install(build)
     for name, source in recipe.root.items():
@@ -129,7 +142,7 @@ async def _fill_guest(build: Build) -> None:
 
 
 def _prepare(path: Path) -> None:
-    """Have the folder that environments lie in, where sandboxes can reach it and nobody else change it."""
+    """Make the environments' folder: sandboxes can reach it, and only its owner can change it."""
     for folder in (path.parent, path):
         if not folder.exists():
             folder.mkdir(parents=True)
@@ -138,24 +151,30 @@ def _prepare(path: Path) -> None:
     closed = [folder for folder in path.parents if not folder.stat().st_mode & stat.S_IXOTH]
     if closed and os.geteuid() == 0:
         raise EnvironmentFailed(
-            f"{closed[0]} is closed to the users that sandboxes run as\n"
-            "Let XDG_CACHE_HOME name a folder that everybody may enter, or leave it out"
+            f"the users that sandboxes run as cannot enter {closed[0]}\n"
+            "Set XDG_CACHE_HOME to a folder that everybody may enter, or unset it"
         )
 
 
-def _renew(path: Path) -> None:
-    """An empty folder, whatever a killed installer left."""
+def _make_empty(path: Path) -> None:
+    """Make a folder, or empty it: an installer that was killed may have left files in it."""
     if path.exists():
         shutil.rmtree(path)
     path.mkdir(mode=0o700)
 
 
 def _publish(partial: Path, path: Path) -> None:
-    """Whatever the umask was: every user can read it, and none but the installer change it."""
+    """Give a finished folder its name; every user may read it and only its owner change it."""
     for folder, _, names in os.walk(partial):
-        for entry in (folder, *(os.path.join(folder, name) for name in names)):  # noqa: PTH118 - thousands
-            if not os.path.islink(entry):  # noqa: PTH114
-                mode = os.stat(entry).st_mode  # noqa: PTH116
-                executable = 0o111 if mode & 0o100 else 0
-                os.chmod(entry, mode & 0o700 | 0o444 | executable)  # noqa: PTH101
+        _open_to_readers(folder)
+        for name in names:
+            _open_to_readers(f"{folder}/{name}")
     partial.rename(path)
+
+
+def _open_to_readers(entry: str) -> None:
+    """Whatever the umask was. Takes a string: there are thousands of entries."""
+    mode = os.lstat(entry).st_mode
+    if not stat.S_ISLNK(mode):
+        executable = 0o111 if mode & 0o100 else 0
+        os.chmod(entry, mode & 0o700 | 0o444 | executable)  # noqa: PTH101 - a Path for each would be slow

@@ -1,6 +1,6 @@
-"""Environments of Node: Node itself and packages, by an npm that comes from the Python package index.
+"""Environments of Node: Node itself and packages, installed by an npm from the Python package index.
 
-So it takes no npm on the machine, and what is there of it, old or new, does not matter.
+So they need no npm on the machine, and do not depend on the version of one that is there.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _SYSTEM_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 async def install_tools(build: Build) -> None:
-    """Fill a folder with ``bin/node`` and ``npm``, for environments to be made with.
+    """Fill a folder with ``bin/node`` and ``npm``, which environments are made with.
 
     Raises:
-        EnvironmentFailed: one of them cannot be had.
+        EnvironmentFailed: one of them could not be installed.
     """
     bootstrap = build.path / "bootstrap"
     await pip.install_into(build, path_of(NPM_LOCK), bootstrap)
@@ -42,9 +42,9 @@ async def install(build: Build, recipe: Recipe, tools: Path) -> None:
     """Fill the environment.
 
     Raises:
-        EnvironmentFailed: a package cannot be had.
+        EnvironmentFailed: a package could not be installed.
     """
-    # By the Node that is to run them, which --engine-strict asks about.
+    # With the Node that will run them: --engine-strict checks packages against it.
     await _install_locked(build, tools / "bin/node", tools, path_of(recipe.packages), build.root)
     for name in ("package.json", "package-lock.json"):
         (build.root / name).unlink()
@@ -53,7 +53,7 @@ async def install(build: Build, recipe: Recipe, tools: Path) -> None:
     await build.run("sh", path_of(TRIM), *options, env=env)
     bin_dir = build.usr_local / "bin"
     bin_dir.mkdir(parents=True)
-    # One file for all environments: their sandboxes share its pages.
+    # All environments link to one file, so that their sandboxes share its pages.
     (bin_dir / "node").hardlink_to(tools / "bin/node")
     (bin_dir / "nodejs").symlink_to("node")
     for command in recipe.commands:
@@ -64,17 +64,17 @@ async def _install_locked(build: Build, node: Path, tools: Path, packages: Path,
     count = _copy_lock(packages, into)
     env = _environment(node.parent)
     npm = tools / "npm/bin/npm-cli.js"
-    # Packages are known by hash, so that what was once fetched about them need not be asked for again.
+    # The lock has hashes, so metadata in npm's cache need not be fetched again.
     options = ("--ignore-scripts", "--engine-strict", "--include=optional", "--prefer-offline")
-    # For each it fetches what there is, and then what was chosen.
-    heard = counted(build, ("npm http fetch",), 2 * count)
-    await build.run(node, npm, "ci", *options, "--loglevel=http", cwd=into, env=env, heard=heard)
+    # npm makes two fetches for each package: its metadata, and its archive.
+    on_line = counted(build, ("npm http fetch",), 2 * count)
+    await build.run(node, npm, "ci", *options, "--loglevel=http", cwd=into, env=env, on_line=on_line)
     # npm 10 can fail on a network error and still exit with 0; "npm ls" does not.
-    await build.run(node, npm, "ls", cwd=into, env=env, heard=lambda line: None)
+    await build.run(node, npm, "ls", cwd=into, env=env, on_line=lambda line: None)
 
 
 def _copy_lock(packages: Path, into: Path) -> int:
-    """Lay a lock where npm is to work; how many packages it has."""
+    """Copy a lock file to where npm will work; returns how many packages it names."""
     into.mkdir(exist_ok=True)
     for name in ("package.json", "package-lock.json"):
         shutil.copyfile(packages / name, into / name)
@@ -88,7 +88,7 @@ def _environment(folder: Path) -> dict[str, str]:
         "NPM_CONFIG_FUND": "false",
         "NPM_CONFIG_UPDATE_NOTIFIER": "false",
     }
-    # Node trusts a list of its own, which lacks the certificates that an organisation added to the system's.
+    # Node trusts a list of its own, without the certificates that an organisation added to the system's.
     if "NODE_EXTRA_CA_CERTS" not in os.environ and _SYSTEM_CERTIFICATES.exists():
         env["NODE_EXTRA_CA_CERTS"] = str(_SYSTEM_CERTIFICATES)
     return env

@@ -1,7 +1,7 @@
-"""Python's environment: an interpreter of this machine, and packages that pip installs beside it.
+"""Python's environment: packages that pip installs for an interpreter of this machine.
 
-It is a virtual environment that lies at /usr/local, once it is mounted there. /usr/bin and /usr/lib are
-the machine's own in a sandbox, so the interpreter has to be from there.
+It is a virtual environment that sandboxes see at /usr/local. Their /usr/bin and /usr/lib are the machine's
+own, so the interpreter has to be from there.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from codeforge.environments.build import Build, EnvironmentFailed, counted
+from codeforge.environments.build import Build, counted
 from codeforge.environments.fingerprint import OLDEST_MINOR, interpreter
+from codeforge.environments.store import EnvironmentFailed
 from codeforge.model import Recipe
 from codeforge.package_data import path_of, worker_hook
 
@@ -20,7 +21,7 @@ _PIP = ("-m", "pip", "--no-input", "--disable-pip-version-check")
 _OPTIONS = ("--no-compile", "--no-warn-script-location", "--require-hashes", "--only-binary", ":all:")
 
 _SIGNS = ("Collecting ", "Processing ")
-"""How pip begins with a package, from an index or of this machine."""
+"""pip's lines for a package from an index, and for one from a file, begin with these."""
 
 _WITH_TESTS = (
     *("numpy", "pandas", "matplotlib", "mpl_toolkits", "networkx", "scipy", "seaborn", "sklearn"),
@@ -28,14 +29,14 @@ _WITH_TESTS = (
 )
 _NOT_FOR_RUNS = (*(f"{package}/**/tests" for package in _WITH_TESTS), "numpy/distutils")
 _BIG_TABLES = "/pygments/(lexers|styles|formatters)/"
-"""As in docker/trim-python.sh: what no program needs goes, and what hardly any does is not compiled."""
+"""As in docker/trim-python.sh: removed if no program needs it, not compiled if hardly any does."""
 
 
 async def install(build: Build, recipe: Recipe) -> None:
     """Fill the environment.
 
     Raises:
-        EnvironmentFailed: there is no interpreter, or a package cannot be had.
+        EnvironmentFailed: there is no interpreter, or a package could not be installed.
     """
     base = interpreter()
     if base is None:
@@ -45,14 +46,12 @@ async def install(build: Build, recipe: Recipe) -> None:
         )
     python = _make_venv(build.usr_local, base)
     lock = path_of(recipe.packages)
-    await build.run(
-        sys.executable, *_PIP, "--python", python, "install", *_OPTIONS, "-r", lock,
-        heard=counted(build, _SIGNS, _packages_in(lock)),
-    )  # fmt: skip
+    install: list[str | Path] = [*_PIP, "--python", python, "install", *_OPTIONS, "-r", lock]
+    await build.run(sys.executable, *install, on_line=counted(build, _SIGNS, _packages_in(lock)))
     site = build.usr_local / "lib" / base.name / "site-packages"
     for pattern in _NOT_FOR_RUNS:
         for folder in list(site.glob(pattern)):
-            shutil.rmtree(folder, ignore_errors=True)  # one may lie in another
+            shutil.rmtree(folder, ignore_errors=True)  # gone already if it was inside another
     if (site / "matplotlib").is_dir():
         build.say("fonts")
         await build.run(python, path_of("docker/matplotlib_fonts.py"))
@@ -62,23 +61,19 @@ async def install(build: Build, recipe: Recipe) -> None:
         if not script.is_symlink():
             script.write_bytes(script.read_bytes().replace(bytes(python), b"/usr/local/bin/python"))
     build.say("compiling bytecode")
-    # A read-only file system cannot cache any; nor do the sources change, so that nobody need look.
-    await build.run(
-        python, "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash",
-        "-x", _BIG_TABLES, "-s", build.usr_local, "-p", "/usr/local", site,
-    )  # fmt: skip
+    # Sandboxes see it read-only, so they cannot cache bytecode; unchecked, because the sources never change.
+    options = ("-q", "-j", "0", "--invalidation-mode", "unchecked-hash", "-x", _BIG_TABLES)
+    await build.run(python, "-m", "compileall", *options, "-s", build.usr_local, "-p", "/usr/local", site)
 
 
 async def install_into(build: Build, lock: Path, folder: Path) -> None:
-    """Put locked packages into a folder of their own.
+    """Install locked packages into a folder of their own.
 
     Raises:
-        EnvironmentFailed: one cannot be had.
+        EnvironmentFailed: one could not be installed.
     """
-    await build.run(
-        sys.executable, *_PIP, "install", *_OPTIONS, "--no-deps", "--target", folder, "-r", lock,
-        heard=counted(build, _SIGNS, _packages_in(lock)),
-    )  # fmt: skip
+    install: list[str | Path] = [*_PIP, "install", *_OPTIONS, "--no-deps", "--target", folder, "-r", lock]
+    await build.run(sys.executable, *install, on_line=counted(build, _SIGNS, _packages_in(lock)))
 
 
 def _packages_in(lock: Path) -> int:

@@ -1,4 +1,4 @@
-"""Docker images: build, pull and update them."""
+"""Images: pull and build them, and see which are on this machine."""
 
 from __future__ import annotations
 

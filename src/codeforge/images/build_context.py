@@ -1,4 +1,4 @@
-"""The build context of our images: docker/ and the guest's sources, installed with us or in a checkout."""
+"""The build context of the product's images: docker/ and the guest's sources."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from codeforge.package_data import guest_dir, is_left_by_a_build, path_of
 
 
 def base_image(dockerfile: str) -> tuple[str, str]:
-    """Name and default of the build argument by which a Dockerfile of ours takes its base."""
+    """The build argument that sets a Dockerfile's base image: its name and its default."""
     text = path_of(dockerfile).read_text()
     match = re.search(r"^ARG (\w+_IMAGE)=(\S+)$", text, re.MULTILINE)
     if match is None:
@@ -23,13 +23,13 @@ def base_image(dockerfile: str) -> tuple[str, str]:
 
 
 def write(into: IO[bytes]) -> None:
-    """Write the build context, a tar of docker/ and of the guest's sources, as in a checkout."""
+    """Write the build context as a tar, with the paths of a checkout."""
     with tarfile.open(fileobj=into, mode="w") as tar:
         roots = {"docker": path_of("docker"), "src/codeforge/guest": guest_dir()}
         for name, root in roots.items():
             for path in _regular_files(root):
                 info = tar.gettarinfo(path, f"{name}/{path.relative_to(root)}")
-                # The same bytes give the same layers, whoever checked them out and when.
+                # The same contents give the same layers, whoever checked them out and when.
                 info.mtime, info.uid, info.gid, info.uname, info.gname = 0, 0, 0, "", ""
                 info.mode = 0o755 if path.suffix == ".sh" else 0o644
                 tar.addfile(info, io.BytesIO(path.read_bytes()))

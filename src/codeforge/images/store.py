@@ -1,15 +1,15 @@
-"""Images: have them on this machine, by pulling or by building; look at what is there.
+"""The images of an engine: find, pull and build them.
 
-Theory of operation: a language's image is a reference. If a registry has it, it is pulled. Else, if
-it is one of ours, it is built from the Dockerfiles that travel with this package; their base images
-are pulled, or, where no registry answers, made from Debian packages by a script that travels along
-(docker/offline/make-base-images.sh).
+Theory of operation: a language's image is a reference. If a registry has it, it is pulled. Otherwise, if
+the product has a Dockerfile for it, it is built. The base images are pulled, or, where no registry answers,
+made from Debian packages by a script (docker/offline/make-base-images.sh).
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,12 +27,11 @@ from codeforge.errors import (
     ImagePullTimeout,
     InvalidRequest,
 )
-from codeforge.images import build_context as build_context
+from codeforge.images import build_context
 from codeforge.model import Language
 from codeforge.package_data import path_of
-from codeforge.progress import OnStep as OnStep
-from codeforge.progress import Step as Step
-from codeforge.progress import silently
+from codeforge.programs import LOG_TAIL_LINES, run_program
+from codeforge.progress import OnStep, Step, silently
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -40,16 +39,14 @@ if TYPE_CHECKING:
     from aiodocker import Docker
 
 PULL_STALL_S = 60.0
-"""A pull that says nothing for this long is given up; a slow one that goes on is not."""
+"""A pull that is silent for this long is given up; one that is slow but makes progress is not."""
 
 BUILD_STALL_S = 900.0
-"""The same for a build: its steps, compiling among them, are silent for long."""
-
-LOG_TAIL_LINES = 40
+"""The same for a build, whose steps may compile in silence."""
 
 OFFLINE_BASES = ("python:3.11-slim", "node:18-slim")
 STAND_IN_LABEL = "ai-codeforge.stand-in"
-"""What docker/offline/make-base-images.sh can make, and how it marks what it made."""
+"""The images that docker/offline/make-base-images.sh can make, and the label that it gives them."""
 
 _EXTRA_PACKAGE = re.compile(r"[A-Za-z0-9@][A-Za-z0-9._/@^~<>=!,\[\]*-]*", re.ASCII)
 _REFERENCE = re.compile(r"[a-z0-9][a-zA-Z0-9._/:@-]*", re.ASCII)
@@ -58,7 +55,16 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """An image on this machine. ``size`` in bytes, as ``docker image ls`` counts it."""
+    """An image on this machine.
+
+    Attributes:
+        reference: what it was asked for by.
+        id: its digest.
+        size: bytes, as ``docker image ls`` counts them.
+        created: a timestamp, as the engine writes it.
+        user: the user that it runs as by default.
+        labels: the image's labels.
+    """
 
     reference: str
     id: str
@@ -90,11 +96,11 @@ class ImageStore:
         """See ``Provisions.status``."""
         image = await self.find(language.image)
         if image is None:
-            return False, f"{language.image} is not here"
+            return False, f"{language.image} is not on this machine"
         return True, f"{language.image}, {image.size / 1e6:.0f} MB"
 
     async def find(self, reference: str) -> ImageInfo | None:
-        """What is on this machine under that reference."""
+        """The image on this machine with that reference, if there is one."""
         client = await self._engine.client()
         try:
             found = await client.images.inspect(reference)
@@ -113,7 +119,7 @@ class ImageStore:
         )
 
     async def provide(self, language: Language, on_step: OnStep = silently) -> bool:
-        """Whether the language's image is there now: pulled, built, or here already."""
+        """See ``Provisions.provide``: pulls or builds the language's image."""
         try:
             if _names_a_registry(language.image):
                 await self.pull(language.image, on_step)
@@ -122,7 +128,7 @@ class ImageStore:
         except EngineUnavailable:
             raise
         except HostFailure as error:
-            on_step(Step(language.image, f"failed: {error}"))
+            on_step(Step(language.image, str(error), failed=True))
             return await self.find(language.image) is not None
         return True
 
@@ -138,9 +144,9 @@ class ImageStore:
         """Pull from the registry that the reference names, or from the engine's default one.
 
         Raises:
-            ImagePullTimeout: the registry does not answer, or no more.
+            ImagePullTimeout: the registry does not answer, or has stopped answering.
             ImageNotFound: it has no such image.
-            EngineError: it refused.
+            EngineError: the engine refused.
         """
         client = await self._engine.client()
         layers: dict[str, tuple[int, int]] = {}
@@ -167,25 +173,25 @@ class ImageStore:
         base: str | None = None,
         update: bool = False,
     ) -> str:
-        """Build one of our images.
+        """Build an image that has a Dockerfile here.
 
         Args:
-            language: whose image.
-            on_step: told of every step.
+            language: the language whose image it is.
+            on_step: called with every step.
             packages: more packages, as pip or npm take them (``tabulate``, ``left-pad@1.3.0``).
             tag: the reference to give it; default: the language's image.
-            base: another base image than the Dockerfile's default, such as one pinned by digest.
-            update: pull the base image again and use no cache.
+            base: a base image in place of the Dockerfile's default, such as one pinned by digest.
+            update: pull the base image again, and build without the cache.
 
         Returns:
-            the reference.
+            its reference.
 
         Raises:
-            InvalidRequest: the language has no Dockerfile here, or a package's or tag's name is not one.
+            InvalidRequest: the language has no Dockerfile here, or a package or tag is not a valid name.
             ImageBuildFailed: with the end of the build's log.
         """
         if language.dockerfile is None:
-            raise InvalidRequest(f"{language.image} is not one of our images; pull it or build it yourself")
+            raise InvalidRequest(f"no Dockerfile here builds {language.image}: pull it, or build it yourself")
         if isinstance(packages, str | bytes):
             raise InvalidRequest(f"packages must be a list of names, not {type(packages).__name__}")
         for package in packages:
@@ -218,7 +224,7 @@ class ImageStore:
         here = await self.find(base)
         if here is not None and not update:
             made = " (made from Debian packages)" if STAND_IN_LABEL in here.labels else ""
-            on_step(Step(base, f"base image, here already{made}"))
+            on_step(Step(base, f"base image, already on this machine{made}"))
             return
         try:
             await self.pull(base, on_step)
@@ -257,13 +263,13 @@ def _full_reference(language: Language, tag: str | None) -> str:
     return tag
 
 
-# How daemons word it; they pass on the registry's words without a code.
+# Daemons pass on the registry's message without a code; these words tell what it means.
 _NOT_THERE = ("not found", "manifest unknown", "access denied", "does not exist")
 _OUT_OF_REACH = ("timeout", "deadline exceeded", "no such host", "connection refused", "lookup ")
 
 
 class _StalledError(Exception):
-    """A pull or a build said nothing for too long."""
+    """A pull or a build was silent for too long."""
 
 
 async def _unless_stalled(lines: AsyncIterator[Any], limit_s: float) -> AsyncIterator[Any]:
@@ -309,24 +315,17 @@ async def _follow_build(lines: AsyncIterator[dict[str, Any]], tag: str, on_step:
     except DockerError as error:
         raise ImageBuildFailed("\n".join([f"building {tag} failed: {error.message}", *log])) from error
     except _StalledError as error:
-        raise ImageBuildFailed(f"building {tag}: no sign of life for {BUILD_STALL_S:g} s") from error
+        raise ImageBuildFailed(f"building {tag}: the engine wrote nothing for {BUILD_STALL_S:g} s") from error
 
 
 async def _make_offline_base(base: str, on_step: OnStep, *, force: bool) -> None:
-    script = path_of("docker/offline/make-base-images.sh")
-    which = base.partition(":")[0]
-    process = await asyncio.create_subprocess_exec(
-        "env", f"FORCE={'1' if force else ''}", "bash", str(script), which,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    log: list[str] = []
-    try:
-        while process.stdout is not None and (line := await process.stdout.readline()):
-            log = [*log[-LOG_TAIL_LINES:], line.decode("utf-8", "replace").rstrip()]
-            on_step(Step(base, log[-1]))
-        if await process.wait() != 0:
-            raise ImageBuildFailed("\n".join([f"cannot make the base image {base}:", *log]))
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            await process.wait()
+    status, log = await run_program(
+        "bash",
+        path_of("docker/offline/make-base-images.sh"),
+        base.partition(":")[0],
+        on_line=lambda line: on_step(Step(base, line)),
+        env={"FORCE": "1" if force else ""},
+        end_with=signal.SIGTERM,  # it removes what it has made so far
+    )
+    if status != 0:
+        raise ImageBuildFailed("\n".join([f"cannot make the base image {base}:", *log]))

@@ -1,4 +1,4 @@
-"""Progress of long work: what it reports, and how a terminal shows it."""
+"""Progress of long work: the steps that it reports, and their display on a terminal."""
 
 from __future__ import annotations
 

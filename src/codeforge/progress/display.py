@@ -1,4 +1,4 @@
-"""Progress of pulls, builds and batches, shown on stderr: on a terminal a bar, else only what matters."""
+"""Progress of pulls, builds and batches, shown on stderr: a bar on a terminal, else a line now and then."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ from rich.progress import (
 
 from codeforge.progress.steps import OnStep, Step
 
-SIGN_OF_LIFE_S = 10.0
+LINE_EVERY_S = 10.0
+"""Without a terminal, at least so many seconds lie between two lines about one image."""
 
 RATE_OVER_S = 600.0
-"""How far back the time that is left is estimated from: programs may take minutes each."""
+"""The remaining time is estimated from the last ten minutes: programs may take minutes each."""
 
 OnCount: TypeAlias = Callable[[int, str], object]
-"""Takes how many are done, and what to say of them."""
+"""Takes how many are done, and a few words about them."""
 
 
 @contextlib.contextmanager
 def show_steps(on_step: OnStep | None = None) -> Iterator[OnStep]:
-    """Something to tell steps to: the caller's own listener, or a display on stderr."""
+    """A listener for steps: the caller's own if given, else a display on stderr."""
     if on_step is not None:
         yield on_step
         return
@@ -48,9 +49,11 @@ def show_steps(on_step: OnStep | None = None) -> Iterator[OnStep]:
 
 @contextlib.contextmanager
 def show_count(total: Callable[[], int], done: int = 0) -> Iterator[OnCount]:
-    """Something to tell to how many of ``total`` are done, ``done`` of them before: a bar on a terminal.
+    """A listener for how many of ``total`` are done: it moves a bar on a terminal, and is silent elsewhere.
 
-    ``total`` is only called for a bar.
+    Args:
+        total: is called only when there is a bar.
+        done: how many were done before.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -63,6 +66,8 @@ def show_count(total: Callable[[], int], done: int = 0) -> Iterator[OnCount]:
 
 
 class _Bars:
+    """One bar for each image; failures are printed above the bars, whole."""
+
     def __init__(self, display: Progress) -> None:
         self._display = display
         self._bars: dict[str, TaskID] = {}
@@ -70,16 +75,16 @@ class _Bars:
     def __call__(self, step: Step) -> None:
         if step.image not in self._bars:
             self._bars[step.image] = self._display.add_task("", total=None, image=step.image)
-        text = escape(step.text[:60])
+        text = "failed" if step.failed else escape(step.text[:60])
         self._display.update(
             self._bars[step.image], description=text, completed=step.current or 0, total=step.total
         )
-        if step.text.startswith("failed"):
-            self._display.console.print(f"{step.image}: {step.text}", markup=False)
+        if step.failed:
+            self._display.console.print(_line(step), markup=False)
 
 
 class _Lines:
-    """Without a terminal: a sign of life now and then, and every failure."""
+    """For output that is no terminal: the first step of each image, one now and then, and every failure."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -88,8 +93,12 @@ class _Lines:
 
     def __call__(self, step: Step) -> None:
         now = time.monotonic()
-        if step.image != self._image or now >= self._next_s or step.text.startswith("failed"):
-            self._image, self._next_s = step.image, now + SIGN_OF_LIFE_S
-            where = f"step {step.current} of {step.total}: " if step.total else ""
-            text = f"{step.image}: {where}{step.text}"
-            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        is_due = step.image != self._image or now >= self._next_s
+        if step.failed or (is_due and step.text):
+            self._image, self._next_s = step.image, now + LINE_EVERY_S
+            self._console.print(_line(step), markup=False, highlight=False, soft_wrap=True)
+
+
+def _line(step: Step) -> str:
+    where = f"step {step.current} of {step.total}: " if step.total else ""
+    return f"{step.image}: {where}{'failed: ' if step.failed else ''}{step.text}"

@@ -1,4 +1,4 @@
-"""Progress of what takes long: pulls, builds and installations tell their steps to a listener."""
+"""Progress of what takes long: pulls, builds and installations report their steps to a listener."""
 
 from __future__ import annotations
 
@@ -8,16 +8,25 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What is going on with which image or environment, in bytes or steps where known."""
+    """One report of progress.
+
+    Attributes:
+        image: the image or environment that it is about.
+        text: what is happening; may be empty when only the numbers have changed.
+        current: bytes or steps done, where known.
+        total: of how many, where known.
+        failed: whether the work has failed; ``text`` then says why.
+    """
 
     image: str
     text: str
     current: int | None = None
     total: int | None = None
+    failed: bool = False
 
 
 OnStep = Callable[[Step], object]
 
 
 def silently(step: Step) -> None:
-    """Nobody wants to see it."""
+    """A listener that ignores every step."""

@@ -1,4 +1,4 @@
-"""Environments: what they are made of, and that they are there as a whole or not at all."""
+"""Environments: what they are made of, and that they are complete or do not exist."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from pathlib import Path
 import pytest
 
 from codeforge import package_data
-from codeforge.environments import build, guest_binaries
-from codeforge.environments.build import Build, EnvironmentFailed
+from codeforge.environments import build, fingerprint, guest_binaries
+from codeforge.environments.build import Build
 from codeforge.environments.fingerprint import interpreter
 from codeforge.environments.maker import EnvironmentMaker
+from codeforge.environments.store import EnvironmentFailed
 from codeforge.errors import Unsupported
 from codeforge.model.languages import LANGUAGES, OPTIONAL_LANGUAGES, PYTHON, Language, Recipe
 from codeforge.progress.steps import Step
@@ -33,28 +34,46 @@ from codeforge.progress.steps import Step
 ROOT = Path(__file__).parents[3]
 
 
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package with its guest's programs compiled: that takes seconds, so once for all tests."""
+    package = tmp_path_factory.mktemp("package")
+    ignored = shutil.ignore_patterns("bin", "__pycache__")
+    shutil.copytree(ROOT / "src/codeforge/guest", package / "guest", ignore=ignored)
+    shutil.copytree(ROOT / "docker", package / "_image_context/docker")
+    guest_binaries.prebuild(package / "guest")
+    return package
+
+
+@pytest.fixture(autouse=True)
+def package(compiled: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The package under test: that copy."""
+    monkeypatch.setattr(package_data, "PACKAGE_DIR", compiled)
+    return compiled
+
+
 @pytest.fixture
 def cache() -> Iterator[Path]:
-    """Everybody may enter it, as no folder of pytest's."""
+    """A folder that everybody may enter, unlike pytest's."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
 
 
 def language(lock: Path) -> Language:
-    """Python, with other packages."""
+    """Python with the packages of a lock file."""
     return replace(PYTHON, environment=Recipe(installer="pip", packages=str(lock)))
 
 
 @pytest.fixture
 def bare(tmp_path: Path) -> Language:
-    """Python without packages: quickly made, and without a network."""
+    """Python without packages: it takes little time and no network to make."""
     lock = tmp_path / "none.lock"
-    lock.write_text("# nothing\n")
+    lock.write_text("# no packages\n")
     return language(lock)
 
 
-def left(cache: Path) -> list[str]:
+def folders(cache: Path) -> list[str]:
     return sorted(path.name for path in (cache / "environments").iterdir() if path.is_dir())
 
 
@@ -64,7 +83,7 @@ def make(cache: Path, row: Language) -> list[Step]:
     return steps
 
 
-# --- What they are made of
+# --- What they are made of ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("row", [*LANGUAGES, *OPTIONAL_LANGUAGES], ids=lambda row: row.name)
@@ -112,12 +131,17 @@ def test_the_interpreter_is_the_images_version_else_the_systems(
     assert interpreter(tmp_path) == (tmp_path / chosen if chosen else None)
 
 
-def test_a_language_without_a_recipe_is_told_which_engines_can_run_it(cache: Path) -> None:
+def test_the_modules_that_make_environments_are_part_of_the_digest() -> None:
+    made_by = {path.name for path in Path(fingerprint.__file__).parent.glob("*.py")}
+    assert set(fingerprint.MAKERS) <= made_by
+
+
+def test_the_error_for_a_language_without_a_recipe_names_engines_that_can_run_it(cache: Path) -> None:
     with pytest.raises(Unsupported, match=r"docker.*podman"):
         EnvironmentMaker(cache).find(replace(PYTHON, environment=None))
 
 
-# --- Making one
+# --- Making one ---------------------------------------------------------------------------------------
 
 
 def test_an_environment_is_found_once_it_is_made(cache: Path, bare: Language) -> None:
@@ -137,12 +161,12 @@ def test_an_environment_is_found_once_it_is_made(cache: Path, bare: Language) ->
         [usr_local / "bin/python", "-c", program], capture_output=True, text=True, check=True
     )
     assert said.stdout == f"{usr_local} /usr\n"
-    before = left(cache)
+    before = folders(cache)
     assert [step.text for step in make(cache, bare)] == ["ready"]
-    assert left(cache) == before
+    assert folders(cache) == before
 
 
-def test_every_user_reads_it_and_none_but_its_owner_writes_it(cache: Path, bare: Language) -> None:
+def test_every_user_may_read_it_and_only_its_owner_write_it(cache: Path, bare: Language) -> None:
     mask = os.umask(0o077)
     try:
         make(cache, bare)
@@ -180,24 +204,25 @@ def locked(wheel: Path) -> Path:
     return lock
 
 
-def test_a_package_of_another_hash_fails_and_leaves_nothing(cache: Path, tmp_path: Path) -> None:
+def test_a_package_with_the_wrong_hash_fails_and_leaves_nothing(cache: Path, tmp_path: Path) -> None:
     wheel = make_wheel(tmp_path, "")
     lock = wheel.with_name("one.lock")
     lock.write_text(f"{wheel} --hash=sha256:{'0' * 64}\n")
     with pytest.raises(EnvironmentFailed, match="THESE PACKAGES DO NOT MATCH THE HASHES"):
         make(cache, language(lock))
-    assert [name for name in left(cache) if "python" in name] == []
+    assert [name for name in folders(cache) if "python" in name] == []
     locked(wheel)
     make(cache, language(lock))
     assert EnvironmentMaker(cache).find(language(lock)) is not None
 
 
-def test_a_failure_is_told_to_the_listener(cache: Path, tmp_path: Path) -> None:
+def test_a_failure_is_reported_as_a_step(cache: Path, tmp_path: Path) -> None:
     steps: list[Step] = []
     row = language(tmp_path / "no-such.lock")
     (tmp_path / "no-such.lock").write_text("no-such-thing\n")
     assert not asyncio.run(EnvironmentMaker(cache).provide(row, steps.append))
-    assert steps[-1].text.startswith("failed: python environment: ")
+    assert steps[-1].failed
+    assert steps[-1].text.startswith("python environment: ")
 
 
 PROGRAM = """
@@ -224,23 +249,25 @@ def wait_for(process: subprocess.Popen[str], sign: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_an_installer_that_was_killed_leaves_nothing_that_is_taken_for_complete(
-    cache: Path, tmp_path: Path, number: signal.Signals
+def test_an_installer_that_was_killed_leaves_nothing_that_looks_complete(
+    cache: Path, bare: Language, tmp_path: Path, number: signal.Signals
 ) -> None:
-    # Compiling it takes a second or two, however busy the machine is: the signal comes meanwhile.
+    make(cache, bare)  # has the guest, so that the process need not compile it
+    bare_folder = EnvironmentMaker(cache).packages(bare).name
+    # Compiling this module takes a second or two, however busy the machine is: the signal comes meanwhile.
     row = language(locked(make_wheel(tmp_path, "thing = 1\n" * 200_000)))
     with start(cache, row) as process:
         wait_for(process, "compiling bytecode")
         process.send_signal(number)
     assert EnvironmentMaker(cache).find(row) is None
     if number == signal.SIGINT:
-        assert [name for name in left(cache) if "python" in name] == []
+        assert [name for name in folders(cache) if "python" in name] == [bare_folder]
     make(cache, row)
     assert EnvironmentMaker(cache).find(row) is not None
-    assert [name for name in left(cache) if "partial" in name] == []
+    assert [name for name in folders(cache) if "partial" in name] == []
 
 
-def test_who_comes_while_one_is_being_made_waits_for_it(cache: Path, bare: Language) -> None:
+def test_a_second_process_waits_while_one_makes_it(cache: Path, bare: Language) -> None:
     make(cache, bare)
     store = EnvironmentMaker(cache)
     packages, *_ = store.folders(bare)
@@ -248,7 +275,7 @@ def test_who_comes_while_one_is_being_made_waits_for_it(cache: Path, bare: Langu
     with (store.path / ".python.lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         process = start(cache, bare)
-        wait_for(process, "waiting: it is being made already")
+        wait_for(process, "waiting: another process is making it")
         aside.rename(packages)
     said, _ = process.communicate()
     assert process.returncode == 0
@@ -258,31 +285,32 @@ def test_who_comes_while_one_is_being_made_waits_for_it(cache: Path, bare: Langu
 def test_a_folder_that_others_may_write_is_not_trusted(cache: Path, bare: Language) -> None:
     make(cache, bare)
     (cache / "environments").chmod(0o777)
-    with pytest.raises(EnvironmentFailed, match="others may write"):
+    with pytest.raises(EnvironmentFailed, match="other users may write"):
         EnvironmentMaker(cache).find(bare)
 
 
 def test_a_cache_that_sandboxes_cannot_enter_is_refused(cache: Path, bare: Language) -> None:
     cache.chmod(0o700)
-    if os.geteuid() == 0:  # whose sandboxes alone are other users
+    if os.geteuid() == 0:  # only root's sandboxes run as other users
         with pytest.raises(EnvironmentFailed, match="XDG_CACHE_HOME"):
             make(cache, bare)
     else:
         make(cache, bare)
 
 
-def test_what_is_removed_is_no_longer_found(cache: Path, bare: Language) -> None:
+def test_an_environment_that_was_removed_is_not_found(cache: Path, bare: Language) -> None:
     make(cache, bare)
     store = EnvironmentMaker(cache)
     assert set(store.installed()) == set(store.folders(bare))
     for path in store.installed():
-        (path.with_name(f".{path.name}.removed") / "left").mkdir(parents=True)  # by one that was interrupted
+        # As an interrupted removal would leave it.
+        (path.with_name(f".{path.name}.removed") / "left").mkdir(parents=True)
         store.remove(path)
-    assert left(cache) == []
+    assert folders(cache) == []
     assert store.find(bare) is None
 
 
-# --- Programs that are run meanwhile
+# --- Programs that a build runs -----------------------------------------------------------------------
 
 
 def run(path: Path, *command: str) -> list[str]:
@@ -293,45 +321,43 @@ def run(path: Path, *command: str) -> list[str]:
     return asyncio.run(work())
 
 
-def test_paths_of_the_callers_python_are_not_pips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pip_ignores_the_callers_python_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("PYTHONHOME", "/nowhere")
     assert run(tmp_path, "sh", "-c", 'echo "$PYTHONPATH,$PYTHONHOME"') == [","]
 
 
-def test_a_failed_program_is_quoted(tmp_path: Path) -> None:
+def test_the_error_of_a_failed_program_ends_with_its_output(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFailed, match=r"(?s)exited with 3:\nfirst\nlast$"):
         run(tmp_path, "sh", "-c", "echo first; echo last >&2; exit 3")
 
 
-def test_a_silent_program_is_given_up_and_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_program_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "STALL_S", 0.3)
     began = time.monotonic()
-    with pytest.raises(EnvironmentFailed, match=r"no sign of life of sh -c for 0\.3 s"):
+    with pytest.raises(EnvironmentFailed, match=r"sh -c wrote nothing for 0\.3 s"):
         run(tmp_path, "sh", "-c", "echo now; sleep 60")
     assert time.monotonic() - began < 10
 
 
-# --- The programs of the guest
+# --- The guest's programs -----------------------------------------------------------------------------
 
 
 @pytest.fixture
-def guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the guest's sources, with nothing compiled."""
-    shutil.copytree(ROOT / "src/codeforge/guest", tmp_path / "package/guest")
-    shutil.rmtree(tmp_path / "package/guest/bin", ignore_errors=True)
-    shutil.copytree(ROOT / "docker", tmp_path / "package/_image_context/docker")
+def guest(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the package of its own, for tests that change it; gives the guest in it."""
+    shutil.copytree(package, tmp_path / "package")
     monkeypatch.setattr(package_data, "PACKAGE_DIR", tmp_path / "package")
     return tmp_path / "package/guest"
 
 
-def test_what_was_compiled_for_the_package_is_used_while_its_sources_are_the_same(
+def test_compiled_programs_are_used_as_long_as_their_sources_are_unchanged(
     guest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    guest_binaries.prebuild(guest)
     out = tmp_path / "out"
     out.mkdir()
     monkeypatch.setenv("PATH", "/nowhere")
+    guest_binaries.prebuild(guest)
     guest_binaries.copy(guest, out)
     assert sorted(path.name for path in out.iterdir()) == sorted(guest_binaries.PROGRAMS)
     (guest / "init/init.h").write_text((guest / "init/init.h").read_text() + "\n")
@@ -339,21 +365,22 @@ def test_what_was_compiled_for_the_package_is_used_while_its_sources_are_the_sam
         guest_binaries.copy(guest, out)
 
 
-def test_without_a_compiler_it_is_said_what_to_install(
+def test_without_a_compiler_the_error_says_what_to_install(
     guest: Path, cache: Path, bare: Language, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shutil.rmtree(guest / "bin")
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(EnvironmentFailed, match="apt-get install gcc libc6-dev make"):
         make(cache, bare)
-    assert left(cache) == []
+    assert folders(cache) == []
 
 
-def test_a_change_of_the_guest_makes_a_new_folder_of_it_alone(
+def test_a_change_of_the_guest_makes_a_new_folder_for_the_guest_alone(
     guest: Path, cache: Path, bare: Language
 ) -> None:
     make(cache, bare)
-    before = set(left(cache))
+    before = set(folders(cache))
     (guest / "python/python_worker.py").write_text("# changed\n")
     assert EnvironmentMaker(cache).find(bare) is None
     make(cache, bare)
-    assert [name.partition("-")[0] for name in set(left(cache)) - before] == ["guest"]
+    assert [name.partition("-")[0] for name in set(folders(cache)) - before] == ["guest"]

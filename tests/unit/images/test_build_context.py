@@ -275,7 +275,7 @@ def test_a_wrong_tag_is_refused_before_anything_is_built() -> None:
 
 
 def test_an_image_that_is_not_ours_is_not_built() -> None:
-    with pytest.raises(InvalidRequest, match=r"^mine:1 is not one of our images"):
+    with pytest.raises(InvalidRequest, match=r"^no Dockerfile here builds mine:1"):
         build(dataclasses.replace(PYTHON, image="mine:1", dockerfile=None))
 
 
