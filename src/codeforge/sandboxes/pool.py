@@ -1,16 +1,16 @@
-"""The pool: leases sandboxes, and keeps warm ones in stock.
+"""The pool: leases sandboxes to callers, and keeps warm ones in stock.
 
-Theory of operation: a caller never launches. It takes a sandbox of its kind from the stock, or it gets
-in line, and launches are made for those in line, in their order. A launched sandbox goes to the first
-who waits for its kind, else into the stock. So having no stock, being told to keep none, and a cold
-start are the same thing. After a lease a sandbox is destroyed in the background; one that was launched
-for a batch, and came out clean, goes where a launched one goes.
+Theory of operation: callers do not launch sandboxes. A caller takes one of its kind from the stock, or
+waits in line; the pool launches for the waiters, in their order. A sandbox that has been launched goes to
+the first waiter of its kind, else into the stock. So a cold start, an empty stock and a pool that keeps no
+stock are the same case. After its lease a sandbox is destroyed in the background; one that was launched
+for a batch and is clean again is treated like one that has just been launched.
 
-``_balance`` decides what to launch, for whom, and what to give up for it; it is called after every
-change, and nothing in it waits: all of it happens between two steps of the event loop, which is its
-lock. Refilling comes after everybody in line, and a moment after the run that made it necessary.
+``_balance`` decides what to launch, for which waiter, and what to discard to make room. It is called after
+every change and never awaits, so the event loop is its lock. The stock is refilled when nobody waits, and
+a moment after the run that took from it.
 
-Rule: every sandbox is counted in ``_alive`` from before its launch until the engine has removed it.
+Invariant: every sandbox is counted in ``_alive`` from before its launch until the engine has removed it.
 """
 
 from __future__ import annotations
@@ -34,40 +34,40 @@ from codeforge.sandboxes.warm_stock import Shelf, Stock, Waiter
 T = TypeVar("T")
 
 MAX_SANDBOXES = 32
-"""At once, by default: 16 GiB of memory limits at 512 MiB each."""
+"""Default: with 512 MiB each, their memory limits add up to 16 GiB."""
 
 MAX_WARM = 8
-"""In stock at most, by default; it grows to that only if callers find it empty."""
+"""Default bound of the stock, which grows to it only if callers find it empty."""
 
 WARM_MEMORY_BYTES: int = 1 * GiB
-"""What the stock may hold of the machine's memory, by default."""
+"""Default bound of the memory that the stock may take."""
 
 MAX_WAITING = 10_000
-"""In line at most, by default."""
+"""Default bound of the line."""
 
 LAUNCHES_AT_ONCE = 8
-"""More do not make Docker start more containers in a second; see docs/performance.md."""
+"""With more, Docker does not start more containers a second; see docs/performance.md."""
 
 REFILLS_AT_ONCE = 2
 REFILL_DELAY_S = 0.05
-"""A short run is over by then, and had the machine to itself."""
+"""A short run has ended by then, and had the machine to itself."""
 
 CPUS = os.cpu_count() or 1
-"""Beside so many runs nothing is preloaded, and no more than so many sandboxes do at once."""
+"""So many sandboxes preload at the same time, and none while so many are leased."""
 
 TEND_S = 10.0
-"""How often the stock is looked at for what nobody takes."""
+"""How often the stock is checked for sandboxes that nobody takes."""
 
 
 class Pool:
-    """Leases sandboxes, first come first served. Belongs to one event loop.
+    """Leases sandboxes, first come, first served. Belongs to one event loop.
 
     Args:
-        engine: launches them.
-        max_sandboxes: at once, whatever they do.
-        max_warm: of all kinds together, kept ready for callers to come.
-        warm_memory_bytes: what those may hold, by their languages' ``idle_bytes``.
-        max_waiting: callers in line.
+        engine: launches the sandboxes; ``close`` closes it.
+        max_sandboxes: how many may exist at the same time: launching, in stock, leased or being removed.
+        max_warm: how many of them, of all kinds together, may be in stock.
+        warm_memory_bytes: how much memory those may take, estimated by ``Language.idle_bytes``.
+        max_waiting: how many callers may wait in line.
     """
 
     def __init__(
@@ -94,22 +94,22 @@ class Pool:
 
     @contextlib.asynccontextmanager
     async def lease(
-        self, kind: SandboxKind, *, named: bool = False, at_once: bool = False
+        self, kind: SandboxKind, *, named: bool = False, no_wait: bool = False
     ) -> AsyncIterator[Sandbox]:
-        """A sandbox that is ready, for one run or session.
+        """Lease a sandbox that is ready, for one run or one session.
 
         Args:
-            kind: what it must be.
-            named: whether one that has preloaded the language's ``preload_named`` would be better.
-            at_once: not to wait until another caller is done with his.
+            kind: the kind of sandbox.
+            named: prefer one that has preloaded the language's ``preload_named``.
+            no_wait: raise ``Busy`` rather than wait for another caller to return its sandbox.
 
         Raises:
-            Busy: too many are in line, or, if it is to be at once, as many are leased as may.
+            Busy: the line is full; or, with ``no_wait``, all ``max_sandboxes`` are in use.
             ExecutorClosed: the pool was closed.
             HostFailure: the sandbox could not be launched.
         """
         shelf = self._shelf(kind)
-        if at_once and self._leased + len(self._line) >= self._max_sandboxes:
+        if no_wait and self._leased + len(self._line) >= self._max_sandboxes:
             raise Busy(f"{self._max_sandboxes} sandboxes are in use, as many as may be (max_sandboxes)")
         shelf.ask(asyncio.get_running_loop().time(), self._stock.max_warm)
         self._counts["found_warm" if shelf.ready else "found_none"] += 1
@@ -120,21 +120,21 @@ class Pool:
             yield sandbox
         finally:
             self._leased -= 1
-            self._take_in(sandbox)
+            self._put_back(sandbox)
             self._balance()
 
     def keep(self, kind: SandboxKind, count: int) -> None:
-        """Have at least ``count`` in stock from now on.
+        """Keep at least ``count`` sandboxes of a kind in stock from now on.
 
         Raises:
-            InvalidRequest: with all that is to be kept already, it is more than may be.
+            InvalidRequest: together with what is kept already, that exceeds a bound of the stock.
             ExecutorClosed: the pool was closed.
         """
         self._stock.keep(self._shelf(kind), count)
         self._balance()
 
     async def until_warm(self, kind: SandboxKind, count: int) -> None:
-        """Wait until so many are in stock and have preloaded all they can.
+        """Wait until ``count`` sandboxes of a kind are in stock and have nothing left to preload.
 
         Raises:
             ExecutorClosed: the pool was closed.
@@ -146,14 +146,14 @@ class Pool:
             await self._change()
 
     def forget_batch(self, batch: int) -> None:
-        """There will be no more runs of that batch."""
+        """Discard the sandboxes that are kept for a batch: it has no more runs."""
         for kind in [kind for kind in self._stock if kind.batch == batch]:
             shelf = self._stock.pop(kind)
             for sandbox in list(shelf.ready):
-                self._give_up(shelf, sandbox)
+                self._discard(shelf, sandbox)
 
     def stats(self) -> dict[str, int]:
-        """Sandboxes now, by what they do, and what leases found since the start."""
+        """How many sandboxes there are, by state; and how many launches, warm and cold leases there were."""
         return {
             "sandboxes": self._alive,
             "leased": self._leased,
@@ -164,7 +164,7 @@ class Pool:
         }
 
     async def close(self) -> None:
-        """Lease no more, and end everything. Returns when no sandbox is left."""
+        """Refuse further leases, destroy all sandboxes, and close the engine. Waits until all are gone."""
         self._closed = True
         if self._refilling is not None:
             self._refilling.cancel()
@@ -173,7 +173,7 @@ class Pool:
                 waiter.served.set_exception(ExecutorClosed("the executor is closed"))
         for shelf in self._stock.values():
             for sandbox in list(shelf.ready):
-                self._give_up(shelf, sandbox)
+                self._discard(shelf, sandbox)
         self._announce()
         tasks = list(self._tasks)
         for task in tasks:
@@ -194,23 +194,23 @@ class Pool:
         return self._stock.setdefault(kind, Shelf(kind, asyncio.get_running_loop().time()))
 
     async def _take(self, shelf: Shelf, *, named: bool) -> Sandbox:
-        # Who finds one in stock is not before anybody: with somebody in line for it, it were not there.
+        # Taking from stock cannot jump the queue: a waiter of this kind would already have it.
         while shelf.ready:
             sandbox = shelf.best(named=named)
             listening = shelf.remove(sandbox)
             self._refill_in(REFILL_DELAY_S)
             try:
-                await asyncio.wait({listening})  # one reads a channel at a time
+                await asyncio.wait({listening})  # only one task may read a channel
             except asyncio.CancelledError:
                 self._retire(sandbox)
                 raise
             if listening.cancelled():
                 return sandbox
-            self._retire(sandbox)  # it broke off in the same moment
+            self._retire(sandbox)  # lost at the same moment
         return await self._wait(shelf)
 
     async def _wait(self, shelf: Shelf) -> Sandbox:
-        # Those for whom there is room do not wait for anybody.
+        # Waiters for whom a sandbox can be launched right away do not count as waiting.
         if len(self._line) >= self._max_waiting + self._max_sandboxes - self._leased - self._leaving:
             raise Busy(f"{len(self._line)} requests are waiting for a sandbox already; try again later")
         waiter = Waiter(shelf, asyncio.get_running_loop().create_future())
@@ -220,7 +220,7 @@ class Pool:
             return await waiter.served
         except asyncio.CancelledError:
             if waiter.served.done() and not waiter.served.cancelled() and not waiter.served.exception():
-                self._take_in(waiter.served.result())  # it was served in the same moment
+                self._put_back(waiter.served.result())  # served at the same moment
             raise
         finally:
             self._leave_line(waiter)
@@ -231,20 +231,20 @@ class Pool:
         waiter.shelf.waiting.pop(waiter, None)
 
     def _next_in_line(self, shelf: Shelf) -> Waiter | None:
-        """The first who waits for that kind; leaves the line."""
+        """Take the first waiter of that kind out of the line."""
         while shelf.waiting:
             waiter = next(iter(shelf.waiting))
             self._leave_line(waiter)
-            if not waiter.served.done():  # it may have been cancelled a moment ago
+            if not waiter.served.done():  # it may just have been cancelled
                 return waiter
         return None
 
-    # --- Giving back ----------------------------------------------------------------------------------
+    # --- Returning ------------------------------------------------------------------------------------
 
-    def _take_in(self, sandbox: Sandbox) -> None:
-        """It comes from a launch or a lease, and goes to who waits for it, into the stock, or away."""
+    def _put_back(self, sandbox: Sandbox) -> None:
+        """After a launch or a lease: give it to a waiter of its kind, put it into stock, or destroy it."""
         shelf = self._stock.get(sandbox.kind)
-        if self._closed or shelf is None or not sandbox.usable or self._is_in_the_way(sandbox, shelf):
+        if self._closed or shelf is None or not sandbox.usable or self._blocks_first_waiter(sandbox, shelf):
             self._retire(sandbox)
         elif (waiter := self._next_in_line(shelf)) is not None:
             waiter.served.set_result(sandbox)
@@ -253,22 +253,25 @@ class Pool:
         else:
             listening = self._spawn(sandbox.watch())
             shelf.ready[sandbox] = listening
-            listening.add_done_callback(functools.partial(self._broke_off, shelf, sandbox))
+            listening.add_done_callback(functools.partial(self._on_loss, shelf, sandbox))
 
-    def _is_in_the_way(self, sandbox: Sandbox, shelf: Shelf) -> bool:
-        """Whether who is first in line can get none for it: a batch must not go on for ever before him."""
-        first = self._first_unprovided()
+    def _blocks_first_waiter(self, sandbox: Sandbox, shelf: Shelf) -> bool:
+        """Whether a batch's sandbox takes the room that the first waiter, of another kind, needs.
+
+        Otherwise a long batch could keep it waiting forever.
+        """
+        first = self._first_unserved()
         full = self._alive - self._leaving >= self._max_sandboxes
         return sandbox.runs > 0 and full and first is not None and first.shelf is not shelf
 
-    def _broke_off(self, shelf: Shelf, sandbox: Sandbox, listening: asyncio.Task[None]) -> None:
+    def _on_loss(self, shelf: Shelf, sandbox: Sandbox, listening: asyncio.Task[None]) -> None:
         if sandbox in shelf.ready and not listening.cancelled():
-            self._give_up(shelf, sandbox)
-            lost = SandboxLost("a sandbox broke off while it waited; was the engine stopped?")
+            self._discard(shelf, sandbox)
+            lost = SandboxLost("a sandbox in stock was lost; was the engine stopped?")
             shelf.failed(lost, asyncio.get_running_loop().time())
             self._balance()
 
-    def _give_up(self, shelf: Shelf, sandbox: Sandbox) -> None:
+    def _discard(self, shelf: Shelf, sandbox: Sandbox) -> None:
         shelf.remove(sandbox)
         self._retire(sandbox)
 
@@ -286,31 +289,32 @@ class Pool:
     # --- Launching ------------------------------------------------------------------------------------
 
     def _balance(self) -> None:
-        """Launch for those in line; see to the stock a moment later."""
+        """Launch for the waiters, and have the stock refilled a moment later."""
         if self._closed:
             return
-        while self._launching < LAUNCHES_AT_ONCE and (waiter := self._first_unprovided()) is not None:
+        while self._launching < LAUNCHES_AT_ONCE and (waiter := self._first_unserved()) is not None:
             if not self._make_room(waiter.shelf):
                 break
             self._launch(waiter.shelf)
         self._refill_in(REFILL_DELAY_S)
         self._announce()
 
-    def _first_unprovided(self) -> Waiter | None:
-        """The first in line for whom nothing is on its way."""
-        provided: Counter[Shelf] = Counter()
+    def _first_unserved(self) -> Waiter | None:
+        """The first waiter for whom no sandbox is being launched."""
+        seen: Counter[Shelf] = Counter()
         for waiter in self._line:
-            provided[waiter.shelf] += 1
-            if provided[waiter.shelf] > waiter.shelf.launching:
+            seen[waiter.shelf] += 1
+            if seen[waiter.shelf] > waiter.shelf.launching:
                 return waiter
         return None
 
     def _make_room(self, shelf: Shelf) -> bool:
+        """Whether one more may be launched now; if not, discard one from stock, which makes room later."""
         if self._alive < self._max_sandboxes:
             return True
-        other = self._stock.to_give_up(beside=shelf)
+        other = self._stock.to_discard(ignore=shelf)
         if other is not None and self._leaving == 0:
-            self._give_up(other, other.worst())
+            self._discard(other, other.worst())
         return False
 
     def _launch(self, shelf: Shelf) -> None:
@@ -334,7 +338,7 @@ class Pool:
         self._launching -= 1
         error = asyncio.CancelledError() if launching.cancelled() else launching.exception()
         if error is None:
-            self._take_in(launching.result())
+            self._put_back(launching.result())
         else:
             self._alive -= 1
             shelf.failed(error, asyncio.get_running_loop().time())
@@ -346,7 +350,7 @@ class Pool:
     def _refill_in(self, delay_s: float) -> None:
         loop = asyncio.get_running_loop()
         if self._refilling is not None and self._refilling.when() > loop.time() + delay_s:
-            self._refilling.cancel()  # it was to end the pause of some kind
+            self._refilling.cancel()  # it was set for the end of a pause
             self._refilling = None
         if self._refilling is None:
             self._refilling = loop.call_later(delay_s, self._refill)
@@ -365,7 +369,7 @@ class Pool:
         if pause_s is not None:
             self._refill_in(pause_s)
 
-    # --- While nothing else happens -------------------------------------------------------------------
+    # --- In the background ----------------------------------------------------------------------------
 
     async def _tend(self) -> None:
         while True:
@@ -374,7 +378,7 @@ class Pool:
             for shelf in [shelf for shelf in self._stock.values() if shelf.stocked]:
                 shelf.tend(now)
                 while len(shelf.ready) > shelf.target:
-                    self._give_up(shelf, shelf.worst())
+                    self._discard(shelf, shelf.worst())
                 if shelf.unused:
                     del self._stock[shelf.kind]
             self._balance()
@@ -389,7 +393,7 @@ class Pool:
                 self._announce()
 
     def _to_preload(self) -> Sandbox | None:
-        """One whose worker has steps left; none while callers or launches need the machine."""
+        """A sandbox with steps left to preload; none while callers or launches need the machine."""
         if self._line or self._launching or self._leased >= CPUS:
             return None
         return self._stock.to_preload()

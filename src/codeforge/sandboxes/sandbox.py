@@ -1,7 +1,7 @@
-"""One sandbox's life: launch, preload while it waits, run, gone.
+"""One sandbox, from its launch to its end.
 
-A sandbox takes one run, or, if it was launched for a batch, several; between two of them init removes
-and verifies everything, and says so.
+A sandbox takes one run, or several if it was launched for a batch. Between two runs init removes
+everything that the first one left, verifies that, and reports it.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ START_TIMEOUT_S = 60.0
 """From launch to READY: 0.1 s on an idle machine, seconds under a burst."""
 
 STEP_TIMEOUT_S = 60.0
-"""For what a worker preloads at once: half a second, on half a core."""
+"""For one step of preloading, which takes half a second on half a core."""
 
 
-class _NeverThere(SandboxLost):
-    """The sandbox ended before its init said anything."""
+class _NeverStarted(SandboxLost):
+    """The sandbox ended before its init sent anything."""
 
 
 def new_token() -> bytes:
-    """By which one run's end is known; see ``wire.go``."""
+    """A secret that init repeats at the end of one run, so that the run cannot forge its end."""
     return os.urandom(protocol.TOKEN_BYTES)
 
 
@@ -39,10 +39,11 @@ class Sandbox:
     """A launched sandbox.
 
     Attributes:
+        kind: the kind that it was launched as.
         uid: its user id, which no other sandbox has.
-        posture: what init said of it; see docs/protocol.md.
-        runs: how many it was given.
-        stepping: whether its worker is in the middle of a step, which a run would have to wait for.
+        posture: the restrictions in force, as init and the engine report them; see docs/protocol.md.
+        runs: how many runs it was given.
+        stepping: whether its worker is in the middle of a step, for which a run would have to wait.
     """
 
     def __init__(self, channel: Channel, kind: SandboxKind, uid: int) -> None:
@@ -63,17 +64,17 @@ class Sandbox:
 
     @classmethod
     async def launch(cls, engine: Engine, kind: SandboxKind, uid: int) -> Sandbox:
-        """Launch, wait for init, and check that everything asked for is in force.
+        """Launch a sandbox, wait for its init, and check that every restriction is in force.
 
-        One that ends before its init has said anything is launched once more: no code was run in it, and
-        engines now and then lose a container while it starts (seen with Podman 4.3).
+        If it ends before its init has sent anything, another is launched, once: no code was run in the
+        first, and engines sometimes lose a container while it starts (seen with Podman 4.3).
 
         Raises:
-            HostFailure: the engine could not, or the sandbox came up weaker than asked for.
+            HostFailure: the engine failed, or the sandbox is weaker than asked for.
         """
         try:
             return await cls._launch(engine, kind, uid)
-        except _NeverThere:
+        except _NeverStarted:
             return await cls._launch(engine, kind, uid)
 
     @classmethod
@@ -88,26 +89,26 @@ class Sandbox:
 
     @property
     def id(self) -> str:
-        """The engine's name for it."""
+        """The engine's id of it."""
         return self._channel.id
 
     @property
     def usable(self) -> bool:
-        """Whether it may take a run: it has had none, or it is clean and may take more."""
+        """Whether it may take a run: it is clean, and has not had ``max_runs``."""
         return self._clean and self.runs < self.kind.max_runs
 
     @property
     def steps_left(self) -> int:
-        """How much its worker could still preload."""
+        """How many steps its worker could still preload."""
         return len(self._steps)
 
     @property
     def named_left(self) -> int:
-        """How much of that is for programs that name it: all of it, once the rest is done."""
+        """How many of those are named steps, which come last."""
         return min(len(self._steps), len(self.kind.language.preload_named))
 
     async def destroy(self) -> None:
-        """End it, whatever it does, and wait until it is gone."""
+        """End it in whatever state it is, and wait until it is gone."""
         self._stepped.set()
         await self._channel.destroy(ended=self._init_ended)
 
@@ -120,7 +121,7 @@ class Sandbox:
             raise EngineError(f"the sandbox was not ready within {START_TIMEOUT_S:g} s") from None
         row = self.kind.language
         if not isinstance(first, protocol.Ready):
-            lost = _NeverThere if first is None else SandboxLost
+            lost = _NeverStarted if first is None else SandboxLost
             why = first.message if isinstance(first, protocol.Failed) else "no init answered"
             raise lost(f"the sandbox did not start: {why} (is {row.image} ours?)")
         self.posture = {**first.posture, **await engine.observe(self._channel)}
@@ -139,10 +140,10 @@ class Sandbox:
             await self._channel.write(b"".join(frames))
 
     async def next_event(self) -> protocol.Event | None:
-        """What comes next from init; ``None`` when there is nothing more. One at a time may wait for it.
+        """The next event from init; ``None`` at the end. Only one task may wait for it at a time.
 
         Raises:
-            ProtocolViolation: what came is not init's.
+            ProtocolViolation: the bytes cannot be from init.
         """
         while not self._pending:
             data = b"" if self._decoder.over else await self._channel.read()
@@ -152,20 +153,20 @@ class Sandbox:
         return self._pending.popleft()
 
     async def watch(self) -> None:
-        """Listen while it waits; returns when it has broken off. May be cancelled at any time."""
+        """Read its events while it is in stock; returns when it is lost. May be cancelled at any time."""
         with contextlib.suppress(HostFailure):
             while isinstance(await self.next_event(), protocol.Preloaded):
                 self._take_step()
 
     async def preload(self) -> None:
-        """Have the worker do its next step, and wait until it has; somebody must ``watch`` meanwhile."""
+        """Have the worker do its next step, and wait for it. Another task must run ``watch`` meanwhile."""
         self.stepping = True
         self._stepped.clear()
         await self._channel.write(protocol.preload(self._steps.popleft()))
         try:
             async with asyncio.timeout(STEP_TIMEOUT_S):
                 await self._stepped.wait()
-        except TimeoutError:  # init does not tell when a worker dies; who watches will see this
+        except TimeoutError:  # init does not report that a worker died; the task in watch() sees the end
             await self.destroy()
 
     def _take_step(self) -> None:
@@ -173,38 +174,38 @@ class Sandbox:
         self._stepped.set()
 
     async def begin_session(self, frames: bytes) -> None:
-        """Send what begins a session, instead of a run; from then on it is the caller's who says what."""
+        """Begin a session in it, instead of a run; from now on the caller decides what is sent."""
         if not self.usable:
             raise RuntimeError("this sandbox was used before")
         self._clean = False
         self._stepped.set()
-        if not self._decoder.over:  # else init gave up; what it said comes next
+        if not self._decoder.over:  # else init has failed, and its message is the next event
             self._decoder.expect_session()
         await self._channel.write(frames)
 
     async def write(self, frames: bytes) -> None:
-        """Send frames of a session; lost once the sandbox is gone."""
+        """Send frames of a session; they are dropped if the sandbox is gone."""
         await self._channel.write(frames)
 
     async def oom_event(self, wait_s: float) -> bool:
-        """Whether the kernel killed for want of memory in it; waits for the news so long."""
+        """Whether a process in it was killed because memory ran out; waits ``wait_s`` for the event."""
         return await self._channel.oom_event(wait_s)
 
     async def run(self, run: Run) -> AsyncGenerator[tuple[StreamName, bytes] | ExecutionResult, None]:
-        """Run a program: pieces of output as they come, then the result.
+        """Run a program; yields pieces of output as they come, then the result.
 
         Raises:
-            SandboxLost: the sandbox broke off and the host does not know why.
-            ProtocolViolation: what came out is not init's.
+            SandboxLost: the sandbox ended and the host does not know why.
+            ProtocolViolation: the bytes cannot be from init.
         """
         if not self.usable:
             raise RuntimeError("this sandbox was used before")
         self.runs += 1
         self._clean = False
-        self._stepped.set()  # a run need not leave the worker its step
+        self._stepped.set()  # nobody waits for the worker's step any more
         conduct = Conduct(self._channel, self.posture, run)
         token = new_token()
-        if not self._decoder.over:  # else init gave up right behind its READY; what it said comes below
+        if not self._decoder.over:  # else init has failed right after READY, and its message comes below
             self._decoder.expect_run(files_bytes=run.limits.files_bytes, token=token)
         try:
             await conduct.start(token=token, keep=self.runs < self.kind.max_runs)

@@ -1,13 +1,13 @@
-"""User ids: every sandbox that is alive has one of its own.
+"""User ids: no two running sandboxes have the same one.
 
-What a container is limited in is its own, but some of the kernel's accounts are kept by user id over
-the whole machine: inotify instances, pipe buffers, queued signals. Under one id, one sandbox could use
-them up for all others; and the rule that a user may look into his own processes stops at the container
-only because of its namespaces. So no two have the same.
+Control groups limit most resources of a sandbox, but the kernel counts some by user id over the whole
+machine: inotify instances, pipe buffers, queued signals. With a shared id, one sandbox could use them up
+for all others. A user may also inspect its own processes, and then only namespaces would keep one sandbox
+out of another.
 
-Executors of this machine share the range without knowing of each other: each takes blocks of it, and a
-block is taken by binding an abstract socket of its name, which the kernel gives back when the process
-is gone, however it ended.
+Executors on one machine share the range of ids without knowing of each other. Each claims blocks of it; a
+block is claimed by binding an abstract socket of that name, which the kernel releases when the process
+ends, even if it is killed.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ from codeforge.errors import EngineError
 from codeforge.policy import USER_IDS
 
 BLOCK = 32
-"""How many user ids an executor claims at once."""
+"""How many user ids an executor claims at a time."""
 
 CLAIM = "ai-codeforge-user-ids"
-"""What the sockets are called, with the block's number."""
+"""The name of the sockets, followed by the block's number."""
 
 
 class UserIds:
-    """Those of one executor."""
+    """The user ids that one executor has claimed."""
 
     def __init__(self) -> None:
         self._free: list[int] = []
         self._claims: list[socket.socket] = []
 
     def take(self) -> int:
-        """One that nobody has.
+        """A user id that no other sandbox on this machine has.
 
         Raises:
-            EngineError: this machine's executors have all of them.
+            EngineError: all are taken.
         """
         if not self._free:
             self._free.extend(self._claim())
         return self._free.pop()
 
     def give_back(self, uid: int) -> None:
-        """Its sandbox is gone."""
+        """Make an id available again; its sandbox is gone."""
         if self._claims:
-            self._free.insert(0, uid)  # at the other end: the longer an id rests, the better
+            self._free.insert(0, uid)  # at the end from which it is taken last
 
     def close(self) -> None:
-        """Give all back."""
+        """Release all ids."""
         for claim in self._claims:
             claim.close()
         self._claims.clear()
@@ -66,7 +66,7 @@ class UserIds:
 
 
 def _bind(name: str) -> socket.socket | None:
-    """A socket of that name; ``None`` if another process has it."""
+    """A socket bound to that name; ``None`` if another process has bound it."""
     try:
         claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     except OSError as error:

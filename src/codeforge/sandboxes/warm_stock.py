@@ -1,7 +1,7 @@
-"""The stock: what the pool has, and wants to have, of each kind of sandbox. No I/O here.
+"""The stock of warm sandboxes: how many the pool has of each kind, and how many it should have. No I/O.
 
-Demand is learned: each caller who finds nothing raises the target by one, and what was left over all
-the time since the last look is half given up.
+It learns the demand: a caller that finds no sandbox of its kind raises the kind's target by one. At regular
+intervals, half of what nobody needed since the last time is discarded.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from codeforge.sandboxes.kind import SandboxKind
 from codeforge.sandboxes.sandbox import Sandbox
 
 IDLE_S = 300.0
-"""A kind that nobody asked for so long is not kept."""
+"""A kind that has not been asked for in this time is no longer kept."""
 
 BACKOFF_S = (0.5, 30.0)
-"""First and longest pause after a refill failed."""
+"""The first and the longest pause after a failed refill."""
 
 
 @dataclass(eq=False, slots=True)
 class Waiter:
-    """A caller in line."""
+    """A caller that waits in line for a sandbox."""
 
     shelf: Shelf
     served: asyncio.Future[Sandbox]
@@ -34,17 +34,18 @@ class Waiter:
 
 @dataclass(eq=False, slots=True)
 class Shelf:
-    """One kind.
+    """The sandboxes of one kind that are in stock, and the callers that wait for one.
 
     Attributes:
-        used_s: when somebody last asked for it, on the event loop's clock.
-        target: how many are to be ready.
-        floor: below which the target does not fall.
-        launching: how many are on their way.
-        retry_s: when refilling may be tried again.
-        error: why it last failed.
-        ready: those in stock, each with the task that listens to it.
-        waiting: who waits for one, in their order.
+        kind: the kind.
+        used_s: when it was last asked for, on the event loop's clock.
+        target: how many should be ready.
+        floor: the least that the target may fall to.
+        launching: how many are being launched.
+        retry_s: when it may be refilled again, after a failure.
+        error: why a launch last failed, if none has succeeded since.
+        ready: the sandboxes in stock, each with the task that watches it.
+        waiting: the waiters, in their order.
     """
 
     kind: SandboxKind
@@ -61,26 +62,26 @@ class Shelf:
 
     @property
     def stocked(self) -> bool:
-        """Whether it is refilled; what a batch has left over is only kept."""
+        """Whether it is refilled. A batch's kind is not: its sandboxes are only kept between runs."""
         return self.kind.batch is None
 
     @property
     def missing(self) -> int:
-        """How many are to be launched to reach the target."""
+        """How many have to be launched to reach the target."""
         return self.target - len(self.ready) - self.launching
 
     def is_warm(self, count: int) -> bool:
-        """Whether so many could take a run at once, and nothing more is to be preloaded."""
+        """Whether ``count`` are ready for a run, and none has anything left to preload."""
         done = [s for s in self.ready if not s.stepping and s.steps_left == s.named_left]
         return count <= len(done) == len(self.ready) and self.to_preload() is None
 
     @property
     def unused(self) -> bool:
-        """Whether nothing would be lost with it."""
+        """Whether it can be dropped without losing anything."""
         return not (self.target or self.launching or self.ready or self.waiting)
 
     def best(self, *, named: bool = False) -> Sandbox:
-        """The one for a run that does, or does not, name what only half of the stock has preloaded."""
+        """The best one for a run; ``named``: for one that needs the named steps, which half have done."""
         left = 0 if named else len(self.kind.language.preload_named)
 
         def wait(sandbox: Sandbox) -> tuple[bool, bool, int]:
@@ -89,7 +90,7 @@ class Shelf:
         return min(self.ready, key=wait)
 
     def to_preload(self) -> Sandbox | None:
-        """The one whose worker is to do its next step: all do the first ones, half of them the named ones."""
+        """The sandbox that should do its next step: all do the plain steps, half of them the named ones."""
         named = len(self.kind.language.preload_named)
         resting = [s for s in self.ready if s.steps_left and not s.stepping]
         plain = [s for s in resting if s.steps_left > s.named_left]
@@ -99,25 +100,25 @@ class Shelf:
         return min(plain or begun or to_begin, key=lambda sandbox: sandbox.steps_left, default=None)
 
     def worst(self) -> Sandbox:
-        """The one to give up first."""
+        """The one to discard first: it has preloaded least."""
         return max(self.ready, key=lambda sandbox: sandbox.steps_left)
 
     def remove(self, sandbox: Sandbox) -> asyncio.Task[None]:
-        """Take one out; returns the task that listens to it, told to stop."""
+        """Take one out of stock; returns the task that watched it, which has been cancelled."""
         listening = self.ready.pop(sandbox)
         listening.cancel()
         self._spare = min(self._spare, len(self.ready))
         return listening
 
     def ask(self, now_s: float, most: int) -> None:
-        """Somebody wants one."""
+        """Count a caller that wants one; raises the target, up to ``most``, if none is ready."""
         self.used_s = now_s
         if self.stocked:
             wanted = self.target + (not self.ready)
             self.target = max(self.floor, min(most, max(1, wanted)))
 
     def tend(self, now_s: float) -> None:
-        """Want fewer, if there were more than anybody took since the last time."""
+        """Lower the target if some were never needed since the last call."""
         least = 0 if now_s - self.used_s > IDLE_S else 1
         if least == 0:
             self.target = self.floor
@@ -126,27 +127,27 @@ class Shelf:
         self._spare = len(self.ready)
 
     def failed(self, error: BaseException, now_s: float) -> None:
-        """A launch failed, or what it made broke off: do not refill for a while."""
+        """Pause refilling: a launch failed, or a sandbox in stock was lost."""
         self.error = error
         if now_s < self.retry_s:
-            return  # one failure, of which several hear
+            return  # the same failure, reported by another sandbox
         first, longest = BACKOFF_S
         pause_s = min(longest, first * 2**self._failures)
         self._failures = min(self._failures + 1, 16)
-        # Not all at once, should several executors have lost the same engine.
-        self.retry_s = now_s + pause_s * random.uniform(0.75, 1.25)  # noqa: S311
+        # At random, so that executors that have lost the same engine do not all try at once.
+        self.retry_s = now_s + pause_s * random.uniform(0.75, 1.25)  # noqa: S311 - no secret
 
     def succeeded(self) -> None:
-        """Somebody got one."""
+        """Forget failures: a caller has got a sandbox."""
         self._failures, self.retry_s, self.error = 0, 0.0, None
 
 
 class Stock(dict[SandboxKind, Shelf]):
-    """The shelves of all kinds, and what may be on them together.
+    """The shelves of all kinds, and their common bounds.
 
     Args:
-        max_warm: sandboxes.
-        memory_bytes: what they may hold, by their languages' ``idle_bytes``.
+        max_warm: how many sandboxes may be in stock.
+        memory_bytes: how much memory they may take, estimated by ``Language.idle_bytes``.
     """
 
     def __init__(self, max_warm: int, memory_bytes: int) -> None:
@@ -155,16 +156,16 @@ class Stock(dict[SandboxKind, Shelf]):
         self._memory_bytes = memory_bytes
 
     def keep(self, shelf: Shelf, count: int) -> None:
-        """Have the shelf's target not fall below ``count``.
+        """Keep at least ``count`` on a shelf.
 
         Raises:
-            InvalidRequest: with all that is to be kept already, it is more than may be.
+            InvalidRequest: together with what other shelves keep, that exceeds a bound.
         """
         floors = {other: other.floor for other in self.values()} | {shelf: max(shelf.floor, count)}
         total, memory = sum(floors.values()), _idle_bytes(floors)
         if total > self.max_warm or memory > self._memory_bytes:
             raise InvalidRequest(
-                f"{total} sandboxes that hold about {format_memory(memory)} cannot be kept warm: max_warm is "
+                f"{total} sandboxes of about {format_memory(memory)} cannot be kept warm: max_warm is "
                 f"{self.max_warm}, and warm_memory {format_memory(self._memory_bytes)}"
             )
         shelf.floor = floors[shelf]
@@ -172,29 +173,29 @@ class Stock(dict[SandboxKind, Shelf]):
         shelf.retry_s, shelf.error = 0.0, None
 
     def fits(self, shelf: Shelf) -> bool:
-        """Whether there may be one more of that kind."""
-        there = {s: len(s.ready) + s.launching for s in self.values() if s.stocked}
-        memory = _idle_bytes(there) + shelf.kind.language.idle_bytes
-        return sum(there.values()) < self.max_warm and memory <= self._memory_bytes
+        """Whether the bounds allow one more on that shelf."""
+        counts = {s: len(s.ready) + s.launching for s in self.values() if s.stocked}
+        memory = _idle_bytes(counts) + shelf.kind.language.idle_bytes
+        return sum(counts.values()) < self.max_warm and memory <= self._memory_bytes
 
     def to_refill(self, now_s: float) -> Shelf | None:
-        """The shelf that lacks a sandbox, the one used last first."""
+        """The shelf to launch a sandbox for: of those below their target, the most recently used."""
         lacking = (s for s in self.values() if s.stocked and s.missing > 0 and s.retry_s <= now_s)
         return max(filter(self.fits, lacking), key=lambda shelf: shelf.used_s, default=None)
 
     def pause_s(self, now_s: float) -> float | None:
-        """How long until a shelf that lacks a sandbox may be tried again, if any waits for that."""
+        """How long until the next shelf that is below its target may be refilled again, if one is paused."""
         return min(
             (s.retry_s - now_s for s in self.values() if s.missing > 0 and s.retry_s > now_s), default=None
         )
 
-    def to_give_up(self, *, beside: Shelf) -> Shelf | None:
-        """The shelf to take one from, if another kind needs the room: the one longest unused."""
-        others = (shelf for shelf in self.values() if shelf.ready and shelf is not beside)
+    def to_discard(self, *, ignore: Shelf) -> Shelf | None:
+        """The shelf to discard a sandbox from, so that ``ignore`` has room: the one longest unused."""
+        others = (shelf for shelf in self.values() if shelf.ready and shelf is not ignore)
         return min(others, key=lambda shelf: shelf.used_s, default=None)
 
     def to_preload(self) -> Sandbox | None:
-        """The sandbox whose worker is to do its next step."""
+        """The sandbox that should do its next step."""
         found = (shelf.to_preload() for shelf in self.values())
         return next((sandbox for sandbox in found if sandbox is not None), None)
 

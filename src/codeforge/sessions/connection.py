@@ -273,7 +273,7 @@ class Link:
             HostFailure: it could not be started.
         """
         async with AsyncExitStack() as stack:
-            sandbox = await stack.enter_async_context(pool.lease(kind, at_once=True))
+            sandbox = await stack.enter_async_context(pool.lease(kind, no_wait=True))
             link = cls(sandbox, stack)
             first = link.add(0)
             try:
