@@ -157,7 +157,7 @@ def test_what_podman_cannot_be_told_is_an_error(
         return spec
 
     monkeypatch.setattr(codeforge.engines.docker, "container_spec", unmasked)
-    with pytest.raises(EngineError, match="Podman cannot be told of Binds"):
+    with pytest.raises(EngineError, match="no translation for Podman of Binds"):
         podman.execute("print(1)")
 
 

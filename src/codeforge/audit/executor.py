@@ -25,7 +25,7 @@ from codeforge.engines import (
     EngineSettings,
     engine_name,
     make_engine,
-    not_there,
+    unreachable_reason,
 )
 from codeforge.errors import Unsupported
 from codeforge.executor import CodeExecutor
@@ -114,7 +114,7 @@ class AuditExecutor(CodeExecutor):
     def _lab_engine(self, settings: EngineSettings) -> Engine:
         name = settings.engine
         if name == AUTO:
-            name = next(each for each in ENGINES if not_there(each) is None)
+            name = next(each for each in ENGINES if unreachable_reason(each) is None)
         self._containers: DockerEngine | None = None
         self._bubblewrap: LabBubblewrap | None = None
         self.kind = GVISOR if GVISOR in (settings.runtime or "") else name

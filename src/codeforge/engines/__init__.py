@@ -1,4 +1,4 @@
-"""Engines: what launches sandboxes. Docker, Podman, gVisor through Docker, bubblewrap."""
+"""Engines launch sandboxes: Docker, Podman, gVisor through Docker, and bubblewrap."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
         make_engine as make_engine,
     )
     from codeforge.engines.sockets import (
-        not_there as not_there,
+        unreachable_reason as unreachable_reason,
     )
 else:
     __getattr__ = lazy_exports(
@@ -85,5 +85,5 @@ else:
             "AUTO ENGINES ENGINE_VARIABLE EngineSettings FirstThatAnswers OnChoice RUNTIME_VARIABLE "
             "engine_for engine_name make_engine"
         ),
-        sockets="not_there",
+        sockets="unreachable_reason",
     )

@@ -1,4 +1,4 @@
-"""Engines: what launches sandboxes. An engine knows isolation and byte channels, and nothing of runs."""
+"""The protocols of engines: an engine launches sandboxes and gives a byte channel to each."""
 
 from __future__ import annotations
 
@@ -13,47 +13,48 @@ if TYPE_CHECKING:
     from codeforge.progress import OnStep
 
 GVISOR = "runsc"
-"""In the name of every runtime of gVisor's, and of what it executes."""
+"""Part of the name of every gVisor runtime and of its executable."""
 
 
 class Channel(Protocol):
-    """One launched sandbox, and the byte channel to its init."""
+    """A launched sandbox, and the byte channel to its init."""
 
     @property
     def id(self) -> str:
-        """The engine's name for the sandbox."""
+        """The engine's id of the sandbox."""
 
     async def read(self) -> bytes:
-        """The next bytes from init; ``b""`` when there are no more.
+        """The next bytes from init; ``b""`` at the end.
 
         Raises:
             EngineError: the sandbox could not be started.
         """
 
     async def write(self, data: bytes) -> None:
-        """Send bytes to init; waits while init is slow. Silently lost once the sandbox is gone."""
+        """Send bytes to init; waits while init is slow. They are dropped if the sandbox is gone."""
 
     async def oom_event(self, wait_s: float) -> bool:
-        """Whether the kernel killed for want of memory in this sandbox, as the engine sees it.
+        """Whether the engine knows that the kernel killed a process in it because memory ran out.
 
-        Waits for the news so long.
+        Args:
+            wait_s: how long to wait for the event.
         """
 
     async def destroy(self, *, ended: bool = False) -> None:
-        """End the sandbox, let go of the channel, and wait until it is gone. May be called again.
+        """End the sandbox, close the channel, and wait until the engine has removed it. May be called again.
 
         Args:
-            ended: init said that it has ended, so the sandbox is about to go by itself.
+            ended: init has reported its end, so the sandbox is about to end by itself.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """An engine's versions and abilities, as it tells them.
+    """An engine's versions and abilities, as it reports them.
 
     Attributes:
         name: ``Docker``, ``Podman`` or ``bubblewrap``.
-        api, driver: empty where there is none.
+        api, driver: empty if it has none.
         swap_limit: whether swap can be limited.
         security_options: as the engine names them.
     """
@@ -93,7 +94,7 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """As it is asked for: ``docker``, ``podman``, ``bubblewrap``."""
+        """The name that callers write: ``docker``, ``podman`` or ``bubblewrap``."""
 
     @property
     def owner(self) -> str:
@@ -115,48 +116,52 @@ class Engine(Protocol):
         """
 
     async def start(self) -> None:
-        """Make sure that it answers and can do what was asked of it. May be called again.
+        """Make sure that it answers and supports its settings. May be called again.
 
         Raises:
-            EngineUnavailable: no engine answers, or this user may not talk to it, or it cannot.
+            EngineUnavailable: it does not, or this user may not use it.
         """
 
     async def info(self) -> EngineInfo:
-        """What it says of itself.
+        """Its versions and abilities.
 
         Raises:
             EngineUnavailable: as ``start``.
         """
 
     async def launch(self, language: Language, limits: SandboxLimits, *, uid: int) -> Channel:
-        """A channel to a new sandbox; it may still be starting.
+        """Launch a sandbox; returns a channel to it, while it may still be starting.
 
         Args:
-            language: says what is in it.
-            limits: say what it may take.
+            language: decides what is in it.
+            limits: what bounds it.
             uid: its user id, which no other sandbox has; see user_ids.py.
 
         Raises:
-            EngineUnavailable: no engine answers, or this user may not talk to it.
-            ImageNotFound: what the language needs is not on this machine.
-            InvalidRequest: this engine cannot do what was asked for.
-            EngineError: the engine refused, or weakened what it was asked for.
+            EngineUnavailable: as ``start``.
+            ImageNotFound: the language's image or environment is not on this machine.
+            InvalidRequest: this engine does not support what was asked for.
+            EngineError: the engine refused, or would have made a weaker sandbox.
         """
 
     async def observe(self, channel: Channel) -> Mapping[str, str]:
-        """What the engine sees of that started sandbox from outside: goes above what its init says.
+        """The posture of a started sandbox as seen from outside; it overrides what its init reports.
 
         Raises:
-            EngineError: it cannot be looked at.
+            EngineError: the engine cannot look at it.
         """
 
     async def faults(
         self, channel: Channel, posture: Mapping[str, str], limits: SandboxLimits, *, uid: int
     ) -> list[str]:
-        """What of that sandbox is weaker than asked for; empty when everything is in force.
+        """Every way in which that sandbox is weaker than asked for; empty if all restrictions are in force.
 
-        ``posture`` is what its init said, below what ``observe`` saw.
+        Args:
+            channel: the sandbox.
+            posture: what its init reported, overridden by what ``observe`` returned.
+            limits: as it was launched with.
+            uid: likewise.
         """
 
     async def close(self) -> None:
-        """End what was launched and is not over, and disconnect."""
+        """End the sandboxes that are left, and disconnect."""

@@ -1,12 +1,12 @@
-"""Sandboxes by bubblewrap: no daemon, no image. For machines without Docker, and for what must start fast.
+"""Sandboxes made by bubblewrap, without a daemon or images: for machines without Docker, and for fast starts.
 
-Theory of operation: ``bwrap`` makes the namespaces and mounts what is read, then runs ``enter``, which
-does the rest and becomes init (guest/enter/). Its child waits, before it runs anything, until the host
-has put it into the sandbox's control group. The channel is one socket, init's stdin and stdout both: when
-this process ends, however it ends, init hears the end of it and takes the sandbox along.
+Theory of operation: ``bwrap`` makes the namespaces and the read-only mounts, then runs ``enter``, which
+does the rest and becomes init (guest/enter/). Before bwrap's child runs anything, it waits until the host
+has moved it into the sandbox's control group. The channel is a socket that is both stdin and stdout of
+init. When this process ends, in whatever way, init reads the end of it and ends the sandbox.
 
-Where this process is root, each sandbox is a user of its own on the machine, too. Otherwise all of them
-are the user who started them, without any of his privileges; see docs/engines.md.
+If this process is root, each sandbox has a user id of its own on the machine, too. Otherwise they all run
+as the user who started them, without that user's privileges; see docs/engines.md.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ if TYPE_CHECKING:
 READ_BYTES = 256 * 1024
 
 CHILD_TIMEOUT_S = 10.0
-"""From the start of bwrap to its child: milliseconds."""
+"""From the start of bwrap to its child, which takes milliseconds."""
 
-LAST_WORDS_S = 1.0
-"""From the end of that child to the end of bwrap."""
+BWRAP_END_S = 1.0
+"""From the end of that child to the end of bwrap, which writes its error message in between."""
 
 REMOVAL_RETRY_S = 0.005
 REMOVAL_RETRIES = 2000
-"""A control group can be removed when the kernel has taken the last process apart."""
+"""A control group can be removed only when the kernel has finished with its last process."""
 
 UNENFORCED = ("memory_max", "memsw_max", "swap_max", "cpu_quota_us", "cpu_period_us", "pids_max")
-"""What of a posture only a control group can enforce."""
+"""The parts of a posture that only a control group can enforce."""
 
-_INSTALL = "bubblewrap is not here. Install it: apt-get install bubblewrap (as root)"
+_INSTALL = "bubblewrap is not installed. Install it: apt-get install bubblewrap (as root)"
 _NO_NAMESPACES = {
     "/proc/sys/kernel/apparmor_restrict_unprivileged_userns": (
         "1",
@@ -69,18 +69,18 @@ _NO_NAMESPACES = {
         "Allow them: sysctl -w user.max_user_namespaces=10000 (as root)",
     ),
 }
-"""Settings that refuse user namespaces: file to value, and what to say then."""
+"""Settings that forbid user namespaces: file to the value that does, and the error text."""
 _REFUSED = ("namespace", "uid map", "loopback")
-"""What bwrap says of it. AppArmor lets it make them, without the right to set up what is in them."""
+"""Words in bwrap's error text if they are forbidden. AppArmor lets it make them, but not set them up."""
 
 
 class BubblewrapEngine:
-    """Launches sandboxes by bubblewrap. Belongs to one event loop.
+    """Launches sandboxes with bubblewrap. Belongs to one event loop.
 
     Args:
-        owner: an id for callers to recognise it by; nothing of a sandbox shows it.
-        allow_unenforced_limits: whether sandboxes may go without limits of memory, CPU and processes where
-            this user may not make control groups.
+        owner: an id; bubblewrap has no labels, so sandboxes do not show it.
+        allow_unenforced_limits: whether sandboxes may run without limits of memory, CPU and processes where
+            this user cannot make control groups.
     """
 
     name = "bubblewrap"
@@ -190,18 +190,18 @@ class BubblewrapEngine:
         self, channel: Channel, posture: Mapping[str, str], limits: SandboxLimits, *, uid: int
     ) -> list[str]:
         """See ``Engine.faults``."""
-        # Groups that are not mapped: without privileges nobody can give up those that he is in.
+        # Without privileges, supplementary groups cannot be dropped; the kernel shows them as unmapped.
         known = dict(posture)
         if os.geteuid() != 0:
             known["groups"] = " ".join(g for g in known.get("groups", "?").split() if g != str(_OVERFLOW_GID))
         return posture_faults(known, limits, uid=uid, ignore=() if self._tree else UNENFORCED)
 
     def sandboxes(self) -> dict[str, int | None]:
-        """Those that there are, and the first process of each on this machine."""
+        """The sandboxes that exist: id to the pid of init on this machine."""
         return {channel.id: channel.pid for channel in self._channels}
 
     def forget(self, channel: BubblewrapChannel) -> None:
-        """Nothing of that sandbox is left."""
+        """Drop a channel whose sandbox is gone."""
         self._channels.discard(channel)
 
     async def close(self) -> None:
@@ -212,11 +212,11 @@ class BubblewrapEngine:
 
 
 _OVERFLOW_GID = 65534
-"""What the kernel calls a group that a user namespace has no name for."""
+"""How the kernel shows a group that is not mapped in the user namespace."""
 
 
 class BubblewrapChannel:
-    """See ``Channel``: a process of bwrap's, and the socket to its init."""
+    """See ``Channel``: a bwrap process and the socket to its init."""
 
     def __init__(self, engine: BubblewrapEngine, name: str, cgroup: Cgroup | None) -> None:
         self.id = name
@@ -226,7 +226,7 @@ class BubblewrapChannel:
         self._writing = asyncio.Lock()
         self._socket, self._theirs = socket.socketpair()
         self._socket.setblocking(False)
-        self._complaints = os.memfd_create("bwrap")
+        self._stderr = os.memfd_create("bwrap")
         self._process: subprocess.Popen[bytes] | None = None
         self._ended = asyncio.Event()
         self._child: int | None = None
@@ -237,11 +237,11 @@ class BubblewrapChannel:
 
     @property
     def pid(self) -> int | None:
-        """Of init, on this machine."""
+        """The pid of init on this machine."""
         return self._child
 
     async def open(self, plan: BubblewrapPlan) -> None:
-        """Start it, put it into its control group, and let it go on."""
+        """Start bwrap, move its child into the control group, and let the child go on."""
         info, info_theirs = os.pipe()
         go_theirs, go = os.pipe()
         try:
@@ -259,15 +259,15 @@ class BubblewrapChannel:
                     os.close(fd)
 
     async def _admit(self, child: int) -> bool:
-        """Put what is to be init into its control group; whether it is there still, else bwrap said why."""
+        """Move the child into its control group; returns false if bwrap has failed, and has said why."""
         try:
             self._child_fd = os.pidfd_open(child)
             if self._cgroup is not None:
-                # On a quiet machine the kernel takes 10 ms to move it, while bwrap goes on mounting.
+                # The kernel takes 10 ms or more to move it; meanwhile bwrap makes its mounts.
                 await asyncio.to_thread(self._cgroup.add, child)
         except (ProcessLookupError, EngineError):
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ended.wait(), LAST_WORDS_S)
+                await asyncio.wait_for(self._ended.wait(), BWRAP_END_S)
             if not self._ended.is_set():
                 raise
             return False
@@ -279,16 +279,16 @@ class BubblewrapChannel:
             [*plan.prefix, "bwrap", *words, *plan.program],
             stdin=self._theirs.fileno(),
             stdout=self._theirs.fileno(),
-            stderr=self._complaints,
+            stderr=self._stderr,
             pass_fds=(info, go),
             cwd="/",
             env={"PATH": os.environ.get("PATH", os.defpath)},
-            process_group=0,  # a terminal's Ctrl-C is for the caller, who knows what to end
+            process_group=0,  # Ctrl-C in a terminal goes to the caller, which ends its sandboxes itself
         )
         self._watch(self._process.pid)
 
     async def _child_of(self, info: int) -> int | None:
-        """The process that is to be init; ``None`` if there was a reason not to make it."""
+        """The pid of the child that will become init; ``None`` if bwrap failed before it made one."""
         said = b""
         os.set_blocking(info, False)
         try:
@@ -327,7 +327,7 @@ class BubblewrapChannel:
         return data
 
     def _failure(self) -> EngineError | EngineUnavailable:
-        said = os.pread(self._complaints, 2000, 0).decode("utf-8", "replace").strip()
+        said = os.pread(self._stderr, 2000, 0).decode("utf-8", "replace").strip()
         if any(word in said for word in _REFUSED):
             for path, (value, advice) in _NO_NAMESPACES.items():
                 with contextlib.suppress(OSError):
@@ -344,7 +344,7 @@ class BubblewrapChannel:
 
     async def oom_event(self, wait_s: float) -> bool:
         """See ``Channel.oom_event``."""
-        # The kernel counts first and kills then, so that there is nothing to wait for.
+        # The kernel counts a kill before it kills, so there is no event to wait for.
         return self._count_oom_kills() > 0
 
     def _count_oom_kills(self) -> int:
@@ -353,21 +353,21 @@ class BubblewrapChannel:
         return self._oom_kills
 
     async def destroy(self, *, ended: bool = False) -> None:
-        """See ``Channel.destroy``. Once begun it goes on, whatever becomes of who asked."""
+        """See ``Channel.destroy``. Once begun it goes on, even if the caller is cancelled."""
         if self._destroying is None:
             self._destroying = self._loop.create_task(self._destroy())
         await asyncio.shield(self._destroying)
 
     async def _destroy(self) -> None:
         if self._process is not None:
-            # init first: bwrap waits for it, so that when bwrap has ended nothing is left of the sandbox.
+            # Kill init and wait for bwrap: bwrap ends only after init, so then the whole sandbox is gone.
             with contextlib.suppress(ProcessLookupError):
-                if self._child_fd is not None:  # its number may be another's by now
+                if self._child_fd is not None:  # by descriptor: the pid may have been reused
                     signal.pidfd_send_signal(self._child_fd, signal.SIGKILL)
                 elif not self._ended.is_set():
                     os.kill(self._process.pid, signal.SIGKILL)
             if self._cgroup is not None:
-                self._cgroup.hurry()
+                self._cgroup.lift_cpu_quota()
             await self._ended.wait()
         self._count_oom_kills()
         if self._cgroup is not None:
@@ -377,13 +377,14 @@ class BubblewrapChannel:
                 await asyncio.sleep(REMOVAL_RETRY_S)
         self._socket.close()
         self._theirs.close()
-        os.close(self._complaints)
+        os.close(self._stderr)
         if self._child_fd is not None:
             os.close(self._child_fd)
         self._engine.forget(self)
 
 
 def _system() -> dict[str, str | None]:
+    """The folders of ``SYSTEM`` that exist, and the targets of those that are links."""
     there = [Path(path) for path in SYSTEM if os.path.lexists(path)]
     return {str(path): str(path.readlink()) if path.is_symlink() else None for path in there}
 

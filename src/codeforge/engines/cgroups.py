@@ -1,14 +1,13 @@
-"""Control groups, for sandboxes that no daemon makes: a sandbox's own, and where such are made.
+"""Control groups for sandboxes that no daemon makes.
 
 Theory of operation: the kernel counts and limits memory, CPU and processes by control group. Version 2
-has one tree of them, version 1 one for each controller. Root's sandboxes have theirs below one called
-``ai-codeforge``, whose name is all that executors of this machine share. A group that nobody is in and
-that is older than a launch takes is swept by whoever starts next: that is how a killed process leaves
-nothing.
+has one tree of them, version 1 has one for each controller. Root's sandboxes have theirs below a group
+called ``ai-codeforge``, which all executors of this machine share. When an executor starts, it removes the
+empty groups there that are older than a launch takes; so those of a killed process do not stay.
 
-Another user may make groups only where systemd lets him: in a scope of his own user manager. One is
-started for each executor, around a process that does nothing and ends with it; processes are brought into
-it by the manager, for their user may not move them there himself. With the last process the scope goes.
+Other users may make groups only in a scope of their own systemd user manager. Each executor starts a scope
+around a process that does nothing and ends with the executor. Users may not move processes into a scope
+themselves, so the manager does. The scope ends with its last process.
 """
 
 from __future__ import annotations
@@ -31,28 +30,28 @@ from codeforge.policy import CPU_SHARES
 FOLDER = "ai-codeforge"
 
 STALE_S = 120.0
-"""A group that was made and nobody entered for so long is nobody's."""
+"""A group that has been empty for this long belongs to no running executor."""
 
 SCOPE_TIMEOUT_S = 30.0
-"""For systemd to start a scope: tens of milliseconds, unless the machine is busy."""
+"""systemd starts a scope within tens of milliseconds, unless the machine is busy."""
 
 _CONTROLLERS = ("memory", "cpu", "pids")
 _MOUNT = "/sys/fs/cgroup"
 
 _CPU_WEIGHT = 1 + (CPU_SHARES - 2) * 9999 // 262142
-"""The same in version 2's measure; as runc converts it."""
+"""The same on version 2's scale, as runc converts it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cgroup:
-    """One sandbox's control group.
+    """The control group of one sandbox.
 
     Attributes:
-        folders: of each tree that it is in.
-        mounts: folders here, and where init looks for them.
-        oom_file: where the kernel counts whom it killed for want of memory.
-        cpu_setting: the file that limits CPU, and what lets it go.
-        scope: the unit of the user's manager that it is in, if it is in one.
+        folders: its folder in each tree.
+        mounts: pairs of a folder here and its path in the sandbox, where init reads it.
+        oom_file: the file in which the kernel counts out-of-memory kills.
+        cpu_setting: the file with the CPU quota, and the value that lifts it.
+        scope: the systemd scope that it is in, if it is in one.
     """
 
     folders: tuple[Path, ...]
@@ -62,10 +61,10 @@ class Cgroup:
     scope: str | None = None
 
     def add(self, pid: int) -> None:
-        """Put a process of one thread into it. Takes 10 ms and more, and blocks.
+        """Move a process with a single thread into it. Blocks for 10 ms or more.
 
         Raises:
-            EngineError: it is gone, or may not be moved.
+            EngineError: the process is gone, or may not be moved.
         """
         if self.scope is not None:
             _manager("AttachProcessesToUnit", "ssau", self.scope, f"/{self.folders[0].name}", "1", str(pid))
@@ -73,21 +72,21 @@ class Cgroup:
         for folder in self.folders:
             _write(folder / "cgroup.procs", pid)
 
-    def hurry(self) -> None:
-        """Let who is in it have all the CPU there is: ending takes some, and what is owed comes first."""
+    def lift_cpu_quota(self) -> None:
+        """Remove the CPU quota: ending takes CPU time, and a group that has used up its quota has to wait."""
         path, value = self.cpu_setting
         with contextlib.suppress(EngineError):
             _write(path, value)
 
     def oom_kills(self) -> int:
-        """Processes killed in it for want of memory; 0 once it is gone."""
+        """How many processes in it were killed because memory ran out; 0 once it is removed."""
         try:
             return oom_kills(self.oom_file.read_text())
         except OSError:
             return 0
 
     def remove(self) -> bool:
-        """Whether it is gone now; not, as long as somebody is in it."""
+        """Remove it; returns whether it is gone, which takes until the last process has left it."""
         for folder in self.folders:
             try:
                 folder.rmdir()
@@ -100,12 +99,12 @@ class Cgroup:
 
 @dataclass(frozen=True, slots=True)
 class CgroupTree:
-    """Where groups of sandboxes are made.
+    """The place where sandboxes' groups are made.
 
     Attributes:
         version: 1 or 2.
-        roots: our folder, of each tree; controller to path.
-        keeper: the process that keeps the user's scope alive, where it is in one.
+        roots: controller to the folder in which groups are made.
+        keeper: the process that keeps the user's scope alive, if they are in one.
         scope: that scope's name.
     """
 
@@ -115,10 +114,10 @@ class CgroupTree:
     scope: str | None = None
 
     def make(self, name: str, limits: SandboxLimits) -> Cgroup:
-        """A new group with those limits.
+        """Make a group with those limits.
 
         Raises:
-            EngineError: the kernel takes one of them not.
+            EngineError: the kernel refuses one of them.
         """
         if self.version == 2:
             folder = self.roots["memory"] / name
@@ -163,13 +162,13 @@ class CgroupTree:
         yield processes / "pids.max", limits.pids
 
     def close(self) -> None:
-        """Let go of the user's scope."""
+        """End the user's scope, if there is one."""
         if self.keeper is not None and self.keeper.stdin is not None:
             self.keeper.stdin.close()
             self.keeper.wait()
 
     def sweep(self) -> None:
-        """Remove what nobody is in, and nobody is about to enter."""
+        """Remove groups that are empty and too old to be in the middle of a launch."""
         for root in set(self.roots.values()):
             for folder in root.iterdir():
                 with contextlib.suppress(OSError):
@@ -178,21 +177,21 @@ class CgroupTree:
 
 
 def find_tree() -> CgroupTree | str:
-    """Where this process may make groups that limit everything; or why nowhere. Blocks."""
+    """The tree in which this process can make groups with all limits; or why there is none. Blocks."""
     own = groups_of()
     try:
         if all(controller in own for controller in _CONTROLLERS):
-            # What bounds this process bounds its sandboxes.
+            # Below the process's own groups, so that what limits it limits its sandboxes.
             return _tree(1, {controller: own[controller] for controller in _CONTROLLERS})
         if "" not in own:
             return "no control groups are mounted on /sys/fs/cgroup"
         _, mounted = _mounts()[""]
         if os.geteuid() == 0:
-            # A group with processes in it can have none below it, so that it is the whole tree's root.
+            # At the root of the tree: a group that has processes cannot hand its controllers down.
             return _tree(2, dict.fromkeys(_CONTROLLERS, mounted))
         return _scope(mounted)
     except (OSError, EngineError) as error:
-        return f"this user may make no control groups: {error}"
+        return f"this user cannot make control groups: {error}"
 
 
 def _tree(version: int, parents: Mapping[str, Path]) -> CgroupTree:
@@ -204,14 +203,16 @@ def _tree(version: int, parents: Mapping[str, Path]) -> CgroupTree:
         if version == 2:
             _delegate(root)
         if not os.access(root, os.W_OK):
-            raise EngineError(f"{root} is somebody else's")
+            raise EngineError(f"{root} belongs to another user")
     return CgroupTree(version, roots)
 
 
 def _scope(mounted: Path) -> CgroupTree:
-    """A scope of the user's manager, in which he may make groups."""
+    """Start a scope of the user's systemd manager, in which this user may make groups."""
     if shutil.which("systemd-run") is None or "XDG_RUNTIME_DIR" not in os.environ:
-        raise EngineError("there is no user manager of systemd that could delegate them (log in, or be root)")
+        raise EngineError(
+            "there is no systemd user manager to delegate them: log in as this user, or be root"
+        )
     name = f"{FOLDER}-{uuid.uuid4().hex}.scope"
     command = ("systemd-run", "--user", "--scope", "--quiet", "--collect", "-p", "Delegate=yes")
     keeper = subprocess.Popen(
@@ -224,7 +225,7 @@ def _scope(mounted: Path) -> CgroupTree:
     tree = CgroupTree(2, {}, keeper, name)
     try:
         root = mounted / _own_group(keeper, name).relative_to("/")
-        inner = root / "keeper"  # a group that hands controllers down has no processes of its own
+        inner = root / "keeper"  # a group that hands controllers down may have no processes itself
         inner.mkdir()
         _write(inner / "cgroup.procs", keeper.pid)
         _delegate(root)
@@ -235,7 +236,7 @@ def _scope(mounted: Path) -> CgroupTree:
 
 
 def _own_group(keeper: subprocess.Popen[bytes], scope: str) -> PurePosixPath:
-    """The group of the scope that a process has been started in, once it is."""
+    """The group of a new scope, once systemd has moved the keeper into it."""
     deadline = time.monotonic() + SCOPE_TIMEOUT_S
     while keeper.poll() is None and time.monotonic() < deadline:
         path = PurePosixPath(Path(f"/proc/{keeper.pid}/cgroup").read_text().strip().rpartition("::")[2])
@@ -250,26 +251,22 @@ def _own_group(keeper: subprocess.Popen[bytes], scope: str) -> PurePosixPath:
 def _manager(method: str, *arguments: str) -> None:
     """Call a method of the user's systemd."""
     interface = "org.freedesktop.systemd1"
-    done = subprocess.run(
-        ["busctl", "--user", "call", interface, "/org/freedesktop/systemd1", f"{interface}.Manager",
-         method, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )  # fmt: skip
+    manager = (interface, "/org/freedesktop/systemd1", f"{interface}.Manager")
+    command = ["busctl", "--user", "call", *manager, method, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise EngineError(f"systemd's {method}: {done.stderr.strip()}")
 
 
 def _delegate(folder: Path) -> None:
-    """Have the controllers in what is below that folder."""
+    """Hand the controllers down to the groups below that folder."""
     wanted = set(_CONTROLLERS) - set((folder / "cgroup.subtree_control").read_text().split())
     if wanted:
         _write(folder / "cgroup.subtree_control", " ".join(f"+{controller}" for controller in sorted(wanted)))
 
 
 def groups_of(process: int | str = "self") -> dict[str, Path]:
-    """The groups that a process is in: controller to folder; version 2's is called ``""``."""
+    """The groups that a process is in: controller to folder, with ``""`` for version 2."""
     own: dict[str, str] = {}
     for line in Path(f"/proc/{process}/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
@@ -282,7 +279,7 @@ def groups_of(process: int | str = "self") -> dict[str, Path]:
 
 
 def _mounts() -> dict[str, tuple[str, Path]]:
-    """Each controller's tree: what of it is mounted, and where; version 2's is called ``""``."""
+    """Controller to the part of its tree that is mounted and the mount point, with ``""`` for version 2."""
     found: dict[str, tuple[str, Path]] = {}
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, _, after = line.partition(" - ")
@@ -294,7 +291,7 @@ def _mounts() -> dict[str, tuple[str, Path]]:
 
 
 def oom_kills(text: str) -> int:
-    """What ``memory.events`` or ``memory.oom_control`` says of processes killed for want of memory."""
+    """The count of out-of-memory kills in ``memory.events`` or ``memory.oom_control``."""
     return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("oom_kill ")), 0)
 
 

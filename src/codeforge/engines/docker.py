@@ -1,4 +1,4 @@
-"""Sandboxes as containers of Docker, or of whatever speaks its API on a compatible socket."""
+"""Sandboxes as containers of Docker, or of another engine with its API."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from codeforge.images import ImageStore
 
 REMOVAL_GRACE_S = 5.0
-"""How long the daemon may take to remove a sandbox that has ended before it is removed by force."""
+"""How long the daemon may take to remove a container that has ended; after that we remove it by force."""
 
 WATCH_RETRY_S = 0.5
-"""Between two tries to listen to the daemon's events."""
+"""Between two attempts to read the daemon's events."""
 
 STALE_S = 120.0
-"""A sandbox that was created and not started for so long is nobody's."""
+"""A container that was created this long ago and never started belongs to no running executor."""
 
 SWEEP_EVERY_S = 60.0
 
@@ -67,7 +67,7 @@ class DockerEngine:
         """The connected client.
 
         Raises:
-            EngineUnavailable: no engine answers, or this user may not talk to it, or it has no such runtime.
+            EngineUnavailable: no engine answers, or this user may not use it, or it has no such runtime.
         """
         async with self._connecting:
             if self._client is None:
@@ -85,10 +85,10 @@ class DockerEngine:
         return self._client
 
     async def check(self, client: aiodocker.Docker) -> None:
-        """Make sure that what answers can do what sandboxes need.
+        """Make sure that the engine supports what sandboxes need.
 
         Raises:
-            EngineUnavailable: it cannot.
+            EngineUnavailable: it does not.
         """
         version = await client.version()
         if is_podman(version):
@@ -99,7 +99,7 @@ class DockerEngine:
         self.kernel = version["KernelVersion"]
 
     def errors(self) -> AbstractContextManager[None]:
-        """Turns what the client raises into this package's exceptions."""
+        """Turns the client's exceptions into this package's own."""
         return docker_errors(self.dialect)
 
     @property
@@ -137,8 +137,8 @@ class DockerEngine:
             security_options=tuple(info.get("SecurityOptions") or ()),
         )
 
-    def in_background(self, work: Any) -> asyncio.Task[None]:
-        """Run a coroutine that ``close`` ends if it has not ended by itself."""
+    def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a coroutine in a task that ``close`` cancels if it is still running."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -166,14 +166,14 @@ class DockerEngine:
         return await self.launch_container(self.spec(language, limits, uid=uid))
 
     async def launch_container(self, spec: dict[str, Any]) -> DockerChannel:
-        """A channel to a new container of that description."""
+        """Launch a container with that description; returns a channel to it."""
         launching = asyncio.ensure_future(self._launch(await self.client(), spec))
         self._launching.add(launching)
         launching.add_done_callback(self._launching.discard)
         try:
             return await asyncio.shield(launching)
         except asyncio.CancelledError:
-            # A create call that is cut off leaves a container of which nobody has the id.
+            # If the create call were cancelled, its container would remain and nobody would know its id.
             launching.add_done_callback(self._destroy_unwanted)
             raise
 
@@ -191,12 +191,12 @@ class DockerEngine:
         return channel
 
     def creation(self, client: aiodocker.Docker, spec: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        """Path and body of the call that creates a container of that description."""
+        """Path and body of the API call that creates a container with that description."""
         return f"{client.api_version}/containers/create", spec
 
     async def _create(self, client: aiodocker.Docker, spec: dict[str, Any]) -> DockerContainer:
-        # Not client.containers.create(): it drops the answer's warnings, and a warning here is a
-        # restriction that the daemon has silently left out.
+        # Not client.containers.create(): it drops the warnings of the answer, and a warning here means that
+        # the daemon has left out a restriction.
         path, body = self.creation(client, spec)
         async with client.session.post(f"{client.docker_host}/{path}", json=body) as response:
             answer = await response.json(content_type=None)
@@ -215,7 +215,7 @@ class DockerEngine:
             self.in_background(launching.result().destroy())
 
     def forget(self, channel: DockerChannel) -> None:
-        """The channel's container is gone, and nothing of the channel is left."""
+        """Drop a channel whose container is gone."""
         self._channels.pop(channel.id, None)
 
     async def close(self) -> None:
@@ -226,15 +226,15 @@ class DockerEngine:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._client is not None:
-            # Creations of which the answer was lost.
+            # Containers whose create call was never answered.
             for container in await self._labelled(self._client, f"{LABEL}={self.owner}", []):
                 await self._delete(container)
             await disconnect(self._client)
 
     async def _watch(self, client: aiodocker.Docker) -> None:
-        """Pass the daemon's events on to the channels, for as long as there is a daemon."""
-        # Events are told once more from then on, so that none is missed between two connections,
-        # nor for a clock here that is ahead of the daemon's. Hearing one twice does no harm.
+        """Pass the daemon's events on to the channels; reconnects for as long as the engine is open."""
+        # Starting in the past, so that no event is missed between two connections, or because this clock is
+        # ahead of the daemon's. An event that arrives twice does no harm.
         since = time.time() - 60
         while True:
             with contextlib.suppress(HostFailure, ValueError), self.errors():  # ValueError: cut-off JSON
@@ -260,11 +260,11 @@ class DockerEngine:
                 yield json.loads(line)
 
     async def _sweep(self, client: aiodocker.Docker) -> None:
-        """Remove now and again what nobody else removes.
+        """Remove, at intervals, containers that nobody else removes.
 
-        That is what was created and never started, because its host process died in between or the answer
-        to the create call was lost; and what an engine that was killed did not get to remove. A sandbox
-        that runs needs no sweeping: it ends with its host process.
+        Some were created and never started, because their host process died in between or the answer to the
+        create call was lost. Others have ended while the engine was down. A container that runs is never
+        removed here: it ends with its host process.
         """
         while True:
             for container in await self._labelled(client, LABEL, self.dialect.left):
@@ -275,7 +275,7 @@ class DockerEngine:
     async def _labelled(
         self, client: aiodocker.Docker, label: str, states: Sequence[str]
     ) -> list[DockerContainer]:
-        """Sandboxes with that label in one of those states, or any; none if the daemon does not say."""
+        """Containers with that label, in one of those states if any are given; none if the call fails."""
         filters = json.dumps({"label": [label], "status": states})
         with contextlib.suppress(HostFailure), self.errors():
             async with asyncio.timeout(API_TIMEOUT_S):
@@ -283,14 +283,14 @@ class DockerEngine:
         return []
 
     async def _delete(self, container: DockerContainer) -> None:
-        # 404: it is gone already; 409: the daemon is removing it.
+        # An error is 404, it is gone already; or 409, the daemon is removing it.
         with contextlib.suppress(HostFailure), self.errors():
             async with asyncio.timeout(API_TIMEOUT_S):
                 await container.delete(force=True)
 
 
 def _runtime(info: Mapping[str, Any], runtime: str) -> Mapping[str, Any]:
-    """How the daemon has registered it."""
+    """The daemon's registration of a runtime."""
     if runtime not in info["Runtimes"]:
         raise EngineUnavailable(
             f"Docker has no runtime {quoted(runtime)}; it has {', '.join(sorted(info['Runtimes']))}\n"
@@ -301,12 +301,12 @@ def _runtime(info: Mapping[str, Any], runtime: str) -> Mapping[str, Any]:
 
 
 def is_podman(version: Mapping[str, Any]) -> bool:
-    """Whether it is Podman that gave this answer to the version call."""
+    """Whether an answer to the version call is Podman's."""
     return any(part.get("Name") == "Podman Engine" for part in version.get("Components") or ())
 
 
 class DockerChannel:
-    """See ``Channel``: a container, and its attach stream."""
+    """See ``Channel``: a container and its attach stream."""
 
     def __init__(self, engine: DockerEngine, container: DockerContainer) -> None:
         self._engine = engine
@@ -326,19 +326,19 @@ class DockerChannel:
         return str(self._container.id)
 
     def notice(self, action: str) -> None:
-        """The daemon reported something about this container."""
+        """Handle an event of this container."""
         if action == "oom":
             self._oom.set()
         elif action == self._engine.dialect.gone:
             self._gone.set()
 
     async def open(self) -> None:
-        """Attach, and start without waiting: what is written now is there when init starts."""
+        """Attach, and start without waiting: init will find what is written from now on."""
         with self._engine.errors():
             async with asyncio.timeout(API_TIMEOUT_S):
                 await self._stream.__aenter__()
         self._starting = asyncio.get_running_loop().create_task(self._start())
-        # read() asks for the outcome while it matters; here it only counts as asked for.
+        # read() raises its error if that matters; this only marks the error as retrieved.
         self._starting.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     async def _start(self) -> None:
@@ -347,10 +347,10 @@ class DockerChannel:
                 await self._container.start()
 
     def watch(self, pid: int) -> None:
-        """Have the kernel tell of out-of-memory kills from now on, beside the daemon.
+        """Have the kernel report out-of-memory kills from now on, in addition to the daemon.
 
         Args:
-            pid: the container's process, on this machine.
+            pid: a process of the container, as numbered on this machine.
 
         Raises:
             EngineError: it is not on this machine, or has ended.
@@ -358,7 +358,7 @@ class DockerChannel:
         self._watch = OomWatch(pid, lambda: self.notice("oom"))
 
     async def inspect(self) -> Mapping[str, Any]:
-        """What the daemon says of the container, once it says that it has started it."""
+        """The daemon's description of the container, once it has started it."""
         if self._starting is not None:
             await asyncio.shield(self._starting)
         with self._engine.errors():
@@ -377,7 +377,10 @@ class DockerChannel:
         return b"" if message is None else message.data
 
     async def _read_first(self, starting: asyncio.Task[None]) -> Message | None:
-        """Init is often heard before the daemon has answered; after a failure to start it never is."""
+        """The first output; init often sends it before the daemon answers the start call.
+
+        If the start fails, there is no output, and the start call's error is raised.
+        """
         reading = asyncio.ensure_future(self._stream.read_out())
         try:
             await asyncio.wait({reading, starting}, return_when=asyncio.FIRST_COMPLETED)
@@ -400,7 +403,7 @@ class DockerChannel:
         return self._oom.is_set()
 
     async def destroy(self, *, ended: bool = False) -> None:
-        """See ``Channel.destroy``. Once begun it goes on, whatever becomes of who asked."""
+        """See ``Channel.destroy``. Once begun it goes on, even if the caller is cancelled."""
         if self._destroying is None:
             self._destroying = self._engine.in_background(self._destroy(ended or self._ended))
         await asyncio.shield(self._destroying)
@@ -428,4 +431,4 @@ class DockerChannel:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._gone.wait(), REMOVAL_GRACE_S)
         except HostFailure:
-            pass  # it answers no more; its sandboxes end when it has noticed
+            pass  # the engine does not answer; the container ends when its attach stream closes

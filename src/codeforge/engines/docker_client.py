@@ -1,4 +1,4 @@
-"""A connection to an engine of Docker's API: how to get one, and what its failures mean to callers."""
+"""Connections to an engine with Docker's API, and the translation of its errors."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _CONNECTION_FAILED = 900  # aiodocker's own status for "no connection"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """What an engine says in its own way.
+    """What differs between engines that have Docker's API.
 
     Attributes:
-        name: of the engine, as its makers write it.
-        not_available: the message where none answers.
-        permission_denied: the message where this user may not talk to it.
-        no_image: what is in its answer where the image is not there, in small letters.
-        gone: its event of a container that is no more.
-        left: its states of containers that were not started, or have ended.
+        name: the engine's name, as its makers write it.
+        not_available: the error text if it does not answer.
+        permission_denied: the error text if this user may not use it.
+        no_image: part of its own error text for a missing image, in lower case.
+        gone: its event for a container that was removed.
+        left: its states of containers that were never started, or have ended.
     """
 
     name: str
@@ -61,7 +61,7 @@ DOCKER = Dialect(
 
 @contextlib.contextmanager
 def docker_errors(dialect: Dialect = DOCKER) -> Iterator[None]:
-    """Turn what aiodocker raises into this package's exceptions."""
+    """Turn aiodocker's exceptions into this package's own."""
     try:
         yield
     except DockerError as error:
@@ -89,22 +89,22 @@ def _connection_failure(error: BaseException | None, dialect: Dialect) -> HostFa
 
 
 def connect(docker_host: str | None, dialect: Dialect = DOCKER) -> aiodocker.Docker:
-    """A client for ``docker_host``, or for what DOCKER_HOST, the docker context or the default socket say.
+    """A client for ``docker_host``, else for DOCKER_HOST, the docker context or the default socket.
 
     Raises:
-        EngineUnavailable: none of them names an engine.
+        EngineUnavailable: there is no address at all.
     """
     try:
         client = aiodocker.Docker(docker_host)
-    except (AssertionError, ValueError) as error:  # it asserts where it finds no socket at all
+    except (AssertionError, ValueError) as error:  # aiodocker asserts that there is a socket
         raise EngineUnavailable(dialect.not_available) from error
     return client
 
 
 async def connect_unbounded(docker_host: str | None, dialect: Dialect = DOCKER) -> aiodocker.Docker:
-    """The same, without aiohttp's bound of 100 connections where the engine is on this machine.
+    """The same, without aiohttp's bound of 100 connections if the engine is on this machine.
 
-    A sandbox holds one connection for as long as it lives; how many there are is the pool's business.
+    A sandbox holds one connection as long as it exists, and the pool bounds how many sandboxes there are.
     """
     client = connect(docker_host, dialect)
     if not isinstance(client.connector, aiohttp.UnixConnector):
@@ -112,7 +112,7 @@ async def connect_unbounded(docker_host: str | None, dialect: Dialect = DOCKER) 
     path = client.connector.path
     await client.close()
     session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(path, limit=0))
-    # With a connector given, the address only has to be a URL.
+    # The connector decides where to connect; the address only has to be a URL.
     return aiodocker.Docker("unix://localhost", connector=session.connector, session=session)
 
 

@@ -1,8 +1,8 @@
-"""gVisor: containers of Docker that run on a kernel of their own, a process of the host called the Sentry.
+"""gVisor: Docker containers with a kernel of their own, a process on the host called the Sentry.
 
-What a program does ends there; what the host's kernel enforces, it enforces on that process. So the limits
-and the filter of such a sandbox are read on the host, and so is which kernel answered: what a program
-sees, another program may have made.
+A program's system calls end in the Sentry, and the host's kernel enforces limits and a seccomp filter on
+the Sentry. So this module reads those on the host, and also that the process is a Sentry: what init reads
+inside comes from the kernel that is being verified.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from codeforge.model import Language, SandboxLimits
 from codeforge.policy import GVISOR_UNTOLD, posture_faults
 
 SENTRY_TASKS = 960
-"""What the host counts beyond a run's own: the Sentry has 45 to 70 threads, and a program's process is two
-tasks or more. At this limit the Sentry dies, and the whole sandbox with it."""
+"""Added to the limit of processes, because the host counts the Sentry's tasks: it has 45 to 70 threads, and
+two or more for each process of a program. At the limit the Sentry dies, and the sandbox with it."""
 
 NO_NETWORK = "--network=none"
-"""What scripts/gvisor.sh registers a runsc with that cannot have one on this kernel."""
+"""The argument with which scripts/gvisor.sh registers runsc where this kernel allows it no network."""
 
 _BOOT_NAME = f"{GVISOR}-sandbox"
 """The first word of a Sentry's command line."""
@@ -63,7 +63,7 @@ class GvisorEngine(DockerEngine):
         sandbox = self._channels[channel.id]
         pid = int((await sandbox.inspect())["State"]["Pid"])
         seen = await asyncio.to_thread(_look, pid, channel.id)
-        # When memory runs out the Sentry dies, and Docker may hear of that before it hears of the reason.
+        # When memory runs out the Sentry is killed, and Docker may report its end before the reason.
         sandbox.watch(pid)
         return seen
 
@@ -80,11 +80,11 @@ def with_sentry(limits: SandboxLimits) -> SandboxLimits:
 
 
 def _look(pid: int, container: str) -> dict[str, str]:
-    """The limits and the filter that are in force on a container's process, and which kernel it is.
+    """The limits and the filter in force on a container's process, and which kernel it is.
 
     Raises:
-        PostureMismatch: it is no Sentry of that container.
-        EngineError: it is not to be seen from here.
+        PostureMismatch: it is not the Sentry of that container.
+        EngineError: this process may not look at it.
     """
     process = Path(f"/proc/{pid}")
     try:
@@ -95,9 +95,9 @@ def _look(pid: int, container: str) -> dict[str, str]:
     except OSError as error:
         raise EngineError(
             f"cannot verify which kernel runs the sandbox: {error}\n"
-            "That takes Docker on this machine, and who asks must see its processes and control groups"
+            "Docker has to be on this machine, and its processes and control groups visible to this user"
         ) from error
-    # A number alone could be another machine's process.
+    # If Docker were on another machine, the number could be that of any process here.
     if container not in str(groups.get("pids", groups.get(""))):
         raise PostureMismatch(f"process {pid}, which Docker names, is not in the sandbox's control group")
     is_sentry = words[0] == _BOOT_NAME and "boot" in words and words[-1] == container
@@ -108,7 +108,7 @@ def _look(pid: int, container: str) -> dict[str, str]:
 
 
 def _program(process: Path) -> str:
-    """What the process executes, as the host's kernel has it; root alone may ask."""
+    """The name of the process's executable, according to the host's kernel; only root may read it."""
     try:
         return (process / "exe").readlink().name
     except PermissionError:

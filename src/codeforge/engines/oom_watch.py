@@ -1,8 +1,8 @@
-"""Out-of-memory kills in a control group that somebody else makes, and removes as soon as it is empty.
+"""Watches for out-of-memory kills in a control group that an engine makes, and removes once it is empty.
 
-Theory of operation: the group's file of counts is kept open, and the kernel wakes the event loop when
-it changes; so it is read while the group is there, however late the end of the run is looked at.
-Version 1 rings an eventfd, once more when the group is removed. Version 2 lets the file be polled.
+Theory of operation: the group's event counts are kept open, and the kernel wakes the event loop when they
+change. So they are read while the group exists, however late the end of the run is handled. Version 1
+signals an eventfd, and signals it once more when the group is removed. In version 2 the file can be polled.
 """
 
 from __future__ import annotations
@@ -19,55 +19,56 @@ from codeforge.errors import EngineError
 
 
 class OomWatch:
-    """Watches the control group of one process until the first kill in it. Belongs to one event loop.
+    """Watches the control group of a process until the first kill in it. Belongs to one event loop.
 
     Args:
-        pid: a process that is in it.
-        noticed: called when the kernel has killed in it for want of memory, or is about to.
+        pid: a process in the group.
+        on_oom: called when the kernel has killed a process because memory ran out, or is about to.
 
     Raises:
-        EngineError: there is no such process on this machine, or its group may not be watched.
+        EngineError: there is no such process on this machine, or its group cannot be watched.
     """
 
-    def __init__(self, pid: int, noticed: Callable[[], object]) -> None:
-        self._noticed = noticed
+    def __init__(self, pid: int, on_oom: Callable[[], object]) -> None:
+        self._on_oom = on_oom
         self._loop = asyncio.get_running_loop()
         with contextlib.ExitStack() as stack:
             try:
                 groups = groups_of(pid)
                 if "memory" in groups:
                     self._file = _opened(groups["memory"] / "memory.oom_control", stack)
-                    self._bell: int | select.epoll = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-                    stack.callback(os.close, self._bell)
-                    (groups["memory"] / "cgroup.event_control").write_text(f"{self._bell} {self._file}")
+                    self._events: int | select.epoll = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+                    stack.callback(os.close, self._events)
+                    (groups["memory"] / "cgroup.event_control").write_text(f"{self._events} {self._file}")
                 else:
-                    self._file = _opened(_counted_in(groups[""]), stack)
-                    self._bell = stack.enter_context(select.epoll())
-                    os.pread(self._file, 4096, 0)  # only what changes after a read is told
-                    self._bell.register(self._file, select.EPOLLPRI | select.EPOLLET)
+                    self._file = _opened(_event_file(groups[""]), stack)
+                    self._events = stack.enter_context(select.epoll())
+                    os.pread(self._file, 4096, 0)  # only changes after a read are reported
+                    self._events.register(self._file, select.EPOLLPRI | select.EPOLLET)
             except (OSError, KeyError) as error:
-                raise EngineError(f"process {pid} cannot be watched for want of memory: {error}") from error
-            self._loop.add_reader(self._bell, self._ring)
-            stack.callback(self._loop.remove_reader, self._bell)
+                raise EngineError(f"cannot watch process {pid} for out-of-memory kills: {error}") from error
+            self._loop.add_reader(self._events, self._on_event)
+            stack.callback(self._loop.remove_reader, self._events)
             self._open = stack.pop_all()
 
     def close(self) -> None:
-        """Watch no more. May be called again."""
+        """Stop watching. May be called again."""
         self._open.close()
 
-    def _ring(self) -> None:
-        by_eventfd = isinstance(self._bell, int)
-        rung = os.eventfd_read(self._bell) if isinstance(self._bell, int) else len(self._bell.poll(0))
+    def _on_event(self) -> None:
+        events = self._events
+        by_eventfd = isinstance(events, int)
+        signals = os.eventfd_read(events) if isinstance(events, int) else len(events.poll(0))
         try:
             kills = oom_kills(os.pread(self._file, 4096, 0).decode())
-            # An eventfd is rung just before the kill.
-            noticed, over = by_eventfd or kills > 0, False
+            # An eventfd is signalled just before the kill.
+            killed, removed = by_eventfd or kills > 0, False
         except OSError:
-            # The group is gone, which is one ring; more than that was a kill.
-            noticed, over = by_eventfd and rung > 1, True
-        if noticed:
-            self._noticed()
-        if noticed or over:
+            # The group is gone, which is one signal; a second one was for a kill.
+            killed, removed = by_eventfd and signals > 1, True
+        if killed:
+            self._on_oom()
+        if killed or removed:
             self.close()
 
 
@@ -77,8 +78,8 @@ def _opened(path: Path, stack: contextlib.ExitStack) -> int:
     return fd
 
 
-def _counted_in(group: Path) -> Path:
-    """Where kills in that group are counted: in itself, or above where memory is not its own matter."""
+def _event_file(group: Path) -> Path:
+    """The file that counts kills in that group: its own, or that of the nearest parent that limits memory."""
     for folder in (group, *group.parents):
         if (path := folder / "memory.events").exists():
             return path

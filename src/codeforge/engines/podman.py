@@ -1,10 +1,10 @@
-"""Sandboxes as containers of Podman, by its Docker-compatible service.
+"""Sandboxes as containers of Podman, through its Docker-compatible service.
 
-Theory of operation: everything goes the way it goes with Docker, but for three things. A container is
-created by Podman's own call, because the compatible one leaves out masked paths, adds writable mounts
-and refuses options of tmpfs; ``libpod_spec`` says the same description in its words. No event tells of
-an out-of-memory, so that the kernel is asked (oom.py), which takes a service on this machine. And
-where it runs without root on version 1 of control groups it can limit nothing, and is refused.
+Theory of operation: everything is as with Docker, except for three things. A container is created by
+Podman's own call, because the compatible one leaves out masked paths, adds writable mounts and refuses
+options of tmpfs; ``libpod_spec`` translates the description. Podman has no out-of-memory event, so the
+kernel is watched (oom_watch.py), which requires a service on this machine. And without root, on version 1
+of control groups, Podman can limit nothing, so it is refused.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ PODMAN = Dialect(
 )
 
 _LIBPOD_API = "v4.0.0/libpod"
-"""The oldest with all that is asked of it; newer services answer to it too."""
+"""The oldest version with everything that is needed; newer services answer to it, too."""
 
 _NPROC = 4096
-"""Far above the limit of processes. Podman's own default is more than a service may give that has not all
-of root's capabilities; and it counts per user id, which each sandbox has one of."""
+"""Far above the limit of processes, and counted per user id, of which each sandbox has its own. Podman's
+default is more than a service without all of root's capabilities may set."""
 
 
 class PodmanEngine(DockerEngine):
@@ -80,19 +80,19 @@ class PodmanEngine(DockerEngine):
 
 
 def libpod_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """A container's description for Docker, in Podman's words.
+    """Translate a container's description from Docker's API to Podman's.
 
     Raises:
-        EngineError: it says something that has no translation here, and would be left out.
+        EngineError: it has something that is not translated here, and would be left out.
     """
     own, host = dict(spec), dict(spec["HostConfig"])
-    untold = {*own} - _OWN | {*host} - _HOST
-    if untold:
-        raise EngineError(f"Podman cannot be told of {', '.join(sorted(untold))}")
-    said = {key: own[key] for key in _FIXED if own[key] != _FIXED[key]}
-    said |= {key: host[key] for key in _FIXED_HOST if host[key] != _FIXED_HOST[key]}
-    if said:
-        raise EngineError(f"Podman cannot be told of {said}")
+    unknown = {*own} - _OWN | {*host} - _HOST
+    if unknown:
+        raise EngineError(f"no translation for Podman of {', '.join(sorted(unknown))}")
+    changed = {key: own[key] for key in _FIXED if own[key] != _FIXED[key]}
+    changed |= {key: host[key] for key in _FIXED_HOST if host[key] != _FIXED_HOST[key]}
+    if changed:
+        raise EngineError(f"no translation for Podman of {changed}")
     offline = host["NetworkMode"] == "none"
     return {
         "image": own["Image"],
@@ -114,7 +114,7 @@ def libpod_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "shm_size": host["ShmSize"],
         "image_volume_mode": "ignore",
-        # Else the host's names would be in /etc/hosts.
+        # Otherwise /etc/hosts would have the host's entries.
         "use_image_hosts": True,
         **({"netns": {"nsmode": "none"}} if offline else {}),
         "ipcns": {"nsmode": "private"},
@@ -131,10 +131,10 @@ def libpod_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
         "oom_score_adj": host["OomScoreAdj"],
         "cap_drop": host["CapDrop"],
         "no_new_privileges": True,
-        # Without network it would show the image's /etc/resolv.conf, which may have a name server.
+        # Without a network, Podman leaves the image's /etc/resolv.conf, which may name a server.
         "mask": [*host["MaskedPaths"], *(["/etc/resolv.conf"] if offline else [])],
         "log_configuration": {"driver": "none"},
-        # What it would do of itself, for init systems, proxies and health checks.
+        # Switches off what Podman does by default for init systems, proxies and health checks.
         "systemd": "false",
         "sdnotifyMode": "ignore",
         "httpproxy": False,
@@ -143,7 +143,7 @@ def libpod_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tmpfs(options: str) -> list[str]:
-    """Podman knows few options by name; what follows a comma in one of them it hands to the kernel."""
+    """Podman knows few options by name, but passes what follows a comma in one of them to the kernel."""
     words = options.split(",")
     flags = [word for word in words if "=" not in word]
     return [*flags, "notmpcopyup", ",".join(word for word in words if "=" in word)]
@@ -168,13 +168,16 @@ _FIXED_HOST = {
     "ReadonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
     "LogConfig": {"Type": "none"},
 }
-"""What the translation says without looking; Podman's own read-only paths are these and one more."""
+"""Values that the translation takes for granted; Podman's default read-only paths are these and one more."""
 
 _OWN = {
-    *_FIXED, "Image", "Entrypoint", "Cmd", "User", "WorkingDir", "Env", "Hostname", "Labels",
-    "NetworkDisabled", "Healthcheck", "HostConfig",
-}  # fmt: skip
+    *_FIXED,
+    *("Image", "Entrypoint", "Cmd", "User", "WorkingDir", "Env", "Hostname", "Labels"),
+    *("NetworkDisabled", "Healthcheck", "HostConfig"),
+}
 _HOST = {
-    *_FIXED_HOST, "Tmpfs", "ShmSize", "NetworkMode", "Dns", "Memory", "MemorySwap", "CpuPeriod", "CpuQuota",
-    "CpuShares", "PidsLimit", "OomScoreAdj", "CapDrop", "MaskedPaths", "Ulimits",
-}  # fmt: skip
+    *_FIXED_HOST,
+    *("Tmpfs", "ShmSize", "NetworkMode", "Dns", "Memory", "MemorySwap", "CpuPeriod", "CpuQuota", "CpuShares"),
+    *("PidsLimit", "OomScoreAdj", "CapDrop", "MaskedPaths", "Ulimits"),
+}
+"""The keys that are translated."""

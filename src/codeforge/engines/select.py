@@ -1,7 +1,7 @@
-"""Which engine: by name, or the first of those there are that answers.
+"""Selects an engine: by name, or the first that answers.
 
-The modules of the engines are imported when their turn comes: Docker's need an HTTP client, which takes
-longer to import than a sandbox of bubblewrap's takes to start.
+Each engine's module is imported only when it is tried: Docker's needs an HTTP client, which takes longer to
+import than a bubblewrap sandbox takes to start.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from codeforge.engines.base import GVISOR, Channel, Engine, EngineInfo, Provisions
-from codeforge.engines.sockets import not_there
+from codeforge.engines.sockets import unreachable_reason
 from codeforge.errors import EngineUnavailable, InvalidRequest, quoted
 from codeforge.model import Language, SandboxLimits
 
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 ENGINES = ("docker", "podman", "bubblewrap")
-"""In the order in which ``auto`` tries them."""
+"""``auto`` tries them in this order."""
 
 ENGINE_VARIABLE, RUNTIME_VARIABLE = "CODEFORGE_ENGINE", "CODEFORGE_RUNTIME"
 
 OnChoice = Callable[[str, Mapping[str, str]], object]
-"""Is told which engine ``auto`` chose, and of each that came before it why not."""
+"""Called with the engine that ``auto`` chose, and with the reason for each that it passed over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
-    """What an engine is made of.
+    """The settings of an engine.
 
     Attributes:
         engine: one of ``ENGINES``, or ``auto``.
-        owner: what its sandboxes are labelled with.
-        docker_host: the address of Docker or Podman, if not where they are looked for.
-        runtime: the OCI runtime, for Docker; ``None``: the daemon's own.
-        allow_unenforced_limits: whether sandboxes may do without limits that this machine cannot enforce.
+        owner: the id that its sandboxes are labelled with.
+        docker_host: the address of Docker or Podman; ``None``: the default one.
+        runtime: Docker's OCI runtime; ``None``: the daemon's default.
+        allow_unenforced_limits: whether sandboxes may run without limits that this machine cannot enforce.
     """
 
     engine: str
@@ -53,12 +53,12 @@ class EngineSettings:
 
 
 def engine_name(asked: object, *, docker_host: str | None, runtime: str | None, default: str = AUTO) -> str:
-    """The engine's name, or ``auto``: what was asked for, else what the environment says, else the default.
+    """The engine's name, or ``auto``: what was asked for, else CODEFORGE_ENGINE, else the default.
 
-    An address or a runtime is Docker's, if nobody says otherwise.
+    With an address or a runtime, ``auto`` means Docker.
 
     Raises:
-        InvalidRequest: there is no such engine.
+        InvalidRequest: there is no such engine, or it takes no address or runtime.
     """
     name = asked or os.environ.get(ENGINE_VARIABLE) or default
     known = (AUTO, *ENGINES)
@@ -83,10 +83,10 @@ def engine_for(
     allow_unenforced_limits: bool,
     on_choice: OnChoice | None = None,
 ) -> Engine:
-    """The engine that an executor's caller asked for, by name or as an instance; nothing is started yet.
+    """The engine that was asked for, by name or as an instance; it is not started yet.
 
     Raises:
-        InvalidRequest: there is no such engine, or it cannot have these settings.
+        InvalidRequest: there is no such engine, or it does not take these settings.
     """
     if asked is not None and not isinstance(asked, str) and hasattr(asked, "launch"):
         if docker_host is not None or runtime is not None or allow_unenforced_limits:
@@ -107,7 +107,7 @@ def engine_for(
 
 
 def make_engine(settings: EngineSettings, on_choice: OnChoice | None = None) -> Engine:
-    """The engine; nothing is started yet."""
+    """An engine of these settings; it is not started yet."""
     if settings.engine == AUTO:
         return FirstThatAnswers(settings, on_choice)
     if settings.engine == "bubblewrap":
@@ -128,7 +128,7 @@ def make_engine(settings: EngineSettings, on_choice: OnChoice | None = None) -> 
 
 
 class FirstThatAnswers:
-    """Docker if it answers, else Podman, else bubblewrap; chosen when it is first needed, and for good."""
+    """Docker if it answers, else Podman, else bubblewrap; chosen once, when it is first needed."""
 
     def __init__(self, settings: EngineSettings, on_choice: OnChoice | None = None) -> None:
         self._settings = settings
@@ -164,7 +164,7 @@ class FirstThatAnswers:
         """The engine that answers.
 
         Raises:
-            EngineUnavailable: none does; the message has each one's reason.
+            EngineUnavailable: none does; the message gives the reason for each.
         """
         async with self._choosing:
             if self._chosen is None:
@@ -174,7 +174,7 @@ class FirstThatAnswers:
     async def _choose(self) -> Engine:
         reasons: dict[str, str] = {}
         for name in ENGINES:
-            if (reason := not_there(name)) is None:
+            if (reason := unreachable_reason(name)) is None:
                 engine = make_engine(dataclasses.replace(self._settings, engine=name))
                 try:
                     await engine.start()

@@ -1,4 +1,4 @@
-"""Where engines with a socket are, as their own command lines find them. Imports nothing of theirs."""
+"""The sockets of Docker and Podman, found as their own command lines find them, without their clients."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PODMAN_SOCKET = "podman/podman.sock"
 
 
 def podman_address() -> str:
-    """CONTAINER_HOST; else this user's own service, else (and for root) the system's."""
+    """CONTAINER_HOST; else this user's own service, if there is one; else, and for root, the system's."""
     asked = os.environ.get("CONTAINER_HOST")
     if asked:
         return asked
@@ -20,8 +20,8 @@ def podman_address() -> str:
     return f"unix://{system if os.getuid() == 0 or (system.exists() and not own.exists()) else own}"
 
 
-def not_there(engine: str) -> str | None:
-    """Why it is of no use to ask that engine, as its sockets tell at once; ``None``: it may be there."""
+def unreachable_reason(engine: str) -> str | None:
+    """Why an engine cannot be reached, if its sockets show that; ``None``: it may be reachable."""
     if engine == "docker":
         configured = os.environ.get("DOCKER_HOST") or os.environ.get("DOCKER_CONTEXT")
         if configured or Path("~/.docker/config.json").expanduser().exists():
@@ -44,7 +44,7 @@ def _answers(path: Path) -> bool:
         try:
             connection.connect(str(path))
         except PermissionError:
-            return True  # somebody is there; the engine will say what to do
+            return True  # something listens; the engine's error will say what to do
         except OSError:
             return False
     return True

@@ -130,12 +130,12 @@ def choosing(
         )
         return made[settings.engine]
 
-    def not_there(name: str) -> str | None:
+    def unreachable_reason(name: str) -> str | None:
         refusal = refusals.get(name)
         return refusal if isinstance(refusal, str) else None
 
     monkeypatch.setattr(select, "make_engine", make)
-    monkeypatch.setattr(select, "not_there", not_there)
+    monkeypatch.setattr(select, "unreachable_reason", unreachable_reason)
     told: list[tuple[str, Mapping[str, str]]] = []
 
     async def scenario() -> str | EngineUnavailable:
@@ -186,20 +186,20 @@ def test_where_none_answers_every_reason_is_told(monkeypatch: pytest.MonkeyPatch
 def test_a_socket_that_nobody_listens_on_is_nobodys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "docker.sock"
     monkeypatch.setattr(sockets, "_DOCKER_SOCKETS", (str(path),))
-    assert sockets.not_there("docker") == f"nothing answers on {path}"
+    assert sockets.unreachable_reason("docker") == f"nothing answers on {path}"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
-        assert sockets.not_there("docker") is not None
+        assert sockets.unreachable_reason("docker") is not None
         server.listen()
-        assert sockets.not_there("docker") is None
-    assert sockets.not_there("docker") is not None
+        assert sockets.unreachable_reason("docker") is None
+    assert sockets.unreachable_reason("docker") is not None
 
 
 @pytest.mark.parametrize("variable", ["DOCKER_HOST", "DOCKER_CONTEXT"])
 def test_who_configured_docker_means_it(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setattr(sockets, "_DOCKER_SOCKETS", ("/nowhere",))
     monkeypatch.setenv(variable, "x")
-    assert sockets.not_there("docker") is None
+    assert sockets.unreachable_reason("docker") is None
 
 
 def test_podman_is_where_its_own_command_looks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -207,12 +207,12 @@ def test_podman_is_where_its_own_command_looks(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr("os.getuid", lambda: 1000)
     assert sockets.podman_address() == f"unix://{own}"
-    assert sockets.not_there("podman") == f"nothing answers on {own}"
+    assert sockets.unreachable_reason("podman") == f"nothing answers on {own}"
     monkeypatch.setenv("CONTAINER_HOST", "tcp://elsewhere:1")
     assert sockets.podman_address() == "tcp://elsewhere:1"
-    assert sockets.not_there("podman") is None
+    assert sockets.unreachable_reason("podman") is None
 
 
 def test_bubblewrap_has_no_socket_to_tell() -> None:
     assert ENGINES[-1] == "bubblewrap"
-    assert sockets.not_there("bubblewrap") is None
+    assert sockets.unreachable_reason("bubblewrap") is None
