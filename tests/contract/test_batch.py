@@ -38,7 +38,7 @@ def out(tmp_path: Path) -> Path:
 def _leaves_nothing_behind() -> Iterator[None]:
     before = sandboxes()
     yield
-    assert eventually(lambda: sandboxes() <= before, GONE_WITHIN_S), OBSERVER.told()
+    assert eventually(lambda: sandboxes() <= before, GONE_WITHIN_S), OBSERVER.describe()
 
 
 def batch(*arguments: str | Path, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
@@ -159,7 +159,7 @@ def test_after_kill_9_every_line_gets_one_record_and_nothing_finished_runs_again
     before = records(out)
     assert 4 <= len(before) < 16
     # What was created and not started yet is swept later.
-    assert eventually(lambda: sandboxes(all_states=False) <= others, GONE_WITHIN_S), OBSERVER.told()
+    assert eventually(lambda: sandboxes(all_states=False) <= others, GONE_WITHIN_S), OBSERVER.describe()
     with out.open("a") as torn:
         torn.write('{"line": 16, "id": 16, "dig')
 

@@ -42,7 +42,7 @@ GONE_WITHIN_S = 5.0
 def _leaves_nothing_behind() -> Iterator[None]:
     before = sandboxes()
     yield
-    assert eventually(lambda: sandboxes() <= before, GONE_WITHIN_S), OBSERVER.told()
+    assert eventually(lambda: sandboxes() <= before, GONE_WITHIN_S), OBSERVER.describe()
 
 
 def run_script(script: str, **options: Any) -> subprocess.Popen[str]:
