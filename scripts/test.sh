@@ -114,7 +114,8 @@ suite() (
   core=(-m core)
   [ -z "${CODEFORGE_TEST_ALL:-}" ] || core=(-m engine)
   case $name in
-    unit) "${tests[@]}" tests/unit tests/faults ;;
+    unit) "${tests[@]}" tests/unit ;;
+    faults) "${tests[@]}" tests/faults ;;
     docker) "${tests[@]}" tests/contract tests/hostile --ignore "$PYTHON_DATA" ;;
     # What does not run programs on an engine runs once, with Docker's.
     bubblewrap) CODEFORGE_TEST_ENGINE='' CODEFORGE_ENGINE=$name "${tests[@]}" tests/contract tests/hostile -m engine ;;
@@ -146,7 +147,7 @@ PYTHON
 }
 
 # Without Docker, pytest skips what needs it and says so. The longest suites start first.
-suites=(docker unit ${bubblewrap:+bubblewrap} ${gvisor:+gvisor} ${podman:+podman} ${docker:+python-data-image})
+suites=(docker unit ${bubblewrap:+bubblewrap} faults ${gvisor:+gvisor} ${podman:+podman} ${docker:+python-data-image})
 say "running ${suites[*]}, $AT_ONCE at once; their output follows when all are done"
 for name in "${suites[@]}"; do
   while [ "$(jobs -pr | wc -l)" -ge "$AT_ONCE" ]; do wait -n || true; done
