@@ -12,10 +12,11 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from codeforge.engines.base import Channel, EngineInfo
+from codeforge.engines.base import Channel, EngineInfo, Provisions
 from codeforge.errors import EngineUnavailable
+from codeforge.images import ImageStore
 from codeforge.model.languages import Language
-from codeforge.model.limits import CPU_PERIOD_US, Limits
+from codeforge.model.limits import CPU_PERIOD_US, SandboxLimits
 from codeforge.policy import RUNNER_GID, container_spec, posture_faults
 from codeforge.protocol.frames import PROTOCOL
 
@@ -96,7 +97,7 @@ class ScriptedEngine:
         most: how many there were at once, at most.
     """
 
-    name = "scripted"
+    name = owner = "scripted"
 
     def __init__(
         self, *, launch_s: float = 0.0, run_s: float = 0.0, step_s: float = 0.0, destroy_s: float = 0.0
@@ -114,6 +115,15 @@ class ScriptedEngine:
         self.closed = 0
         self._ids = itertools.count()
 
+    @property
+    def images(self) -> ImageStore:
+        """See ``Engine.images``."""
+        raise NotImplementedError
+
+    async def provisions(self) -> Provisions:
+        """See ``Engine.provisions``."""
+        raise NotImplementedError
+
     async def start(self) -> None:
         """See ``Engine.start``."""
 
@@ -126,12 +136,12 @@ class ScriptedEngine:
         return {}
 
     async def faults(
-        self, channel: Channel, posture: Mapping[str, str], language: Language, limits: Limits, *, uid: int
+        self, channel: Channel, posture: Mapping[str, str], limits: SandboxLimits, *, uid: int
     ) -> list[str]:
         """See ``Engine.faults``."""
-        return posture_faults(posture, language, limits, uid=uid)
+        return posture_faults(posture, limits, uid=uid)
 
-    async def launch(self, language: Language, limits: Limits, *, uid: int) -> ScriptedChannel:
+    async def launch(self, language: Language, limits: SandboxLimits, *, uid: int) -> ScriptedChannel:
         """See ``Engine.launch``."""
         spec = container_spec(language, limits, owner="scripted", uid=uid)
         self.there += 1

@@ -8,22 +8,12 @@ import collections
 import contextlib
 import itertools
 import os
-import uuid
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 
 from codeforge import test_runs
-from codeforge.engines import (
-    RUNTIME_VARIABLE,
-    Engine,
-    EngineInfo,
-    EngineSettings,
-    FirstThatAnswers,
-    OnChoice,
-    engine_name,
-    make_engine,
-)
+from codeforge.engines import Engine, EngineInfo, OnChoice, Provisions, engine_for
 from codeforge.errors import EngineUnavailable, ExecutorClosed, InvalidRequest, SandboxLost
 from codeforge.fan_out import fan_out
 from codeforge.model import (
@@ -62,7 +52,6 @@ from codeforge.sandboxes import (
 )
 
 if TYPE_CHECKING:
-    from codeforge.environments import EnvironmentMaker
     from codeforge.images import ImageStore
     from codeforge.progress import OnStep
     from codeforge.sessions import Families, Session
@@ -79,7 +68,7 @@ class ExecutorOptions(TypedDict, total=False):
 
     images: Mapping[str, str] | None
     languages: Iterable[Language]
-    engine: str | None
+    engine: str | Engine | None
     runtime: str | None
     docker_host: str | None
     allow_unenforced_limits: bool
@@ -106,7 +95,8 @@ class CodeExecutor:
         images: language name to image reference, where it is not the language's own.
         languages: the rows this executor knows; add yours to ``codeforge.LANGUAGES``.
         engine: ``docker``, ``podman``, ``bubblewrap``, or ``auto``: the first of these that answers.
-            Default: what CODEFORGE_ENGINE says, else ``auto``.
+            Default: what CODEFORGE_ENGINE says, else ``auto``. Or an ``Engine`` instance, which the executor
+            closes; it takes no ``runtime``, ``docker_host`` or ``allow_unenforced_limits`` beside it.
         runtime: Docker's OCI runtime, such as ``runsc`` (gVisor). Default: what CODEFORGE_RUNTIME says,
             else the daemon's own.
         docker_host: address of Docker or Podman (``unix:///...``); default: as their commands find it.
@@ -139,7 +129,7 @@ class CodeExecutor:
         *,
         images: Mapping[str, str] | None = None,
         languages: Iterable[Language] = LANGUAGES,
-        engine: str | None = None,
+        engine: str | Engine | None = None,
         runtime: str | None = None,
         docker_host: str | None = None,
         allow_unenforced_limits: bool = False,
@@ -162,16 +152,14 @@ class CodeExecutor:
         if docker_host is not None and not isinstance(docker_host, str):
             raise InvalidRequest(f"docker_host must be an address, not {type(docker_host).__name__}")
         self.languages = LanguageTable(languages).with_images(images or {})
-        self.owner = uuid.uuid4().hex
-        runtime = runtime or os.environ.get(RUNTIME_VARIABLE)
-        settings = EngineSettings(
-            engine=engine_name(engine, docker_host=docker_host, runtime=runtime),
-            owner=self.owner,
+        self._engine = engine_for(
+            engine,
             docker_host=docker_host,
             runtime=runtime,
             allow_unenforced_limits=allow_unenforced_limits,
+            on_choice=on_engine,
         )
-        self._engine = self._make_engine(settings, on_engine)
+        self.owner = self._engine.owner
         require_int("max_sandboxes", max_sandboxes, 1, 10_000)
         require_int("max_warm", max_warm, 0, 10_000)
         require_int("max_waiting", max_waiting, 0, 10_000_000)
@@ -189,10 +177,6 @@ class CodeExecutor:
         self._counts: collections.Counter[str] = collections.Counter()
         self._run_s = 0.0
         self._closed = False
-
-    def _make_engine(self, settings: EngineSettings, on_choice: OnChoice | None) -> Engine:
-        """The audit's executor has one that can be weakened, to see its checks fail."""
-        return make_engine(settings, on_choice)
 
     async def __aenter__(self) -> Self:
         return self
@@ -478,8 +462,9 @@ class CodeExecutor:
         """
         rows = self.languages.pick(languages)
         require_int("count", count, 1, 10_000)
-        limits = self._defaults.of_sandbox()
-        kinds = [SandboxKind(language=row, limits=limits, session=sessions) for row in rows]
+        kinds = [
+            SandboxKind(language=row, limits=self._defaults.of_sandbox(row), session=sessions) for row in rows
+        ]
         for kind in kinds:
             self._pool.keep(kind, count)
         async with asyncio.timeout(timeout):
@@ -495,13 +480,13 @@ class CodeExecutor:
         resolve(request, self.languages, self._defaults)
 
     async def engine(self) -> Engine:
-        """The engine that launches this executor's sandboxes; ``auto`` has chosen then.
+        """The engine that launches this executor's sandboxes, started; ``auto`` has chosen one by then.
 
         Raises:
             EngineUnavailable: none answers, or this user may not talk to it.
         """
         await self._engine.start()
-        return await self._engine.chosen() if isinstance(self._engine, FirstThatAnswers) else self._engine
+        return self._engine
 
     @property
     def images(self) -> ImageStore:
@@ -510,25 +495,15 @@ class CodeExecutor:
         Raises:
             InvalidRequest: its engine has none, or ``auto`` has not chosen yet (``await engine()``).
         """
-        from codeforge.engines import DockerEngine
-        from codeforge.images import ImageStore
+        return self._engine.images
 
-        engine = self._engine.choice if isinstance(self._engine, FirstThatAnswers) else self._engine
-        if not isinstance(engine, DockerEngine):
-            raise InvalidRequest(f"images are Docker's and Podman's; the engine is {self._engine.name}")
-        return ImageStore(engine)
-
-    async def provisions(self) -> ImageStore | EnvironmentMaker:
-        """What has the interpreters and packages: images, or bubblewrap's environments.
+    async def provisions(self) -> Provisions:
+        """What gives the engine its interpreters and packages: images, or bubblewrap's environments.
 
         Raises:
             EngineUnavailable: no engine answers, or this user may not talk to it.
         """
-        if (await self.engine()).name != "bubblewrap":
-            return self.images
-        from codeforge.environments import EnvironmentMaker
-
-        return EnvironmentMaker()
+        return await self._engine.provisions()
 
     async def pull_images(
         self, languages: Iterable[str] | None = None, *, on_step: OnStep | None = None

@@ -17,7 +17,7 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from codeforge.model import CODE_DIR, CPU_PERIOD_US, GUEST_DIR, KiB, Language, Limits, MiB, tmpfs_bytes
+from codeforge.model import CODE_DIR, CPU_PERIOD_US, GUEST_DIR, KiB, Language, MiB, SandboxLimits, tmpfs_bytes
 from codeforge.protocol import PROTOCOL
 
 RUNNER_GID = 10001
@@ -54,7 +54,7 @@ _MASKED_PATHS = (
 _READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 
-def container_spec(language: Language, limits: Limits, *, owner: str, uid: int) -> dict[str, Any]:
+def container_spec(language: Language, limits: SandboxLimits, *, owner: str, uid: int) -> dict[str, Any]:
     """The body of the engine's create call for one sandbox.
 
     Args:
@@ -84,14 +84,14 @@ def container_spec(language: Language, limits: Limits, *, owner: str, uid: int) 
         "StdinOnce": True,
         "StopSignal": "SIGKILL",
         "Healthcheck": {"Test": ["NONE"]},
-        "HostConfig": _host_config(language, limits, uid),
+        "HostConfig": _host_config(limits, uid),
     }
 
 
-def _host_config(language: Language, limits: Limits, uid: int) -> dict[str, Any]:
+def _host_config(limits: SandboxLimits, uid: int) -> dict[str, Any]:
     tmpfs = tmpfs_bytes(limits)
     writable = (
-        f"rw,noexec,nosuid,nodev,size={tmpfs},nr_inodes={language.tmp_inodes},"
+        f"rw,noexec,nosuid,nodev,size={tmpfs},nr_inodes={limits.tmp_inodes},"
         f"mode=0700,uid={uid},gid={RUNNER_GID}"
     )
     return {
@@ -109,7 +109,7 @@ def _host_config(language: Language, limits: Limits, uid: int) -> dict[str, Any]
         "CpuPeriod": CPU_PERIOD_US,
         "CpuQuota": limits.cpu_quota_us,
         "CpuShares": CPU_SHARES,
-        "PidsLimit": language.pids,
+        "PidsLimit": limits.pids,
         "OomScoreAdj": OOM_SCORE_ADJ,
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges"],
@@ -123,7 +123,7 @@ def _host_config(language: Language, limits: Limits, uid: int) -> dict[str, Any]
     }
 
 
-def _ulimits(limits: Limits) -> dict[str, int]:
+def _ulimits(limits: SandboxLimits) -> dict[str, int]:
     # Not nproc: it counts per user id over the whole host. Not address space: V8 reserves much.
     return {
         "core": 0,
@@ -164,7 +164,7 @@ class BubblewrapPlan:
 
 def bubblewrap_plan(
     language: Language,
-    limits: Limits,
+    limits: SandboxLimits,
     *,
     uid: int,
     as_root: bool,
@@ -186,7 +186,7 @@ def bubblewrap_plan(
         cgroups: the sandbox's own, as init is to see it.
     """
     heap_mib = limits.memory_bytes * 3 // 4 // MiB
-    tmpfs = f"size={tmpfs_bytes(limits)},nr_inodes={language.tmp_inodes},mode=0700"
+    tmpfs = f"size={tmpfs_bytes(limits)},nr_inodes={limits.tmp_inodes},mode=0700"
     variables = {
         **env,
         "HOSTNAME": HOSTNAME,
@@ -213,7 +213,7 @@ def bubblewrap_plan(
     program = [
         f"{GUEST_DIR}/enter",
         *("--tmpfs", CODE_DIR, tmpfs, "--tmpfs", "/tmp", tmpfs),  # noqa: S108
-        *("--tmpfs", "/dev/shm", f"size={SHM_BYTES},nr_inodes={language.tmp_inodes},mode=0700"),  # noqa: S108
+        *("--tmpfs", "/dev/shm", f"size={SHM_BYTES},nr_inodes={limits.tmp_inodes},mode=0700"),  # noqa: S108
         *(word for path in _MASKED_PATHS for word in ("--mask", path)),
         *(word for path in _READONLY_PATHS for word in ("--readonly", path)),
         *(word for name, value in _ulimits(limits).items() for word in ("--limit", name, str(value))),
@@ -238,11 +238,10 @@ GVISOR_UNTOLD = frozenset({
 
 def posture_faults(
     posture: Mapping[str, str],
-    language: Language,
-    limits: Limits,
+    limits: SandboxLimits,
     *,
     uid: int,
-    but: Container[str] = (),
+    ignore: Container[str] = (),
 ) -> list[str]:
     """What of a sandbox's posture is weaker than asked for; empty when everything is in force.
 
@@ -260,7 +259,7 @@ def posture_faults(
         "seccomp": "2",
         "cpu_quota_us": str(limits.cpu_quota_us),
         "cpu_period_us": str(CPU_PERIOD_US),
-        "pids_max": str(language.pids),
+        "pids_max": str(limits.pids),
         # The kernel counts pages.
         "memory_max": str(limits.memory_bytes // 4096 * 4096),
         **no_capability,
@@ -270,13 +269,13 @@ def posture_faults(
     faults = [
         f"{key} is {posture.get(key, 'not known')!r}, not {value!r}"
         for key, value in wanted.items()
-        if posture.get(key) != value and key not in but
+        if posture.get(key) != value and key not in ignore
     ]
     if set(posture.get("groups", "?").split()) - {str(RUNNER_GID)}:
         faults.append(f"groups are {posture.get('groups', 'not known')!r}")
     # cgroup v2 limits swap alone, v1 memory and swap together.
     no_swap = posture.get("swap_max") == "0" or posture.get("memsw_max") == wanted["memory_max"]
-    if not no_swap and "swap_max" not in but:
+    if not no_swap and "swap_max" not in ignore:
         faults.append("swap is not limited")
     for mount, flags in (
         ("root", {"ro"}),
@@ -284,7 +283,7 @@ def posture_faults(
         ("tmp", {"nosuid", "nodev", "noexec"}),
         ("shm", {"nosuid", "nodev", "noexec"}),
     ):
-        missing = {flag for flag in flags - set(posture.get(mount, "").split(",")) if flag not in but}
+        missing = {flag for flag in flags - set(posture.get(mount, "").split(",")) if flag not in ignore}
         if missing:
             faults.append(f"{mount} is not mounted {', '.join(sorted(missing))}")
     # tmpfs counts pages, and rounds up.
@@ -292,12 +291,12 @@ def posture_faults(
         "code_bytes": (1, tmpfs_bytes(limits) + 4095),
         "tmp_bytes": (1, tmpfs_bytes(limits) + 4095),
         "shm_bytes": (1, SHM_BYTES),
-        "code_inodes": (1, language.tmp_inodes),
-        "tmp_inodes": (1, language.tmp_inodes),
+        "code_inodes": (1, limits.tmp_inodes),
+        "tmp_inodes": (1, limits.tmp_inodes),
     }
     for key, (least, value) in most.items():
         said = posture.get(key, "")
-        if key in but:
+        if key in ignore:
             continue
         if not re.fullmatch("[0-9]{1,18}", said) or not least <= int(said) <= value:
             faults.append(f"{key} is {posture.get(key, 'not known')!r}, not at most {value}")

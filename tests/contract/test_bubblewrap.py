@@ -25,6 +25,7 @@ from codeforge import BlockingCodeExecutor, Status
 from codeforge.engines import cgroups
 from codeforge.engines.cgroups import CgroupTree, find_tree
 from codeforge.errors import EngineError, EngineUnavailable, EnvironmentNotFound, Unsupported
+from codeforge.model.languages import PYTHON
 from codeforge.model.limits import CPU_PERIOD_US, Limits
 from codeforge.policy import USER_IDS, BubblewrapPlan, bubblewrap_plan
 from contract.support import eventually
@@ -208,7 +209,7 @@ def test_groups_that_a_killed_process_left_are_swept(monkeypatch: pytest.MonkeyP
         host.kill()
     assert eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes), GONE_WITHIN_S)
     # Somebody else's, who is in it, and one's own that is young, are left alone.
-    young = tree().make("young", Limits(), 64)
+    young = tree().make("young", Limits().of_sandbox(PYTHON))
     with waiting() as alive:
         old = next(iter(young.folders)).stat().st_mtime - 2 * cgroups.STALE_S
         for root in set(tree().roots.values()):

@@ -83,7 +83,7 @@ def test_commands_of_the_readme_work(command: str, tmp_path: Path) -> None:
     assert (tmp_path / "results" / "table.txt").is_file() == brings_out
 
 
-KIND = SandboxKind(language=LANGUAGES[0], limits=Limits())
+KIND = SandboxKind(language=LANGUAGES[0], limits=Limits().of_sandbox(LANGUAGES[0]))
 
 
 def test_protocol_md_has_every_key_that_a_sandbox_reports() -> None:

@@ -13,12 +13,10 @@ from typing import Any
 import pytest
 
 from codeforge import BlockingCodeExecutor, CodeExecutor, Status, protocol
-from codeforge.engines.base import Engine
 from codeforge.engines.gvisor import NO_NETWORK, SENTRY_TASKS, GvisorEngine
-from codeforge.engines.select import EngineSettings, OnChoice
 from codeforge.errors import EngineUnavailable, PostureMismatch, ProtocolViolation, Unsupported
 from codeforge.model.languages import PYTHON, Language
-from codeforge.model.limits import Limits
+from codeforge.model.limits import SandboxLimits
 from contract.support import docker
 from scripted_engine import exit_frame, frame
 
@@ -69,22 +67,15 @@ def test_a_network_that_it_cannot_give_is_refused_before_anything_is_started() -
 class SilentRunc(GvisorEngine):
     """An engine that leaves the runtime out, as one whose ``runsc`` is a link to runc would."""
 
-    def spec(self, language: Language, limits: Limits, *, uid: int) -> dict[str, Any]:
+    def spec(self, language: Language, limits: SandboxLimits, *, uid: int) -> dict[str, Any]:
         """See ``GvisorEngine.spec``."""
         spec = super().spec(language, limits, uid=uid)
         del spec["HostConfig"]["Runtime"]
         return spec
 
 
-class SilentExecutor(CodeExecutor):
-    """Asks for gVisor, and gets runc."""
-
-    def _make_engine(self, settings: EngineSettings, on_choice: OnChoice | None) -> Engine:
-        return SilentRunc(settings.docker_host, settings.owner, runtime=settings.runtime)
-
-
 async def run_on_runc() -> None:
-    async with SilentExecutor(runtime="runsc") as executor:
+    async with CodeExecutor(engine=SilentRunc(None, "test", runtime="runsc")) as executor:
         await executor.execute("print(1)")
 
 

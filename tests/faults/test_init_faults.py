@@ -34,7 +34,7 @@ def _say(data: bytes) -> str:
 
 def _ready() -> str:
     row = dataclasses.replace(PYTHON, worker=False, image=IMAGE)
-    spec = container_spec(row, Limits(), owner="", uid=int(init_script.UID_ASKED[4:]))
+    spec = container_spec(row, Limits().of_sandbox(row), owner="", uid=int(init_script.UID_ASKED[4:]))
     return _say(frame("R", scripted_engine.posture(spec)))
 
 

@@ -17,7 +17,7 @@ def test_a_caller_controls_nothing_that_a_runtime_acts_on() -> None:
     assert asked.isdisjoint({"cwd", "entrypoint", "command", "mounts", "volumes", "user", "devices", "image"})
     for row in LANGUAGES:
         for limits in (Limits(), Limits(network=True)):
-            spec = policy.container_spec(row, limits, owner="me", uid=20000)
+            spec = policy.container_spec(row, limits.of_sandbox(row), owner="me", uid=20000)
             host = spec["HostConfig"]
             refused = {
                 "Privileged",

@@ -22,7 +22,7 @@ from virtual_time import run
 pytestmark = pytest.mark.usefixtures("known_token")
 
 TIMEOUT_S = 5.0
-KIND = SandboxKind(language=JAVASCRIPT, limits=Limits().of_sandbox())
+KIND = SandboxKind(language=JAVASCRIPT, limits=Limits().of_sandbox(JAVASCRIPT))
 REQUEST = ExecutionRequest(code="program", language="javascript", timeout=TIMEOUT_S)
 
 EXIT = exit_frame()

@@ -201,7 +201,7 @@ def test_the_frames_of_both_implementations_are_those_in_protocol_md() -> None:
 def posture_faults() -> list[str]:
     """Every fault there is: the kernel told nothing."""
     nothing = Language(name="x", image="x", file="x", command=(), smoke="")
-    return policy.posture_faults({}, nothing, Limits(), uid=20_000)
+    return policy.posture_faults({}, Limits().of_sandbox(nothing), uid=20_000)
 
 
 def test_the_posture_keys_are_those_in_protocol_md() -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codeforge.model.languages import LANGUAGES, PYTHON, TYPESCRIPT, Language
-from codeforge.model.limits import GiB, Limits, MiB
+from codeforge.model.limits import GiB, Limits, MiB, SandboxLimits
 from codeforge.model.request import tmpfs_bytes
 from codeforge.policy import LABEL, container_spec, posture_faults
 from codeforge.protocol.frames import PROTOCOL
@@ -28,10 +28,14 @@ GOLDEN = Path(__file__).parent.parent / "golden"
 # --- The create call ----------------------------------------------------------------------------------
 
 
+def spec(language: Language = PYTHON, *, owner: str = "o", **limits: Any) -> dict[str, Any]:
+    return container_spec(language, Limits(**limits).of_sandbox(language), owner=owner, uid=UID)
+
+
 @pytest.mark.parametrize("language", LANGUAGES, ids=lambda row: row.name)
 def test_the_create_call_is_to_the_letter_the_reviewed_one(language: Language) -> None:
     reviewed = json.loads((GOLDEN / f"container_{language.name}.json").read_text())
-    assert container_spec(language, Limits(), owner="owner-1", uid=UID) == reviewed
+    assert container_spec(language, Limits().of_sandbox(language), owner="owner-1", uid=UID) == reviewed
 
 
 def differences(a: Any, b: Any, at: str = "") -> Iterator[str]:
@@ -63,8 +67,8 @@ def differences(a: Any, b: Any, at: str = "") -> Iterator[str]:
     ],
 )
 def test_a_limit_changes_what_it_says_and_nothing_else(change: dict[str, Any], changed: set[str]) -> None:
-    before = container_spec(PYTHON, Limits(), owner="o", uid=UID)
-    after = container_spec(PYTHON, Limits(**change), owner="o", uid=UID)
+    before = spec()
+    after = spec(**change)
     assert set(differences(before, after)) == changed
 
 
@@ -86,16 +90,16 @@ SPECS = list(
 
 
 @pytest.fixture(scope="module")
-def specs() -> list[tuple[Limits, dict[str, Any]]]:
+def specs() -> list[tuple[SandboxLimits, dict[str, Any]]]:
     """Every combination of the options there are, at their ends and in their middle."""
     made = []
     for language, memory, cpu, network in SPECS:
-        limits = Limits(memory_bytes=memory, cpu_quota_us=cpu, network=network)
+        limits = Limits(memory_bytes=memory, cpu_quota_us=cpu, network=network).of_sandbox(language)
         made.append((limits, container_spec(language, limits, owner="owner-1", uid=UID)))
     return made
 
 
-Specs = list[tuple[Limits, dict[str, Any]]]
+Specs = list[tuple[SandboxLimits, dict[str, Any]]]
 
 
 def test_no_option_brings_in_what_opens_a_sandbox(specs: Specs) -> None:
@@ -172,42 +176,41 @@ def test_dockers_own_masked_paths_are_all_still_masked(specs: Specs) -> None:
 
 
 def test_no_variable_of_the_host_gets_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = [container_spec(row, Limits(), owner="o", uid=UID)["Env"] for row in LANGUAGES]
+    before = [spec(row)["Env"] for row in LANGUAGES]
     for name in ("HOME", "PATH", "NODE_OPTIONS", "DOCKER_HOST", "AWS_SECRET_ACCESS_KEY", "HTTP_PROXY"):
         monkeypatch.setenv(name, "secret-of-the-host")
-    after = [container_spec(row, Limits(), owner="o", uid=UID) for row in LANGUAGES]
+    after = [spec(row) for row in LANGUAGES]
     assert [spec["Env"] for spec in after] == before
     assert "secret-of-the-host" not in json.dumps(after)
 
 
 def test_two_calls_share_nothing_that_the_engine_could_change() -> None:
-    one, two = (container_spec(PYTHON, Limits(), owner="o", uid=UID) for _ in range(2))
+    one, two = (spec() for _ in range(2))
     one["HostConfig"]["MaskedPaths"].clear()
     one["HostConfig"]["Tmpfs"].clear()
     one["Env"].append("A=1")
-    assert two == container_spec(PYTHON, Limits(), owner="o", uid=UID)
+    assert two == spec()
 
 
 def test_the_owner_is_in_the_label_and_nowhere_else() -> None:
-    one, two = (container_spec(PYTHON, Limits(), owner=owner, uid=UID) for owner in ("a", "b"))
+    one, two = (spec(owner=owner) for owner in ("a", "b"))
     assert set(differences(one, two)) == {f"/Labels/{LABEL}"}
 
 
 @pytest.mark.parametrize(("memory", "heap"), [(16 * MiB, 12), (512 * MiB, 384), (GiB, 768)])
 def test_a_heap_is_told_to_stay_below_the_memory_limit(memory: int, heap: int) -> None:
-    spec = container_spec(TYPESCRIPT, Limits(memory_bytes=memory), owner="o", uid=UID)
-    assert f"NODE_OPTIONS=--max-old-space-size={heap}" in spec["Env"]
+    assert f"NODE_OPTIONS=--max-old-space-size={heap}" in spec(TYPESCRIPT, memory_bytes=memory)["Env"]
 
 
 @pytest.mark.parametrize("value", ['{"a": 1}', "{}", "{0}", "{", "}", "{heap}", "{{}}"])
 def test_braces_of_a_variables_own_are_left_alone(value: str) -> None:
-    row = dataclasses.replace(PYTHON, env={"CONFIG": value})
-    assert f"CONFIG={value}" in container_spec(row, Limits(), owner="o", uid=UID)["Env"]
+    row = replace(PYTHON, env={"CONFIG": value})
+    assert f"CONFIG={value}" in spec(row)["Env"]
 
 
 # --- The posture that the kernel reports --------------------------------------------------------------
 
-LIMITS = Limits(memory_bytes=512 * MiB + 5)
+LIMITS = Limits(memory_bytes=512 * MiB + 5).of_sandbox(PYTHON)
 TMPFS = tmpfs_bytes(LIMITS)
 PAGES = 512 * MiB
 """The memory limit as the kernel counts it."""
@@ -255,8 +258,8 @@ GOOD = {"v1": {**COMMON, "memsw_max": str(PAGES)}, "v2": {**COMMON, "swap_max": 
 VERSIONS = pytest.mark.parametrize("version", ["v1", "v2"])
 
 
-def faults(posture: dict[str, str], limits: Limits = LIMITS) -> list[str]:
-    return posture_faults(posture, PYTHON, limits, uid=UID)
+def faults(posture: dict[str, str], limits: SandboxLimits = LIMITS) -> list[str]:
+    return posture_faults(posture, limits, uid=UID)
 
 
 @VERSIONS
@@ -379,15 +382,15 @@ def test_swap_that_is_not_bounded_is_a_fault_in_either_version(swap: dict[str, s
 
 
 def test_a_network_that_was_asked_for_is_no_fault() -> None:
-    network = dataclasses.replace(LIMITS, network=True)
+    network = replace(LIMITS, network=True)
     assert faults({**GOOD["v2"], "interfaces": "lo,eth0"}, network) == []
     assert faults(GOOD["v2"], network) == []
     assert faults({**GOOD["v2"], "root": "rw"}, network) == ["root is not mounted ro"]
 
 
 def test_limits_are_compared_with_this_requests_own() -> None:
-    assert len(faults(GOOD["v2"], Limits(memory_bytes=64 * MiB, cpu_quota_us=10_000))) == 5
-    assert posture_faults(GOOD["v2"], TYPESCRIPT, LIMITS, uid=UID) == ["pids_max is '64', not '128'"]
+    assert len(faults(GOOD["v2"], Limits(memory_bytes=64 * MiB, cpu_quota_us=10_000).of_sandbox(PYTHON))) == 5
+    assert posture_faults(GOOD["v2"], replace(LIMITS, pids=128), uid=UID) == ["pids_max is '64', not '128'"]
 
 
 def test_a_silent_kernel_has_every_fault() -> None:

@@ -25,7 +25,7 @@ def plan(
 ) -> BubblewrapPlan:
     return bubblewrap_plan(
         language,
-        limits or Limits(),
+        (limits or Limits()).of_sandbox(language),
         uid=UID,
         as_root=as_root,
         env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp"},
@@ -80,7 +80,7 @@ def test_root_starts_it_as_the_sandboxs_own_user() -> None:
 def test_it_is_bounded_as_a_container_is(language: Language, memory: int) -> None:
     limits = Limits(memory_bytes=memory)
     host, program = (
-        container_spec(language, limits, owner="o", uid=UID)["HostConfig"],
+        container_spec(language, limits.of_sandbox(language), owner="o", uid=UID)["HostConfig"],
         plan(language, limits).program,
     )
     assert [(each["Name"], str(each["Hard"])) for each in host["Ulimits"]] == values(program, "--limit", 2)
@@ -98,7 +98,10 @@ def test_it_is_bounded_as_a_container_is(language: Language, memory: int) -> Non
 def test_the_environment_is_the_same_as_a_containers_with_the_images_below() -> None:
     limits = Limits(memory_bytes=GiB)
     variables = {pair[0]: pair[1] for pair in values(plan(TYPESCRIPT, limits).options, "--setenv", 2)}
-    own = dict(each.split("=", 1) for each in container_spec(TYPESCRIPT, limits, owner="o", uid=UID)["Env"])
+    own = dict(
+        each.split("=", 1)
+        for each in container_spec(TYPESCRIPT, limits.of_sandbox(TYPESCRIPT), owner="o", uid=UID)["Env"]
+    )
     image = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp"}
     assert variables == {**image, "HOSTNAME": "sandbox", **own}
 

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from codeforge.audit.model import Check, Rule, Severity
 from codeforge.audit.proc_facts import Facts
-from codeforge.model import Language, Limits, MiB
+from codeforge.model import Language, MiB, SandboxLimits
 from codeforge.policy import USER_IDS
 
 MASKED = {
@@ -30,7 +30,7 @@ Answer: TypeAlias = tuple[bool, object]
 class Asked:
     """An answer to each rule, of one container's description."""
 
-    def __init__(self, inspect: Mapping[str, Any], language: Language, limits: Limits) -> None:
+    def __init__(self, inspect: Mapping[str, Any], language: Language, limits: SandboxLimits) -> None:
         self.host: dict[str, Any] = inspect["HostConfig"]
         self.config: dict[str, Any] = inspect["Config"]
         self.mounted: list[Any] = inspect.get("Mounts") or []
@@ -167,7 +167,7 @@ _RULES: tuple[tuple[str, str, str, Severity, Callable[[Asked], Answer]], ...] = 
     ("healthcheck", "none, against CIS 5.27: it would run beside init", "CIS 5.27", Severity.MEDIUM,
      Asked.healthcheck),
     ("pids", "the language's limit", "CIS 5.29; R01", Severity.HIGH,
-     lambda a: a.is_("PidsLimit", a.language.pids)),
+     lambda a: a.is_("PidsLimit", a.limits.pids)),
     ("log", "none: output is not written to the host's disk", "R12", Severity.MEDIUM,
      lambda a: ((kind := (a.host.get("LogConfig") or {}).get("Type")) == "none", kind)),
     ("tmpfs", "/code and /tmp: noexec, nosuid, nodev, bounded", "R07, R09, F01", Severity.HIGH, Asked.tmpfs),
@@ -185,7 +185,7 @@ _RULES: tuple[tuple[str, str, str, Severity, Callable[[Asked], Answer]], ...] = 
 _IMAGE = Rule("outside.spec-image", "what the language's reference stands for", "H12", Severity.HIGH)
 
 
-def look(facts: Facts, language: Language, limits: Limits) -> Iterator[Check]:
+def look(facts: Facts, language: Language, limits: SandboxLimits) -> Iterator[Check]:
     """Every setting of the container."""
     asked = Asked(facts.inspect, language, limits)
     for name, expected, reference, severity, answer in _RULES:

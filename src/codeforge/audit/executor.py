@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 import time
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -15,19 +16,20 @@ from codeforge.engines import (
     AUTO,
     ENGINES,
     GVISOR,
+    RUNTIME_VARIABLE,
     BubblewrapChannel,
     BubblewrapEngine,
     Channel,
     DockerEngine,
     Engine,
     EngineSettings,
-    OnChoice,
+    engine_name,
     make_engine,
     not_there,
 )
 from codeforge.errors import Unsupported
 from codeforge.executor import CodeExecutor
-from codeforge.model import Language, Limits, Output
+from codeforge.model import Language, Output, SandboxLimits
 from codeforge.policy import LABEL
 
 HOLD_S = 600.0
@@ -54,7 +56,7 @@ class LabEngine(DockerEngine):
         self._weaken = weaken
         self._unchecked = unchecked
 
-    def spec(self, language: Language, limits: Limits, *, uid: int) -> dict[str, Any]:
+    def spec(self, language: Language, limits: SandboxLimits, *, uid: int) -> dict[str, Any]:
         """See ``DockerEngine.spec``."""
         spec = super().spec(language, limits, uid=uid)
         if self._weaken is not None:
@@ -62,10 +64,10 @@ class LabEngine(DockerEngine):
         return spec
 
     async def faults(
-        self, channel: Channel, posture: Mapping[str, str], language: Language, limits: Limits, *, uid: int
+        self, channel: Channel, posture: Mapping[str, str], limits: SandboxLimits, *, uid: int
     ) -> list[str]:
         """See ``Engine.faults``."""
-        faults = await super().faults(channel, posture, language, limits, uid=uid)
+        faults = await super().faults(channel, posture, limits, uid=uid)
         return [] if self._unchecked else faults
 
 
@@ -76,7 +78,7 @@ class LabBubblewrap(BubblewrapEngine):
         super().__init__(allow_unenforced_limits=allow_unenforced_limits)
         self._launched: set[str] = set()
 
-    async def launch(self, language: Language, limits: Limits, *, uid: int) -> BubblewrapChannel:
+    async def launch(self, language: Language, limits: SandboxLimits, *, uid: int) -> BubblewrapChannel:
         """See ``Engine.launch``."""
         channel = await super().launch(language, limits, uid=uid)
         self._launched.add(channel.id)
@@ -104,9 +106,12 @@ class AuditExecutor(CodeExecutor):
 
     def __init__(self, weaken: Weaken | None = None, *, unchecked: bool = False) -> None:
         self._weaken, self._unchecked = weaken, unchecked
-        super().__init__(max_warm=0)
+        runtime = os.environ.get(RUNTIME_VARIABLE)
+        name = engine_name(None, docker_host=None, runtime=runtime)
+        settings = EngineSettings(engine=name, owner=uuid.uuid4().hex, runtime=runtime)
+        super().__init__(engine=self._lab_engine(settings), max_warm=0)
 
-    def _make_engine(self, settings: EngineSettings, on_choice: OnChoice | None) -> Engine:
+    def _lab_engine(self, settings: EngineSettings) -> Engine:
         name = settings.engine
         if name == AUTO:
             name = next(each for each in ENGINES if not_there(each) is None)

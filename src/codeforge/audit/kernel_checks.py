@@ -10,7 +10,7 @@ from codeforge.audit.container_checks import LEAST_OOM_SCORE, MASKED, READ_ONLY,
 from codeforge.audit.model import Check, Rule, Severity, Verdict
 from codeforge.audit.proc_facts import Facts, Mount, Process
 from codeforge.engines import GVISOR
-from codeforge.model import Language, Limits
+from codeforge.model import SandboxLimits
 from codeforge.policy import SYSTEM, USER_IDS
 
 CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
@@ -248,21 +248,21 @@ _CGROUP_RULES = {
 }
 
 
-def look(facts: Facts, language: Language, limits: Limits) -> Iterator[Check]:
+def look(facts: Facts, limits: SandboxLimits) -> Iterator[Check]:
     """Everything that the kernel tells of the sandbox."""
     rules = [(Rule(f"outside.kernel-{name}", text, source), find) for name, text, source, find in _RULES]
     if facts.blind:
         every = [*(rule for rule, _ in rules), _DEVICE_RULE, _USERNS]
         yield from (rule.not_available(facts.blind) for rule in every)
         if facts.engine == GVISOR and facts.cgroup:
-            yield from _cgroup(facts.cgroup, language, limits)  # of gVisor itself, which holds the sandbox
+            yield from _cgroup(facts.cgroup, limits)  # of gVisor itself, which holds the sandbox
         else:
             yield from (rule.not_available(facts.blind) for rule in _CGROUP_RULES.values())
         return
     for rule, find in rules:
         faults = find(facts)
         yield rule.holds_if(not faults, "; ".join(faults[:8]) or rule.expected)
-    yield from _cgroup(facts.cgroup, language, limits)
+    yield from _cgroup(facts.cgroup, limits)
     if facts.engine == "bubblewrap":
         yield _DEVICE_RULE.not_available("no group bounds them: in a user namespace none can be made")
     elif "devices.list" in facts.cgroup:
@@ -277,7 +277,7 @@ def look(facts: Facts, language: Language, limits: Limits) -> Iterator[Check]:
     )
 
 
-def _cgroup(found: dict[str, str], language: Language, limits: Limits) -> Iterator[Check]:
+def _cgroup(found: dict[str, str], limits: SandboxLimits) -> Iterator[Check]:
     """The limits, by version 2's names or 1's."""
     memory = str(limits.memory_bytes // 4096 * 4096)
     cpu = f"{limits.cpu_quota_us} 100000"
@@ -287,7 +287,7 @@ def _cgroup(found: dict[str, str], language: Language, limits: Limits) -> Iterat
         "swap": (found.get("memory.swap.max"), "0")
         if "memory.swap.max" in found
         else (found.get("memory.memsw.limit_in_bytes"), memory),
-        "pids": (found.get("pids.max"), str(language.pids)),
+        "pids": (found.get("pids.max"), str(limits.pids)),
         "cpu": (found.get("cpu.max", old_cpu), cpu),
     }
     for name, (got, wanted) in seen.items():

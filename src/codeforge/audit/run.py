@@ -88,11 +88,12 @@ def look_at(
     """All that can be said of a sandbox that waits, from outside."""
     peers = user_ids(neighbour, image_id) if neighbour else frozenset()
     facts = gather(subject, image_id, peers, engine=engine)
-    language = with_sentry(PYTHON) if engine == GVISOR else PYTHON
-    limits = Limits()
+    limits = Limits().of_sandbox(PYTHON)
+    if engine == GVISOR:
+        limits = with_sentry(limits)
     # Podman describes a container in words of its own, bubblewrap has nobody who would: the kernel says all.
-    described = container_checks.look(facts, language, limits) if engine in (DOCKER, GVISOR) else ()
-    return [*described, *kernel_checks.look(facts, language, limits)]
+    described = container_checks.look(facts, PYTHON, limits) if engine in (DOCKER, GVISOR) else ()
+    return [*described, *kernel_checks.look(facts, limits)]
 
 
 def user_ids(sandbox: dict[str, object], image_id: str) -> frozenset[str]:

@@ -258,7 +258,7 @@ def docker_run(program: Program) -> list[str] | None:
 
 
 def _flags(language: Language) -> list[str]:
-    spec = container_spec(language, Limits(), owner="benchmark", uid=USER_IDS.start)
+    spec = container_spec(language, Limits().of_sandbox(language), owner="benchmark", uid=USER_IDS.start)
     host = spec["HostConfig"]
     return [
         "--pull=never", "--read-only", "--network=none", "--security-opt=no-new-privileges", "--cap-drop=ALL",

@@ -13,7 +13,6 @@ from rich.table import Table
 
 from codeforge.cli.engine import EngineOptions, tell_engine
 from codeforge.cli.terminal import harmless, print_json
-from codeforge.environments import EnvironmentStore
 from codeforge.errors import CodeForgeError
 from codeforge.executor import CodeExecutor
 from codeforge.model import Language, Limits, format_memory
@@ -116,16 +115,11 @@ async def _language(executor: CodeExecutor, language: Language) -> list[Check]:
 async def _provision(executor: CodeExecutor, language: Language) -> Check:
     """Whether what the language needs is here: its image, or its environment."""
     store = await executor.provisions()
-    if isinstance(store, EnvironmentStore):
-        name, environment = f"{language.name} environment", store.find(language)
-        if environment is None:
-            return Check(name, "problem", "not here", f"codeforge environments build {language.name}")
-        return Check(name, "ok", str(environment.path))
-    name, image = f"{language.name} image", await store.find(language.image)
-    if image is None:
-        build = f"codeforge images build {language.name}"
-        return Check(name, "problem", f"{language.image} is not here", build)
-    return Check(name, "ok", f"{language.image}, {image.size / 1e6:.0f} MB")
+    name = f"{language.name} {store.kind}"
+    is_here, found = await store.status(language)
+    if is_here:
+        return Check(name, "ok", found)
+    return Check(name, "problem", found, f"codeforge {store.kind}s build {language.name}")
 
 
 def _print(checks: list[Check], *, posture: bool) -> None:

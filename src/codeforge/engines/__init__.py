@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from codeforge.engines.base import (
         EngineInfo as EngineInfo,
     )
+    from codeforge.engines.base import (
+        Provisions as Provisions,
+    )
     from codeforge.engines.bubblewrap import (
         BubblewrapChannel as BubblewrapChannel,
     )
@@ -59,6 +62,9 @@ if TYPE_CHECKING:
         OnChoice as OnChoice,
     )
     from codeforge.engines.select import (
+        engine_for as engine_for,
+    )
+    from codeforge.engines.select import (
         engine_name as engine_name,
     )
     from codeforge.engines.select import (
@@ -70,14 +76,14 @@ if TYPE_CHECKING:
 else:
     __getattr__ = lazy_exports(
         __name__,
-        base="Channel Engine EngineInfo GVISOR",
+        base="Channel Engine EngineInfo GVISOR Provisions",
         bubblewrap="BubblewrapChannel BubblewrapEngine",
         cgroups="CgroupTree find_tree",
         docker="DockerEngine",
         gvisor="with_sentry",
         select=(
             "AUTO ENGINES ENGINE_VARIABLE EngineSettings FirstThatAnswers OnChoice RUNTIME_VARIABLE "
-            "engine_name make_engine"
+            "engine_for engine_name make_engine"
         ),
         sockets="not_there",
     )

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from codeforge.model import Language, Limits
+from codeforge.model import Language, SandboxLimits
+
+if TYPE_CHECKING:
+    from codeforge.images import ImageStore
+    from codeforge.progress import OnStep
 
 GVISOR = "runsc"
 """In the name of every runtime of gVisor's, and of what it executes."""
@@ -66,12 +70,49 @@ class EngineInfo:
     driver: str = ""
 
 
+class Provisions(Protocol):
+    """What gives an engine a language's interpreter and packages: images, or environments."""
+
+    @property
+    def kind(self) -> str:
+        """``image`` or ``environment``: ``codeforge images`` and ``codeforge environments`` manage them."""
+
+    async def status(self, language: Language) -> tuple[bool, str]:
+        """Whether the language's is on this machine; and, in a few words, where it is or what is missing."""
+
+    async def provide(self, language: Language, on_step: OnStep) -> bool:
+        """Pull, build or install what the language needs, unless it is on this machine.
+
+        Returns:
+            whether it is there now; ``on_step`` is told why not.
+        """
+
+
 class Engine(Protocol):
     """Launches sandboxes."""
 
     @property
     def name(self) -> str:
         """As it is asked for: ``docker``, ``podman``, ``bubblewrap``."""
+
+    @property
+    def owner(self) -> str:
+        """The id that its sandboxes are labelled with, on an engine that has labels."""
+
+    @property
+    def images(self) -> ImageStore:
+        """Its images.
+
+        Raises:
+            InvalidRequest: it has none, or, being ``auto``, has not started and chosen an engine yet.
+        """
+
+    async def provisions(self) -> Provisions:
+        """What gives it languages; starts the engine first.
+
+        Raises:
+            EngineUnavailable: as ``start``.
+        """
 
     async def start(self) -> None:
         """Make sure that it answers and can do what was asked of it. May be called again.
@@ -87,7 +128,7 @@ class Engine(Protocol):
             EngineUnavailable: as ``start``.
         """
 
-    async def launch(self, language: Language, limits: Limits, *, uid: int) -> Channel:
+    async def launch(self, language: Language, limits: SandboxLimits, *, uid: int) -> Channel:
         """A channel to a new sandbox; it may still be starting.
 
         Args:
@@ -110,7 +151,7 @@ class Engine(Protocol):
         """
 
     async def faults(
-        self, channel: Channel, posture: Mapping[str, str], language: Language, limits: Limits, *, uid: int
+        self, channel: Channel, posture: Mapping[str, str], limits: SandboxLimits, *, uid: int
     ) -> list[str]:
         """What of that sandbox is weaker than asked for; empty when everything is in force.
 

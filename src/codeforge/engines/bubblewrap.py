@@ -22,13 +22,18 @@ import subprocess
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from codeforge.engines.base import Channel, EngineInfo
 from codeforge.engines.cgroups import Cgroup, CgroupTree, find_tree
 from codeforge.environments import Environment, EnvironmentStore
-from codeforge.errors import EngineError, EngineUnavailable, EnvironmentNotFound, Unsupported
-from codeforge.model import Language, Limits
+from codeforge.errors import EngineError, EngineUnavailable, EnvironmentNotFound, InvalidRequest, Unsupported
+from codeforge.model import Language, SandboxLimits
 from codeforge.policy import SYSTEM, BubblewrapPlan, bubblewrap_plan, posture_faults
+
+if TYPE_CHECKING:
+    from codeforge.environments import EnvironmentMaker
+    from codeforge.images import ImageStore
 
 READ_BYTES = 256 * 1024
 
@@ -73,13 +78,15 @@ class BubblewrapEngine:
     """Launches sandboxes by bubblewrap. Belongs to one event loop.
 
     Args:
+        owner: an id for callers to recognise it by; nothing of a sandbox shows it.
         allow_unenforced_limits: whether sandboxes may go without limits of memory, CPU and processes where
             this user may not make control groups.
     """
 
     name = "bubblewrap"
 
-    def __init__(self, *, allow_unenforced_limits: bool = False) -> None:
+    def __init__(self, owner: str = "", *, allow_unenforced_limits: bool = False) -> None:
+        self.owner = owner
         self._allow_unenforced = allow_unenforced_limits
         self._environments = EnvironmentStore()
         self._channels: set[BubblewrapChannel] = set()
@@ -88,6 +95,18 @@ class BubblewrapEngine:
         self._tree: CgroupTree | None = None
         self._started = False
         self._starting = asyncio.Lock()
+
+    @property
+    def images(self) -> ImageStore:
+        """See ``Engine.images``."""
+        raise InvalidRequest(f"images are Docker's and Podman's; the engine is {self.name}")
+
+    async def provisions(self) -> EnvironmentMaker:
+        """See ``Engine.provisions``."""
+        from codeforge.environments import EnvironmentMaker  # a run needs none of it
+
+        await self.start()
+        return EnvironmentMaker()
 
     async def start(self) -> None:
         """See ``Engine.start``."""
@@ -126,14 +145,14 @@ class BubblewrapEngine:
             security_options=("seccomp",),
         )
 
-    async def launch(self, language: Language, limits: Limits, *, uid: int) -> BubblewrapChannel:
+    async def launch(self, language: Language, limits: SandboxLimits, *, uid: int) -> BubblewrapChannel:
         """See ``Engine.launch``."""
         if limits.network:
             raise Unsupported("bubblewrap gives a sandbox no network; use engine='docker' or 'podman'")
         await self.start()
         environment = self._environment(language)
         name = uuid.uuid4().hex
-        cgroup = self._tree.make(name, limits, language.pids) if self._tree else None
+        cgroup = self._tree.make(name, limits) if self._tree else None
         channel = BubblewrapChannel(self, name, cgroup)
         self._channels.add(channel)
         try:
@@ -168,14 +187,14 @@ class BubblewrapEngine:
         return {"kernel": f"Linux {os.uname().release}"}
 
     async def faults(
-        self, channel: Channel, posture: Mapping[str, str], language: Language, limits: Limits, *, uid: int
+        self, channel: Channel, posture: Mapping[str, str], limits: SandboxLimits, *, uid: int
     ) -> list[str]:
         """See ``Engine.faults``."""
         # Groups that are not mapped: without privileges nobody can give up those that he is in.
         known = dict(posture)
         if os.geteuid() != 0:
             known["groups"] = " ".join(g for g in known.get("groups", "?").split() if g != str(_OVERFLOW_GID))
-        return posture_faults(known, language, limits, uid=uid, but=() if self._tree else UNENFORCED)
+        return posture_faults(known, limits, uid=uid, ignore=() if self._tree else UNENFORCED)
 
     def sandboxes(self) -> dict[str, int | None]:
         """Those that there are, and the first process of each on this machine."""

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from codeforge.errors import EngineError
-from codeforge.model import CPU_PERIOD_US, Limits
+from codeforge.model import CPU_PERIOD_US, SandboxLimits
 from codeforge.policy import CPU_SHARES
 
 FOLDER = "ai-codeforge"
@@ -114,7 +114,7 @@ class CgroupTree:
     keeper: subprocess.Popen[bytes] | None = None
     scope: str | None = None
 
-    def make(self, name: str, limits: Limits, pids: int) -> Cgroup:
+    def make(self, name: str, limits: SandboxLimits) -> Cgroup:
         """A new group with those limits.
 
         Raises:
@@ -138,7 +138,7 @@ class CgroupTree:
         try:
             for folder in group.folders:
                 folder.mkdir()
-            for path, value in self._settings(name, limits, pids):
+            for path, value in self._settings(name, limits):
                 _write(path, value)
         except (OSError, EngineError) as error:
             group.remove()
@@ -147,7 +147,7 @@ class CgroupTree:
             raise EngineError(f"cannot make a control group: {error}") from error
         return group
 
-    def _settings(self, name: str, limits: Limits, pids: int) -> Iterator[tuple[Path, object]]:
+    def _settings(self, name: str, limits: SandboxLimits) -> Iterator[tuple[Path, object]]:
         memory, cpu, processes = (self.roots[controller] / name for controller in _CONTROLLERS)
         if self.version == 2:
             yield memory / "memory.max", limits.memory_bytes
@@ -160,7 +160,7 @@ class CgroupTree:
             yield cpu / "cpu.cfs_period_us", CPU_PERIOD_US
             yield cpu / "cpu.cfs_quota_us", limits.cpu_quota_us
             yield cpu / "cpu.shares", CPU_SHARES
-        yield processes / "pids.max", pids
+        yield processes / "pids.max", limits.pids
 
     def close(self) -> None:
         """Let go of the user's scope."""

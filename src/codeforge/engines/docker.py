@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiodocker
 import aiohttp
@@ -27,8 +27,11 @@ from codeforge.engines.docker_client import (
 )
 from codeforge.engines.oom_watch import OomWatch
 from codeforge.errors import EngineError, EngineUnavailable, HostFailure, quoted
-from codeforge.model import Language, Limits
+from codeforge.model import Language, SandboxLimits
 from codeforge.policy import LABEL, container_spec, posture_faults
+
+if TYPE_CHECKING:
+    from codeforge.images import ImageStore
 
 REMOVAL_GRACE_S = 5.0
 """How long the daemon may take to remove a sandbox that has ended before it is removed by force."""
@@ -99,6 +102,18 @@ class DockerEngine:
         """Turns what the client raises into this package's exceptions."""
         return docker_errors(self.dialect)
 
+    @property
+    def images(self) -> ImageStore:
+        """See ``Engine.images``."""
+        from codeforge.images import ImageStore  # a run needs none of it
+
+        return ImageStore(self)
+
+    async def provisions(self) -> ImageStore:
+        """See ``Engine.provisions``."""
+        await self.start()
+        return self.images
+
     async def start(self) -> None:
         """See ``Engine.start``."""
         await self.client()
@@ -129,7 +144,7 @@ class DockerEngine:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def spec(self, language: Language, limits: Limits, *, uid: int) -> dict[str, Any]:
+    def spec(self, language: Language, limits: SandboxLimits, *, uid: int) -> dict[str, Any]:
         """The body of the create call."""
         spec = container_spec(language, limits, owner=self.owner, uid=uid)
         if self.runtime is not None:
@@ -141,12 +156,12 @@ class DockerEngine:
         return {"kernel": f"Linux {self.kernel}"}
 
     async def faults(
-        self, channel: Channel, posture: Mapping[str, str], language: Language, limits: Limits, *, uid: int
+        self, channel: Channel, posture: Mapping[str, str], limits: SandboxLimits, *, uid: int
     ) -> list[str]:
         """See ``Engine.faults``."""
-        return posture_faults(posture, language, limits, uid=uid)
+        return posture_faults(posture, limits, uid=uid)
 
-    async def launch(self, language: Language, limits: Limits, *, uid: int) -> DockerChannel:
+    async def launch(self, language: Language, limits: SandboxLimits, *, uid: int) -> DockerChannel:
         """See ``Engine.launch``."""
         return await self.launch_container(self.spec(language, limits, uid=uid))
 

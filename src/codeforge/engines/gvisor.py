@@ -18,7 +18,7 @@ from codeforge.engines.base import GVISOR, Channel
 from codeforge.engines.cgroups import groups_of
 from codeforge.engines.docker import DockerChannel, DockerEngine
 from codeforge.errors import EngineError, PostureMismatch, Unsupported
-from codeforge.model import Language, Limits
+from codeforge.model import Language, SandboxLimits
 from codeforge.policy import GVISOR_UNTOLD, posture_faults
 
 SENTRY_TASKS = 960
@@ -44,7 +44,7 @@ _V2_FILES = {"memory_max": "memory.max", "swap_max": "memory.swap.max", "pids_ma
 class GvisorEngine(DockerEngine):
     """Docker, with gVisor's runtime. Belongs to one event loop."""
 
-    async def launch(self, language: Language, limits: Limits, *, uid: int) -> DockerChannel:
+    async def launch(self, language: Language, limits: SandboxLimits, *, uid: int) -> DockerChannel:
         """See ``Engine.launch``."""
         await self.start()
         if limits.network and NO_NETWORK in self.runtime_arguments:
@@ -54,9 +54,9 @@ class GvisorEngine(DockerEngine):
             )
         return await super().launch(language, limits, uid=uid)
 
-    def spec(self, language: Language, limits: Limits, *, uid: int) -> dict[str, Any]:
+    def spec(self, language: Language, limits: SandboxLimits, *, uid: int) -> dict[str, Any]:
         """See ``DockerEngine.spec``."""
-        return super().spec(with_sentry(language), limits, uid=uid)
+        return super().spec(language, with_sentry(limits), uid=uid)
 
     async def observe(self, channel: Channel) -> Mapping[str, str]:
         """See ``Engine.observe``."""
@@ -68,15 +68,15 @@ class GvisorEngine(DockerEngine):
         return seen
 
     async def faults(
-        self, channel: Channel, posture: Mapping[str, str], language: Language, limits: Limits, *, uid: int
+        self, channel: Channel, posture: Mapping[str, str], limits: SandboxLimits, *, uid: int
     ) -> list[str]:
         """See ``Engine.faults``."""
-        return posture_faults(posture, with_sentry(language), limits, uid=uid, but=GVISOR_UNTOLD)
+        return posture_faults(posture, with_sentry(limits), uid=uid, ignore=GVISOR_UNTOLD)
 
 
-def with_sentry(language: Language) -> Language:
-    """The same language, with the tasks that the host counts."""
-    return dataclasses.replace(language, pids=language.pids + SENTRY_TASKS)
+def with_sentry(limits: SandboxLimits) -> SandboxLimits:
+    """The same limits with room for the Sentry's own tasks, which the host counts too."""
+    return dataclasses.replace(limits, pids=limits.pids + SENTRY_TASKS)
 
 
 def _look(pid: int, container: str) -> dict[str, str]:

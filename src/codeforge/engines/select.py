@@ -10,13 +10,18 @@ import asyncio
 import dataclasses
 import difflib
 import os
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from codeforge.engines.base import GVISOR, Channel, Engine, EngineInfo
+from codeforge.engines.base import GVISOR, Channel, Engine, EngineInfo, Provisions
 from codeforge.engines.sockets import not_there
 from codeforge.errors import EngineUnavailable, InvalidRequest, quoted
-from codeforge.model import Language, Limits
+from codeforge.model import Language, SandboxLimits
+
+if TYPE_CHECKING:
+    from codeforge.images import ImageStore
 
 AUTO = "auto"
 ENGINES = ("docker", "podman", "bubblewrap")
@@ -47,9 +52,7 @@ class EngineSettings:
     allow_unenforced_limits: bool = False
 
 
-def engine_name(
-    asked: str | None, *, docker_host: str | None, runtime: str | None, default: str = AUTO
-) -> str:
+def engine_name(asked: object, *, docker_host: str | None, runtime: str | None, default: str = AUTO) -> str:
     """The engine's name, or ``auto``: what was asked for, else what the environment says, else the default.
 
     An address or a runtime is Docker's, if nobody says otherwise.
@@ -59,7 +62,7 @@ def engine_name(
     """
     name = asked or os.environ.get(ENGINE_VARIABLE) or default
     known = (AUTO, *ENGINES)
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         near = difflib.get_close_matches(str(name)[:100], known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise InvalidRequest(f"unknown engine {quoted(name)}; known: {', '.join(known)}.{hint}")
@@ -72,6 +75,37 @@ def engine_name(
     return name
 
 
+def engine_for(
+    asked: str | Engine | None,
+    *,
+    docker_host: str | None,
+    runtime: str | None,
+    allow_unenforced_limits: bool,
+    on_choice: OnChoice | None = None,
+) -> Engine:
+    """The engine that an executor's caller asked for, by name or as an instance; nothing is started yet.
+
+    Raises:
+        InvalidRequest: there is no such engine, or it cannot have these settings.
+    """
+    if asked is not None and not isinstance(asked, str) and hasattr(asked, "launch"):
+        if docker_host is not None or runtime is not None or allow_unenforced_limits:
+            raise InvalidRequest(
+                "docker_host, runtime and allow_unenforced_limits go with an engine's name; "
+                "this engine is an instance: create it with them"
+            )
+        return asked
+    runtime = runtime or os.environ.get(RUNTIME_VARIABLE)
+    settings = EngineSettings(
+        engine=engine_name(asked, docker_host=docker_host, runtime=runtime),
+        owner=uuid.uuid4().hex,
+        docker_host=docker_host,
+        runtime=runtime,
+        allow_unenforced_limits=allow_unenforced_limits,
+    )
+    return make_engine(settings, on_choice)
+
+
 def make_engine(settings: EngineSettings, on_choice: OnChoice | None = None) -> Engine:
     """The engine; nothing is started yet."""
     if settings.engine == AUTO:
@@ -79,7 +113,7 @@ def make_engine(settings: EngineSettings, on_choice: OnChoice | None = None) -> 
     if settings.engine == "bubblewrap":
         from codeforge.engines.bubblewrap import BubblewrapEngine
 
-        return BubblewrapEngine(allow_unenforced_limits=settings.allow_unenforced_limits)
+        return BubblewrapEngine(settings.owner, allow_unenforced_limits=settings.allow_unenforced_limits)
     if settings.engine == "podman":
         from codeforge.engines.podman import PodmanEngine
 
@@ -103,14 +137,28 @@ class FirstThatAnswers:
         self._chosen: Engine | None = None
 
     @property
-    def choice(self) -> Engine | None:
-        """The engine it chose, if it has."""
-        return self._chosen
-
-    @property
     def name(self) -> str:
         """The chosen engine's; ``auto`` before."""
         return AUTO if self._chosen is None else self._chosen.name
+
+    @property
+    def owner(self) -> str:
+        """See ``Engine.owner``."""
+        return self._settings.owner
+
+    @property
+    def images(self) -> ImageStore:
+        """See ``Engine.images``."""
+        if self._chosen is None:
+            raise InvalidRequest(
+                f"images are Docker's and Podman's; the engine is {AUTO}, which has chosen none yet: "
+                "await engine() first"
+            )
+        return self._chosen.images
+
+    async def provisions(self) -> Provisions:
+        """See ``Engine.provisions``."""
+        return await (await self.chosen()).provisions()
 
     async def chosen(self) -> Engine:
         """The engine that answers.
@@ -149,7 +197,7 @@ class FirstThatAnswers:
         """See ``Engine.info``."""
         return await (await self.chosen()).info()
 
-    async def launch(self, language: Language, limits: Limits, *, uid: int) -> Channel:
+    async def launch(self, language: Language, limits: SandboxLimits, *, uid: int) -> Channel:
         """See ``Engine.launch``."""
         return await (await self.chosen()).launch(language, limits, uid=uid)
 
@@ -158,10 +206,10 @@ class FirstThatAnswers:
         return await (await self.chosen()).observe(channel)
 
     async def faults(
-        self, channel: Channel, posture: Mapping[str, str], language: Language, limits: Limits, *, uid: int
+        self, channel: Channel, posture: Mapping[str, str], limits: SandboxLimits, *, uid: int
     ) -> list[str]:
         """See ``Engine.faults``."""
-        return await (await self.chosen()).faults(channel, posture, language, limits, uid=uid)
+        return await (await self.chosen()).faults(channel, posture, limits, uid=uid)
 
     async def close(self) -> None:
         """See ``Engine.close``."""

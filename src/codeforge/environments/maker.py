@@ -27,18 +27,23 @@ _GUEST_PATTERNS = ("python/*.py", "node/*.cjs", "typescript/*")
 class EnvironmentMaker(EnvironmentStore):
     """The same store, and what is missing in it."""
 
-    async def provide(self, language: Language, report: OnStep = silently) -> bool:
-        """Whether the language's environment is there now: made, or here already.
+    kind = "environment"
 
-        A failure is told to ``report``.
+    async def status(self, language: Language) -> tuple[bool, str]:
+        """See ``Provisions.status``."""
+        found = self.find(language)
+        return (False, "not here") if found is None else (True, str(found.path))
+
+    async def provide(self, language: Language, on_step: OnStep = silently) -> bool:
+        """See ``Provisions.provide``: makes what is missing of the environment.
 
         Raises:
             Unsupported: the language has no recipe for one.
         """
         try:
-            await self.make(language, report)
+            await self.make(language, on_step)
         except EnvironmentFailed as error:
-            report(Step(name_of(language), f"failed: {error}"))
+            on_step(Step(name_of(language), f"failed: {error}"))
             return False
         return True
 

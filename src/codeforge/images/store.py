@@ -13,12 +13,11 @@ import re
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from aiodocker.exceptions import DockerError
 
 from codeforge._version import __version__
-from codeforge.engines import DockerEngine
 from codeforge.errors import (
     EngineError,
     EngineUnavailable,
@@ -34,6 +33,11 @@ from codeforge.package_data import path_of
 from codeforge.progress import OnStep as OnStep
 from codeforge.progress import Step as Step
 from codeforge.progress import silently
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from aiodocker import Docker
 
 PULL_STALL_S = 60.0
 """A pull that says nothing for this long is given up; a slow one that goes on is not."""
@@ -64,11 +68,30 @@ class ImageInfo:
     labels: Mapping[str, str]
 
 
+class Daemon(Protocol):
+    """The engine that keeps the images."""
+
+    async def client(self) -> Docker:
+        """The connected client."""
+
+    def errors(self) -> AbstractContextManager[None]:
+        """Turns what the client raises into this package's exceptions."""
+
+
 class ImageStore:
     """The images of one engine."""
 
-    def __init__(self, engine: DockerEngine) -> None:
+    kind = "image"
+
+    def __init__(self, engine: Daemon) -> None:
         self._engine = engine
+
+    async def status(self, language: Language) -> tuple[bool, str]:
+        """See ``Provisions.status``."""
+        image = await self.find(language.image)
+        if image is None:
+            return False, f"{language.image} is not here"
+        return True, f"{language.image}, {image.size / 1e6:.0f} MB"
 
     async def find(self, reference: str) -> ImageInfo | None:
         """What is on this machine under that reference."""

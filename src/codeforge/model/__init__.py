@@ -95,6 +95,9 @@ if TYPE_CHECKING:
         MiB as MiB,
     )
     from codeforge.model.limits import (
+        SandboxLimits as SandboxLimits,
+    )
+    from codeforge.model.limits import (
         format_memory as format_memory,
     )
     from codeforge.model.limits import (
@@ -184,7 +187,7 @@ else:
         ),
         limits=(
             "CPU_PERIOD_US GiB IDLE_TIMEOUT_S KiB Limits MAX_MEMORY_BYTES MAX_TIMEOUT_S MIN_TIMEOUT_S "
-            "MiB format_memory parse_memory parse_size require_int require_number"
+            "MiB SandboxLimits format_memory parse_memory parse_size require_int require_number"
         ),
         request=(
             "ExecutionRequest RequestOptions Run SessionOptions arguments as_request check_path "

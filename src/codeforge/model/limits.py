@@ -5,8 +5,12 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from codeforge.errors import InvalidRequest, quoted
+
+if TYPE_CHECKING:
+    from codeforge.model.languages import Language
 
 KiB = 1024
 MiB = 1024 * KiB
@@ -103,9 +107,15 @@ class Limits:
         if not isinstance(self.network, bool):
             raise InvalidRequest(f"network_enabled must be True or False, not {quoted(self.network)}")
 
-    def of_sandbox(self) -> Limits:
-        """The same without what each run has of its own."""
-        return Limits(memory_bytes=self.memory_bytes, cpu_quota_us=self.cpu_quota_us, network=self.network)
+    def of_sandbox(self, language: Language) -> SandboxLimits:
+        """What a sandbox for such a run is made with."""
+        return SandboxLimits(
+            memory_bytes=self.memory_bytes,
+            cpu_quota_us=self.cpu_quota_us,
+            network=self.network,
+            pids=language.pids,
+            tmp_inodes=language.tmp_inodes,
+        )
 
     def with_timeout(self, timeout_s: float) -> Limits:
         """The same with another timeout."""
@@ -115,6 +125,25 @@ class Limits:
     def flood_bytes(self) -> int:
         """A run that writes this much to one stream is ended: it is not going to be read."""
         return max(64 * self.output_bytes, 64 * MiB)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxLimits:
+    """What bounds a sandbox itself, whatever runs in it; ``Limits.of_sandbox`` makes them.
+
+    Attributes:
+        memory_bytes: of everything in it together; there is no swap.
+        cpu_quota_us: microseconds of CPU in each period of 100 ms.
+        network: whether it has a network.
+        pids: how many processes and threads.
+        tmp_inodes: how many files /code, /tmp and /dev/shm may each hold.
+    """
+
+    memory_bytes: int
+    cpu_quota_us: int
+    network: bool
+    pids: int
+    tmp_inodes: int
 
 
 def require_number(name: str, value: object, low: float, high: float, unit: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypedDict
 
 from codeforge.errors import InvalidRequest, quoted
 from codeforge.model.languages import CODE_DIR, Language, LanguageTable
-from codeforge.model.limits import Limits, MiB, format_memory, parse_memory
+from codeforge.model.limits import Limits, MiB, SandboxLimits, format_memory, parse_memory
 
 Stdin: TypeAlias = bytes | AsyncIterable[bytes]
 
@@ -110,7 +110,7 @@ class Run:
     fresh: bool = False
 
 
-def tmpfs_bytes(limits: Limits) -> int:
+def tmpfs_bytes(limits: Limits | SandboxLimits) -> int:
     """Size of /code, and of /tmp: they count against the memory limit."""
     return min(MAX_TMPFS_BYTES, limits.memory_bytes // 4)
 

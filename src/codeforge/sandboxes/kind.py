@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from codeforge.model import CODE_DIR, Language, Limits, Run
+from codeforge.model import CODE_DIR, Language, Run, SandboxLimits
 
 PRELOAD_FACTOR = 3
 """With a memory limit of less than so many times what preloading takes, nothing is preloaded."""
@@ -30,7 +30,7 @@ class SandboxKind:
     """
 
     language: Language
-    limits: Limits
+    limits: SandboxLimits
     max_runs: int = 1
     steps: tuple[str, ...] = ()
     batch: int | None = None
@@ -39,7 +39,7 @@ class SandboxKind:
     @classmethod
     def of(cls, run: Run, *, batch: int | None = None, max_runs: int = 1) -> SandboxKind:
         """What such a run needs; with ``max_runs`` above 1, for more runs like it of the same batch."""
-        row, limits = run.language, run.limits.of_sandbox()
+        row, limits = run.language, run.limits.of_sandbox(run.language)
         if max_runs == 1:
             return cls(language=row, limits=limits)
         steps = preload_steps(row, limits) if row.forks else ()
@@ -61,7 +61,7 @@ class SandboxKind:
         return self.max_runs > 1 and self.language.forks
 
 
-def preload_steps(row: Language, limits: Limits) -> tuple[str, ...]:
+def preload_steps(row: Language, limits: SandboxLimits) -> tuple[str, ...]:
     """What a worker of that language does beforehand, if it takes nothing that its run may need."""
     enough = limits.memory_bytes >= PRELOAD_FACTOR * row.idle_bytes
     return (*row.preload, *row.preload_named) if enough else ()

@@ -124,7 +124,7 @@ class Sandbox:
             why = first.message if isinstance(first, protocol.Failed) else "no init answered"
             raise lost(f"the sandbox did not start: {why} (is {row.image} ours?)")
         self.posture = {**first.posture, **await engine.observe(self._channel)}
-        faults = await engine.faults(self._channel, self.posture, row, self.kind.limits, uid=self.uid)
+        faults = await engine.faults(self._channel, self.posture, self.kind.limits, uid=self.uid)
         if faults:
             raise PostureMismatch(f"the sandbox is weaker than asked for: {'; '.join(faults)}")
 

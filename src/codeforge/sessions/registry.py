@@ -53,7 +53,9 @@ class Families:
             )
         self._open.add(family)
         try:
-            kind = SandboxKind(language=run.language, limits=run.limits.of_sandbox(), session=True)
+            kind = SandboxKind(
+                language=run.language, limits=run.limits.of_sandbox(run.language), session=True
+            )
             return await Link.open(self._pool, kind, frames, anew)
         except BaseException:
             self._open.discard(family)

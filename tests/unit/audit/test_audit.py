@@ -241,7 +241,7 @@ def test_ids_are_not_used_twice() -> None:
 
 def test_every_mutation_changes_the_container_and_expects_to_be_caught() -> None:
     for mutation in MUTATIONS:
-        before = container_spec(PYTHON, Limits(), owner="me", uid=USER_IDS[0] + 1)
+        before = container_spec(PYTHON, Limits().of_sandbox(PYTHON), owner="me", uid=USER_IDS[0] + 1)
         after = copy.deepcopy(before)
         mutation.weaken(after)
         assert after != before, mutation.name

@@ -19,17 +19,19 @@ from codeforge.policy import USER_IDS, container_spec
 
 # --- A sandbox, as the engine describes it -------------------------------------------------------------
 
+SANDBOX_LIMITS = Limits().of_sandbox(PYTHON)
+
 
 def described() -> dict[str, Any]:
     """What the engine would say of a container that is as the policy asked."""
-    spec = copy.deepcopy(container_spec(PYTHON, Limits(), owner="me", uid=USER_IDS[0]))
+    spec = copy.deepcopy(container_spec(PYTHON, SANDBOX_LIMITS, owner="me", uid=USER_IDS[0]))
     hostconfig = spec.pop("HostConfig")
     return {"Image": "sha256:1", "HostConfig": hostconfig, "Config": spec, "Mounts": []}
 
 
 def asked(inspect: dict[str, Any]) -> dict[str, Verdict]:
     facts = Facts(inspect=inspect, image_id="sha256:1", blind="a unit test")
-    return {each.id: each.verdict for each in container_checks.look(facts, PYTHON, Limits())}
+    return {each.id: each.verdict for each in container_checks.look(facts, PYTHON, SANDBOX_LIMITS)}
 
 
 def test_what_the_policy_asks_for_is_what_the_audit_expects() -> None:
@@ -123,7 +125,7 @@ WELL = Facts(
 
 
 def seen(facts: Facts) -> dict[str, Verdict]:
-    return {each.id: each.verdict for each in kernel_checks.look(facts, PYTHON, Limits())}
+    return {each.id: each.verdict for each in kernel_checks.look(facts, SANDBOX_LIMITS)}
 
 
 def with_run(**changes: Any) -> Facts:
@@ -195,7 +197,7 @@ def test_every_rule_for_facts_was_seen_to_fail() -> None:
 
 
 def test_who_may_not_look_is_told_why_and_nothing_holds() -> None:
-    found = list(kernel_checks.look(dataclasses.replace(WELL, blind="not root"), PYTHON, Limits()))
+    found = list(kernel_checks.look(dataclasses.replace(WELL, blind="not root"), SANDBOX_LIMITS))
     assert {(each.verdict, each.got) for each in found} == {(Verdict.NOT_AVAILABLE, "not root")}
     assert {each.id for each in found} == seen(WELL).keys()
 

@@ -187,7 +187,7 @@ def docker_command(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("docker_command")
 @pytest.mark.parametrize("language", LANGUAGES, ids=lambda row: row.name)
 def test_docker_run_has_the_flags_of_our_containers(language: Language) -> None:
-    spec = container_spec(language, Limits(), owner="x", uid=20_000)
+    spec = container_spec(language, Limits().of_sandbox(language), owner="x", uid=20_000)
     command = docker_run(hello(language))
     assert command is not None
     assert command[-4:-3] == [language.image]

@@ -13,10 +13,11 @@ import pytest
 from codeforge.engines import cgroups
 from codeforge.engines.cgroups import CgroupTree, find_tree
 from codeforge.errors import EngineError
+from codeforge.model.languages import PYTHON
 from codeforge.model.limits import Limits, MiB
 from observer import UNIT_TEST_GROUP
 
-LIMITS = Limits(memory_bytes=64 * MiB, cpu_quota_us=20_000)
+LIMITS = Limits(memory_bytes=64 * MiB, cpu_quota_us=20_000).of_sandbox(PYTHON)
 FOUND = find_tree()
 
 
@@ -27,7 +28,7 @@ def read_all(folder: Path) -> dict[str, str]:
 def test_version_2_has_all_in_one_folder(tmp_path: Path) -> None:
     """An ordinary folder takes the same writes; on a real tree the files are there before."""
     tree = CgroupTree(2, dict.fromkeys(("memory", "cpu", "pids"), tmp_path))
-    group = tree.make("one", LIMITS, 64)
+    group = tree.make("one", LIMITS)
     assert read_all(tmp_path / "one") == {
         "memory.max": str(64 * MiB),
         "memory.swap.max": "0",
@@ -47,7 +48,7 @@ def test_version_1_has_a_folder_in_each_tree(tmp_path: Path) -> None:
     roots = {name: tmp_path / name for name in ("memory", "cpu", "pids")}
     for root in roots.values():
         root.mkdir()
-    group = CgroupTree(1, roots).make("one", LIMITS, 64)
+    group = CgroupTree(1, roots).make("one", LIMITS)
     assert {name: read_all(root / "one") for name, root in roots.items()} == {
         "memory": {
             "memory.limit_in_bytes": str(64 * MiB),
@@ -62,14 +63,14 @@ def test_version_1_has_a_folder_in_each_tree(tmp_path: Path) -> None:
 
 
 def test_controllers_that_share_a_tree_share_a_folder(tmp_path: Path) -> None:
-    group = CgroupTree(1, dict.fromkeys(("memory", "cpu", "pids"), tmp_path)).make("one", LIMITS, 64)
+    group = CgroupTree(1, dict.fromkeys(("memory", "cpu", "pids"), tmp_path)).make("one", LIMITS)
     assert group.folders == (tmp_path / "one",)
 
 
 def test_a_limit_that_the_kernel_refuses_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
     tree = CgroupTree(2, dict.fromkeys(("memory", "cpu", "pids"), tmp_path / "not there"))
     with pytest.raises(EngineError, match="cannot make a control group"):
-        tree.make("one", LIMITS, 64)
+        tree.make("one", LIMITS)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -91,7 +92,7 @@ def test_a_sweep_takes_what_is_old_and_nobodys(tmp_path: Path) -> None:
 @pytest.mark.skipif(isinstance(FOUND, str), reason=f"no control groups to be had here: {FOUND}")
 def test_a_process_is_limited_counted_and_its_group_removed() -> None:
     assert isinstance(FOUND, CgroupTree)
-    group = FOUND.make(f"{UNIT_TEST_GROUP}{uuid.uuid4().hex}", LIMITS, 64)
+    group = FOUND.make(f"{UNIT_TEST_GROUP}{uuid.uuid4().hex}", LIMITS)
     hog = "input(); x = [bytearray(1 << 20) for _ in range(300)]"
     with subprocess.Popen(
         ["python3", "-c", hog], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
@@ -109,7 +110,7 @@ def test_a_process_is_limited_counted_and_its_group_removed() -> None:
 @pytest.mark.skipif(isinstance(FOUND, str), reason=f"no control groups to be had here: {FOUND}")
 def test_a_process_that_is_gone_cannot_be_put_into_one() -> None:
     assert isinstance(FOUND, CgroupTree)
-    group = FOUND.make(f"{UNIT_TEST_GROUP}{uuid.uuid4().hex}", LIMITS, 64)
+    group = FOUND.make(f"{UNIT_TEST_GROUP}{uuid.uuid4().hex}", LIMITS)
     with subprocess.Popen(["true"]) as process:
         process.wait()
         with pytest.raises(EngineError, match=r"cgroup\.procs"):

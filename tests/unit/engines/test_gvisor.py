@@ -12,6 +12,7 @@ from codeforge.model.limits import Limits
 from codeforge.policy import GVISOR_UNTOLD, posture_faults
 from codeforge.protocol.frames import PROTOCOL
 
+LIMITS = Limits().of_sandbox(PYTHON)
 POSTURE = {
     **{f"cap_{name}": "0" * 16 for name in ("inh", "prm", "eff", "bnd")},
     **{"protocol": str(PROTOCOL), "pid": "1", "uid": "20007", "gid": "10001", "groups": "10001 "},
@@ -27,7 +28,7 @@ POSTURE = {
 
 
 def faults(posture: Mapping[str, str]) -> list[str]:
-    return posture_faults(posture, with_sentry(PYTHON), Limits(), uid=20_007, but=GVISOR_UNTOLD)
+    return posture_faults(posture, with_sentry(LIMITS), uid=20_007, ignore=GVISOR_UNTOLD)
 
 
 def test_a_sandbox_as_gvisor_makes_it_is_in_force() -> None:
@@ -57,4 +58,4 @@ def test_what_is_weaker_is_a_fault(key: str, weaker: str) -> None:
 
 
 def test_what_gvisor_has_not_got_is_asked_of_every_other_kernel() -> None:
-    assert len(posture_faults(POSTURE, with_sentry(PYTHON), Limits(), uid=20_007)) == 6
+    assert len(posture_faults(POSTURE, with_sentry(LIMITS), uid=20_007)) == 6

@@ -79,6 +79,27 @@ def test_images_are_asked_of_an_engine_that_has_some() -> None:
         _ = CodeExecutor(engine="bubblewrap").images
 
 
+def test_an_executor_takes_an_engine_that_was_made_elsewhere() -> None:
+    async def scenario() -> None:
+        engine = Candidate("docker", None)
+        async with CodeExecutor(engine=engine) as executor:
+            assert await executor.engine() is engine
+            assert executor.owner == engine.owner
+        assert engine.closed == 1
+
+    asyncio.run(scenario())
+
+
+def test_an_engine_that_was_made_elsewhere_takes_no_settings() -> None:
+    with pytest.raises(InvalidRequest, match="go with an engine's name"):
+        CodeExecutor(engine=Candidate("docker", None), runtime="runsc")
+
+
+def test_auto_has_images_once_it_has_chosen_an_engine() -> None:
+    with pytest.raises(InvalidRequest, match=r"has chosen none yet: await engine\(\) first"):
+        _ = CodeExecutor(engine="auto").images
+
+
 # --- The first that answers ---------------------------------------------------------------------------
 
 
@@ -125,7 +146,7 @@ def choosing(
         except EngineUnavailable as error:
             return error
         assert chosen[0] is chosen[1]
-        await engine.launch(PYTHON, Limits(), uid=20_000)
+        await engine.launch(PYTHON, Limits().of_sandbox(PYTHON), uid=20_000)
         assert made[engine.name].there == 1
         await engine.close()
         assert made[engine.name].closed == 1

@@ -95,7 +95,8 @@ def test_a_plain_path_is_let_through(parts: list[str]) -> None:
 
 def left_by_init(frames: bytes) -> ExecutionResult:
     """The result of a run after which init sent this."""
-    kind = SandboxKind(language=dataclasses.replace(JAVASCRIPT, preload=()), limits=Limits())
+    language = dataclasses.replace(JAVASCRIPT, preload=())
+    kind = SandboxKind(language=language, limits=Limits().of_sandbox(language))
     request = ExecutionRequest(code="x", language=kind.language.name)
 
     async def scenario() -> ExecutionResult:

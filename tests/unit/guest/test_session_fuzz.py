@@ -39,7 +39,7 @@ def say(*frames: bytes, pause_s: float = 0.0, before: bytes = b"") -> tuple[Exec
     async def scenario() -> tuple[ExecutionResult, float]:
         engine = ScriptedEngine()
         engine.answers, engine.more_than_ready = False, before
-        kind = SandboxKind(language=LANGUAGE, limits=LIMITS.of_sandbox())
+        kind = SandboxKind(language=LANGUAGE, limits=LIMITS.of_sandbox(LANGUAGE))
         sandbox = await Sandbox.launch(engine, kind, 20_000)
         (channel,) = engine.sandboxes
         talking = asyncio.get_running_loop().create_task(talk(channel.say))

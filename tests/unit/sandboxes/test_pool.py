@@ -55,7 +55,7 @@ NAMED = dataclasses.replace(STEPS, preload=("first",), preload_named=("second", 
 
 
 def kind(language: Language = PLAIN, memory_mib: int = 512) -> SandboxKind:
-    return SandboxKind(language=language, limits=Limits(memory_bytes=memory_mib * MiB))
+    return SandboxKind(language=language, limits=Limits(memory_bytes=memory_mib * MiB).of_sandbox(language))
 
 
 JS, TS, PY = kind(PLAIN), kind(OTHER), kind(STEPS)
@@ -63,7 +63,9 @@ JS, TS, PY = kind(PLAIN), kind(OTHER), kind(STEPS)
 
 
 def of_batch(number: int, max_runs: int = 50, language: Language = PLAIN) -> SandboxKind:
-    return SandboxKind(language=language, limits=Limits(), max_runs=max_runs, batch=number)
+    return SandboxKind(
+        language=language, limits=Limits().of_sandbox(language), max_runs=max_runs, batch=number
+    )
 
 
 def program(code: str, language: Language = PLAIN) -> Run:

@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 
 from codeforge.errors import Busy, EngineError, HostFailure, InvalidRequest
 from codeforge.model.languages import JAVASCRIPT, PYTHON, Language, LanguageTable
-from codeforge.model.limits import Limits, MiB
+from codeforge.model.limits import Limits, MiB, SandboxLimits
 from codeforge.model.request import ExecutionRequest, resolve
 from codeforge.model.result import ExecutionResult
 from codeforge.policy import USER_IDS
@@ -41,13 +41,13 @@ STEPS = dataclasses.replace(PYTHON, preload=("first", "second"), preload_named=(
 
 
 def of_batch(number: int, max_runs: int) -> SandboxKind:
-    return SandboxKind(language=PLAIN, limits=Limits(), max_runs=max_runs, batch=number)
+    return SandboxKind(language=PLAIN, limits=Limits().of_sandbox(PLAIN), max_runs=max_runs, batch=number)
 
 
 SINGLE = (
-    SandboxKind(language=PLAIN, limits=Limits()),
-    SandboxKind(language=STEPS, limits=Limits()),
-    SandboxKind(language=PLAIN, limits=Limits(memory_bytes=256 * MiB)),
+    SandboxKind(language=PLAIN, limits=Limits().of_sandbox(PLAIN)),
+    SandboxKind(language=STEPS, limits=Limits().of_sandbox(STEPS)),
+    SandboxKind(language=PLAIN, limits=Limits(memory_bytes=256 * MiB).of_sandbox(PLAIN)),
 )
 BATCHES = (of_batch(1, 3), of_batch(2, 50))
 KINDS = st.sampled_from((*SINGLE, *BATCHES))
@@ -71,7 +71,7 @@ class Engine(ScriptedEngine):
         self._launching: list[int] = []
         self._there: dict[ScriptedChannel, int] = {}
 
-    async def launch(self, language: Language, limits: Limits, *, uid: int) -> ScriptedChannel:
+    async def launch(self, language: Language, limits: SandboxLimits, *, uid: int) -> ScriptedChannel:
         """See ``Engine.launch``."""
         self._launching.append(uid)
         try:

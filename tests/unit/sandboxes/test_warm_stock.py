@@ -19,7 +19,7 @@ from codeforge.sandboxes.warm_stock import BACKOFF_S, IDLE_S, Shelf, Waiter
 
 NAMED = 2
 ROW = dataclasses.replace(PYTHON, preload=("first", "second"), preload_named=("third", "fourth"))
-KIND = SandboxKind(language=ROW, limits=Limits())
+KIND = SandboxKind(language=ROW, limits=Limits().of_sandbox(ROW))
 MOST = 8
 
 
@@ -85,7 +85,7 @@ def test_where_none_may_be_kept_none_is_wanted() -> None:
 
 
 def test_a_batch_wants_none_kept() -> None:
-    batch = shelf(kind=SandboxKind(language=PYTHON, limits=Limits(), max_runs=5, batch=1))
+    batch = shelf(kind=SandboxKind(language=PYTHON, limits=Limits().of_sandbox(PYTHON), max_runs=5, batch=1))
     batch.ask(1.0, MOST)
     assert (batch.stocked, batch.target) == (False, 0)
 
