@@ -40,7 +40,7 @@ from programs import HELLO
 from codeforge import CodeExecutor, Session
 from codeforge.bench.figures import Series, Table
 from codeforge.bench.measure import WARM_TIMEOUT_S, Way, interleaved, run_fresh
-from codeforge.model.request import SessionOptions
+from codeforge.model import SessionOptions
 
 LANGUAGES = ("python", "javascript", "typescript")
 COPIES = 10

@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal
 
 from codeforge.errors import InvalidRequest, quoted
 from codeforge.model import (
@@ -34,17 +34,6 @@ MAX_NAME_CHARS = 500
 MAX_TESTS = 10_000
 
 _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}", re.ASCII)
-
-
-class RunnerOptions(TypedDict, total=False):
-    """The fields of ``ExecutionRequest`` that a test run takes besides code, language and timeout."""
-
-    memory_limit: str | int | None
-    network_enabled: bool
-    env_vars: Mapping[str, str] | None
-    files: Mapping[str, str | bytes] | None
-    cpu_quota: int | None
-    args: Sequence[str]
 
 
 def resolve_tests(

@@ -125,7 +125,7 @@ def test_timeout_pulling_an_image(silent_registry: str, monkeypatch: pytest.Monk
     with BlockingCodeExecutor(images={"python": reference}) as executor:
         assert executor.pull_images(["python"], on_step=steps.append) == {"python": False}
         with pytest.raises(ImagePullTimeout) as caught:
-            executor._wait_for(_pull(executor, reference))
+            executor._loop.wait_for(_pull(executor, reference))
     first, advice = str(caught.value).splitlines()
     assert first == "timeout pulling image"
     assert "internet connection" in advice

@@ -137,8 +137,7 @@ def watch() -> Iterator[Watch]:
 
             with ThreadPoolExecutor(1) as threads:
                 request = ExecutionRequest(code=code, language=language, stdin=stdin(), **AMPLE | options)
-                listeners = {"stdout": told.append, "stderr": None}
-                running = threads.submit(executor._run_listening, request, listeners)
+                running = threads.submit(executor._run, request, told.append, None)
                 try:
                     reported = eventually(lambda: "\n" in "".join(told) or running.done(), 90)
                     assert reported

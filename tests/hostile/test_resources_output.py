@@ -105,8 +105,7 @@ def test_single_bytes_are_gathered_and_cost_this_process_little(arena: Arena) ->
     with ThreadPoolExecutor(1) as thread:
         before_s = time.process_time()
         request = ExecutionRequest(code=textwrap.dedent(code), timeout=SINGLE_S)
-        listeners = {"stdout": pieces.append, "stderr": pieces.append}
-        result = thread.submit(arena.executor._run_listening, request, listeners).result()
+        result = thread.submit(arena.executor._run, request, pieces.append, pieces.append).result()
         spent_s = time.process_time() - before_s
     assert result.status is Status.TIMEOUT
     assert sum(map(len, pieces)) > 10 * len(pieces)

@@ -17,6 +17,7 @@ LAYERS = [  # top to bottom; a module imports from its own package and from the 
     "server cluster integrations audit bench grading",
     "blocking client",
     "executor",
+    "executor_options",
     "workspaces sessions",
     "sandboxes",
     "engines",
