@@ -73,7 +73,13 @@ def sbom(
     command.sbom(image, output)
 
 
-@app.command("scan", epilog="Example:  codeforge images scan python --severity high")
+@app.command(
+    "scan",
+    epilog="Examples:\n\n  codeforge images scan python\n\n"
+    "  codeforge images scan --severity critical --json\n\n"
+    "Exit codes: 0 no vulnerabilities, 1 some at or above the severity, 3 NOT CHECKED; 2 bad usage, "
+    "65 unreadable image, 66 image missing, 69 no engine, 77 no permission.",
+)
 def scan_images(
     images: Annotated[
         list[str] | None, typer.Argument(metavar="[LANG|IMAGE]...", help="Default: every language's image.")
@@ -83,14 +89,14 @@ def scan_images(
     ] = "high",
     osv_url: Annotated[
         str | None,
-        typer.Option(help="The OSV service to ask where no scanner is installed.", show_default="OSV's own"),
+        typer.Option(
+            help="Base URL of the OSV service; an empty one sends nothing over the network.",
+            show_default="OSV's own",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look for known vulnerabilities with trivy, grype or OSV.
-
-    Exit codes: 0 none, 1 some at or above the severity, 3 NOT CHECKED.
-    """
+    """Look up known vulnerabilities with trivy, grype or the OSV service."""
     from codeforge.cli import images as command
 
     raise typer.Exit(command.scan(images, severity=severity, osv_url=osv_url, as_json=as_json))
