@@ -63,8 +63,8 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--chart", "hello.png"], "not the name of an SVG file"),
-        (["--chart", "/no/such/folder/hello.svg"], "in a folder that is there"),
+        (["--chart", "hello.png"], "must be an .svg file"),
+        (["--chart", "/no/such/folder/hello.svg"], "in an existing folder"),
         (["--seconds", "0"], "--seconds must be between"),
         (["--seconds", "nan"], "--seconds must be between"),
     ],

@@ -34,17 +34,17 @@ def _rows(executor: CodeExecutor, names: Iterable[str] | None) -> list[Language]
 
 
 def build(names: list[str] | None, packages: list[str], tag: str | None, base: str | None) -> None:
-    """Build them, or one with more in it."""
+    """Build the images, or one of them with more packages in it."""
     asyncio.run(_build(names, packages, tag, base, update=False))
 
 
 def update(names: list[str] | None) -> None:
-    """Build them from scratch, on the newest bases."""
+    """Build the images from scratch, on the newest base images."""
     asyncio.run(_build(names, [], None, None, update=True))
 
 
 async def _images(executor: CodeExecutor) -> ImageStore:
-    await executor.engine()  # "auto" has none before it has chosen
+    await executor.engine()  # before "auto" has chosen, there is no engine to have images
     return executor.images
 
 
@@ -54,7 +54,9 @@ async def _build(
     async with CodeExecutor() as executor:
         rows = _rows(executor, names)
         if (packages or tag or base) and len(rows) != 1:
-            raise InvalidRequest("--with, --tag and --base go with one language, as in: images build python")
+            raise InvalidRequest(
+                "--with, --tag and --base need one language, as in: images build python --tag custom"
+            )
         store = await _images(executor)
         for row in rows:
             with progress.show_steps() as report:
@@ -65,7 +67,7 @@ async def _build(
 
 
 def pull(names: list[str] | None) -> int:
-    """Have them ready; the exit code."""
+    """Pull or build the images, and return the exit code."""
 
     async def work() -> dict[str, bool]:
         async with CodeExecutor() as executor:
@@ -78,7 +80,7 @@ def pull(names: list[str] | None) -> int:
 
 
 def print_list(*, as_json: bool) -> None:
-    """Print which are here."""
+    """Print which images are on this machine."""
 
     async def work() -> list[dict[str, object]]:
         async with CodeExecutor() as executor:
@@ -178,7 +180,7 @@ async def examined(name: str) -> AsyncIterator[Image]:
         image = await store.find(reference)
         if image is None:
             raise ImageNotFound(
-                f"{reference} is not on this machine\nBuild or pull it: codeforge images build"
+                f"{reference} is not on this machine\nBuild or pull it: codeforge images pull"
             )
         with tempfile.NamedTemporaryFile(suffix=".tar") as archive:
             async for chunk in store.export(reference):
