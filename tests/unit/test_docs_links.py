@@ -108,6 +108,8 @@ def test_every_file_that_design_md_names_is_there() -> None:
     told = set(re.findall(r"`([\w./]+\.(?:py|c|cjs|pth))`", read("docs/design.md")))
     assert len(told) > 20
     assert not {name for name in told if not any(file.endswith(f"/{name}") for file in there)}
+    guest = {f"{path.parent.name}/{path.name}" for path in (ROOT / "src/codeforge/guest").rglob("*.c")}
+    assert guest - told == set(), "docs/design.md, 'Inside the sandbox': a row is missing for each of these"
 
 
 def tree(text: str) -> Iterator[str]:
