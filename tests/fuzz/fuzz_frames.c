@@ -7,7 +7,8 @@
  *   - what an outbox took comes out of a pipe as the same frames, however it was flushed;
  *   - a command's message has as many strings as it says, and they are those that were put in. */
 #include "fuzz.h"
-#include "init.h"
+#include "command.h"
+#include "frame.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -15,10 +16,9 @@
 #include <string.h>
 #include <unistd.h>
 
-struct inbox inbox;
+static struct inbox inbox;
 static struct inbox echo;
 static struct outbox out;
-struct command command;
 static int pipe_ends[2] = {-1, -1};
 
 static uint32_t next_random(uint32_t *state)

@@ -211,7 +211,7 @@ static void start(struct script *s)
     uint8_t payload[4], program[] = "program";
     branch_of(s, payload);
     started = get_u32(payload);
-    hears_at_once = next(s) % 4 != 0;
+    reads_at_once = next(s) % 4 != 0;
     obey(F_ARG, program, sizeof program - 1);
     if (!worker.pid)
         obey(F_WORKER, payload, 0);
@@ -245,25 +245,23 @@ static void signal_or_forget(struct script *s)
 static void serve(struct script *s)
 {
     struct branch *b = branches + next(s) % 4u;
-    if (worker.becomes_branch) {
-        session_adopt_worker();
-        close_end(&interpreters[started]);
-        interpreters[started] = worker_end;
-        worker_end = -1;
+    if (worker.task == BECOMES_BRANCH) {
+        reads_at_once = true;
+        session_serve_worker(POLLOUT);
     }
-    if (!b->there)
+    if (!b->attached)
         return;
     for (int i = 0; i < 2; i++)
         if (b->out[i] >= 0)
-            pump_text(b, i, PAYLOAD_MAX);
+            branch_pump_text(b, i, PAYLOAD_MAX);
     if (b->control >= 0)
-        pump_said(b);
+        branch_pump_said(b);
     if (b->control >= 0 && b->start < b->end)
-        send_message(b);
+        branch_send_message(b);
     if (b->ended)
-        conclude(b);
+        branch_conclude(b);
     take_outbox();
-    HOLDS(!b->there || !b->ended);
+    HOLDS(!b->attached || !b->ended);
 }
 
 /* It takes what is for it, and with FORK the descriptors: the copy's socket becomes that branch's. */
@@ -290,7 +288,7 @@ static void interpreter_reads(struct script *s)
         for (int i = 0; i < 2; i++)
             close(fds[i]);
         int which = next(s) % 4;
-        close_end(&interpreters[which]);
+        close_fd(&interpreters[which]);
         interpreters[which] = fds[2];
     }
 }
@@ -412,7 +410,7 @@ static void operate(struct script *s)
         break;
     case 10:
         if (code > 230)
-            close_end(&interpreters[next(s) % 4u]);
+            close_fd(&interpreters[next(s) % 4u]);
         else
             interpreter_says(s);
         break;
@@ -446,15 +444,15 @@ static void look_at_descriptors(bool gone)
 
 static void forget_all(void)
 {
-    worker_hang_up();
-    close_end(&worker_end);
+    worker_forget();
+    close_fd(&worker_end);
     for (struct branch *b = branches; b < branches + BRANCHES_MAX; b++) {
-        if (b->there)
-            let_go(b);
+        if (b->attached)
+            branch_detach(b);
         if (b->exists)
-            close_end(&b->files);
-        b->exists = b->there = false;
-        close_end(&interpreters[number_of(b)]);
+            close_fd(&b->files);
+        b->exists = b->attached = false;
+        close_fd(&interpreters[branch_number(b)]);
     }
     outbox.start = outbox.end = 0;
     command_clear(&command);

@@ -1,16 +1,14 @@
-"""What the tests of init run with: a world, the binaries, a Python that sandboxes may start."""
+"""Fixtures for the tests of init: a world, its builds, a Python that sandboxes may start."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
-from init_harness import PATH, CannotIsolate, PythonProgram, Starter, World, make, open_world
+from init_harness import PATH, CannotIsolate, PythonProgram, Starter, World, open_world
 
 
 @pytest.fixture(scope="session")
@@ -24,26 +22,33 @@ def world() -> Iterator[World]:
         pytest.fail(f"{reason}; CODEFORGE_TEST_ENGINE=none leaves these tests out")
 
 
+TEST_ALL = os.environ.get("CODEFORGE_TEST_ALL") == "1"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "both_builds: a test of init that runs with the static build as well as the sanitized one"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Choose the builds of init: sanitized, and static as well where marked or with CODEFORGE_TEST_ALL=1."""
+    if "start" in metafunc.fixturenames:
+        both = TEST_ALL or metafunc.definition.get_closest_marker("both_builds")
+        metafunc.parametrize(
+            "start", ["sanitized", *(["static"] if both else [])], indirect=True, scope="session"
+        )
+
+
 @pytest.fixture(scope="session")
-def binaries(world: World) -> Mapping[str, Path]:
-    with ThreadPoolExecutor(2) as builders:
-        list(builders.map(lambda goals: make(world.dir, *goals), ([], ["check"])))
-    return {"static": world.dir / "init", "sanitized": world.dir / "init-asan"}
-
-
-@pytest.fixture(params=["static", "sanitized"])
-def start(request: pytest.FixtureRequest, world: World, binaries: Mapping[str, Path]) -> Starter:
-    return Starter(world, binaries[request.param])
-
-
-@pytest.fixture
-def start_static(world: World, binaries: Mapping[str, Path]) -> Starter:
-    return Starter(world, binaries["static"])
+def start(request: pytest.FixtureRequest, world: World) -> Starter:
+    """Starts init: one of its builds, compiled when the first test needs it."""
+    return Starter(world, world.build(request.param))
 
 
 @pytest.fixture(scope="session")
 def python() -> str:
-    """A Python that another user may start, too: one under /root would not do."""
+    """A Python that other users may run as well, which they could not in /root."""
     found = shutil.which("python3", path=PATH)
     assert found, "needs a python3 in the system's PATH"
     return found

@@ -207,7 +207,7 @@ def test_every_field_of_a_language_is_in_languages_md() -> None:
 
 
 def test_the_frames_of_both_implementations_are_those_in_protocol_md() -> None:
-    header = (INIT / "init.h").read_text(encoding="utf-8")
+    header = (INIT / "frame.h").read_text(encoding="utf-8")
     to_init, to_host = header.split("/* Init to host. */")
     letters = re.compile(r"F_[A-Z]+ = '(.)'")
     text = read("docs/protocol.md")

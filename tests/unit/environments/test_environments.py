@@ -334,7 +334,7 @@ def test_what_was_compiled_for_the_package_is_used_while_its_sources_are_the_sam
     monkeypatch.setenv("PATH", "/nowhere")
     guest_binaries.copy(guest, out)
     assert sorted(path.name for path in out.iterdir()) == sorted(guest_binaries.PROGRAMS)
-    (guest / "init/init.h").write_text((guest / "init/init.h").read_text() + "\n")
+    (guest / "init/run.h").write_text((guest / "init/run.h").read_text() + "\n")
     with pytest.raises(guest_binaries.CannotCompile, match="apt-get install gcc libc6-dev make"):
         guest_binaries.copy(guest, out)
 

@@ -9,8 +9,8 @@ import json
 import os
 import stat
 import struct
-from collections.abc import Callable, Mapping
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable
+from pathlib import PurePosixPath
 
 import pytest
 from hypothesis import event, given
@@ -26,7 +26,7 @@ from codeforge.protocol.frames import MAX_FILES_OUT, SkipReason
 from codeforge.sandboxes.kind import SandboxKind
 from codeforge.sandboxes.sandbox import Sandbox
 from fuzzing import examples
-from init_harness import TOKEN, Init, Outcome, PythonProgram, Starter, World, frame
+from init_harness import TOKEN, Init, Outcome, PythonProgram, Starter, frame
 from scripted_engine import ScriptedEngine, exit_frame
 from virtual_time import run
 
@@ -204,11 +204,6 @@ FILES_BYTES = 1 << 20
 LEFTOVERS = 1000
 
 
-@pytest.fixture(scope="session")
-def start_sanitized(world: World, binaries: Mapping[str, Path]) -> Starter:
-    return Starter(world, binaries["sanitized"])
-
-
 def build(start: Callable[[], Init], py: PythonProgram, tree: list[tuple[str, bytes, int]]) -> Outcome:
     """What init sends of such a tree."""
     said = json.dumps([(op, path.hex(), extra) for op, path, extra in tree])
@@ -227,9 +222,9 @@ def build(start: Callable[[], Init], py: PythonProgram, tree: list[tuple[str, by
 @examples(25)
 @given(tree=TREES)
 def test_any_tree_ends_in_a_result_within_its_bounds(
-    start_sanitized: Starter, py: PythonProgram, tree: list[tuple[str, bytes, int]]
+    start: Starter, py: PythonProgram, tree: list[tuple[str, bytes, int]]
 ) -> None:
-    outcome = build(start_sanitized, py, tree)
+    outcome = build(start, py, tree)
     assert (outcome.done, outcome.status, outcome.failed) == (True, 0, None)
     assert outcome.exit.exit_code == 0, outcome.stderr
     assert sum(len(file.data) for file in outcome.files.values()) <= FILES_BYTES
@@ -255,11 +250,11 @@ LIMITS = st.tuples(st.sampled_from([0, 1, 100, 5000]), st.integers(0, 12))
 @examples(15)
 @given(limits=LIMITS, sizes=st.lists(st.sampled_from([0, 1, 99, 100, 101, 4999, 70_000]), max_size=14))
 def test_any_bounds_are_kept_and_what_they_cost_is_told(
-    start_sanitized: Starter, py: PythonProgram, limits: tuple[int, int], sizes: list[int]
+    start: Starter, py: PythonProgram, limits: tuple[int, int], sizes: list[int]
 ) -> None:
     most_bytes, most_names = limits
     said = json.dumps([("file", str(n).encode().hex(), size) for n, size in enumerate(sizes)])
-    with start_sanitized() as init:
+    with start() as init:
         init.send(
             frame(b"l", struct.pack("<QQII", 1000, most_bytes, most_names, 30_000)),
             protocol.command([*py(BUILD), said], {}, "/code"),

@@ -156,9 +156,9 @@ def test_it_starts_in_code_or_where_the_request_says(start: Starter) -> None:
     assert set(outcome.files) == {b"sub/here", b"there"}
 
 
-def test_every_exit_code_is_reported(start_static: Starter) -> None:
+def test_every_exit_code_is_reported(start: Starter) -> None:
     def exit_code(code: int) -> int | None:
-        return start_static.run(sh(f"exit {code}")).exit.exit_code
+        return start.run(sh(f"exit {code}")).exit.exit_code
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(exit_code, range(256))) == list(range(256))

@@ -276,7 +276,7 @@ def test_nonsense_from_a_template_ends_the_sandbox(sandbox_of: Opener, name: str
         with contextlib.suppress(BrokenPipeError):
             template.start("pass")
         outcome = sandbox.init.finish(5)
-    assert (outcome.failed, outcome.status) == ("the worker talks nonsense", FAILED)
+    assert (outcome.failed, outcome.status) == ("unexpected frame from worker", FAILED)
 
 
 def test_an_exit_reported_in_advance_ends_the_sandbox(sandbox_of: Opener) -> None:
@@ -288,7 +288,7 @@ exactly = lambda size, have=b'': have if len(have) == size else recv(size)
 """
     with sandbox_of("template", early) as sandbox:
         sandbox.start("pass", *["x" * 60_000] * 4)
-        assert sandbox.init.finish(5).failed == "the worker talks nonsense"
+        assert sandbox.init.finish(5).failed == "unexpected frame from worker"
 
 
 @pytest.mark.parametrize("kind", ["template", "worker"])

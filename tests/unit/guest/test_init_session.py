@@ -466,9 +466,9 @@ def test_what_the_program_laid_in_the_way_is_an_error(host: Host, laid: str) -> 
     ],
 )
 def test_files_that_cannot_be_copied_are_an_error_and_nothing_is_left(
-    start_static: Starter, py: PythonProgram, filling: str, error: int
+    start: Starter, py: PythonProgram, filling: str, error: int
 ) -> None:
-    with session(start_static, py) as host:
+    with session(start, py) as host:
         host.do(filling)
         assert host.ask(session_frames.fork(0, 1)).error == error
         assert host.value("os.listdir('/tmp/.branches')") == []
@@ -508,8 +508,8 @@ def test_a_copy_that_is_not_made_is_forgotten(host: Host) -> None:
         assert host.value("os.listdir('/tmp/.branches')") == []
 
 
-def test_all_branches(start_static: Starter, py: PythonProgram) -> None:
-    with session(start_static, py) as host:
+def test_all_branches(start: Starter, py: PythonProgram) -> None:
+    with session(start, py) as host:
         last = session_frames.MAX_BRANCHES - 1
         for number in range(1, last + 1):
             host.fork(number, number // 2)
@@ -656,9 +656,9 @@ def test_nothing_is_followed_and_nothing_waits(host: Host) -> None:
 
 @pytest.mark.parametrize("target", ["/proc/1", "/", "/tmp/outside"])
 def test_a_directory_that_is_swapped_for_a_link_leads_nowhere(
-    start_static: Starter, py: PythonProgram, target: str
+    start: Starter, py: PythonProgram, target: str
 ) -> None:
-    with session(start_static, py) as host:
+    with session(start, py) as host:
         host.do(
             "os.mkdir('d'); os.mkdir('/tmp/outside'); open('/tmp/outside/status', 'w').write('out')\n"
             "open('d/status', 'w').write('mine')\n"
@@ -695,10 +695,8 @@ def test_a_directory_that_is_swapped_for_a_link_leads_nowhere(
         assert host.value("os.listdir('/tmp/outside')") == ["status"]
 
 
-def test_a_directory_is_removed_under_the_hands_of_a_program(
-    start_static: Starter, py: PythonProgram
-) -> None:
-    with session(start_static, py) as host:
+def test_a_directory_is_removed_under_the_hands_of_a_program(start: Starter, py: PythonProgram) -> None:
+    with session(start, py) as host:
         host.do(
             "os.makedirs('/tmp/outside'); open('/tmp/outside/f', 'w').close()\n"
             "if os.fork() == 0:\n"
@@ -716,10 +714,8 @@ def test_a_directory_is_removed_under_the_hands_of_a_program(
         assert host.value("os.listdir('/tmp/outside')") == ["f"]
 
 
-def test_removing_comes_to_an_end_whatever_programs_make_meanwhile(
-    start_static: Starter, py: PythonProgram
-) -> None:
-    with session(start_static, py) as host:
+def test_removing_comes_to_an_end_whatever_programs_make_meanwhile(start: Starter, py: PythonProgram) -> None:
+    with session(start, py) as host:
         host.do(
             "os.mkdir('d')\n"
             "for number in range(64):\n"
@@ -754,8 +750,8 @@ def test_names_of_any_bytes(host: Host) -> None:
     assert set(host.list()) == {b"\xff", b"a\nb", b"-", b"x" * 255}
 
 
-def test_a_full_directory_is_an_error(start_static: Starter, py: PythonProgram) -> None:
-    with session(start_static, py, code="size=1m,nr_inodes=20,mode=755") as host:
+def test_a_full_directory_is_an_error(start: Starter, py: PythonProgram) -> None:
+    with session(start, py, code="size=1m,nr_inodes=20,mode=755") as host:
         assert host.write("f", b"x" * 60_000) == 0
         at, error = 60_000, 0
         while not error:
@@ -804,8 +800,8 @@ def test_requests_that_make_no_sense(host: Host, request_: bytes) -> None:
         frame(b"w") + frame(b"w"),
     ],
 )
-def test_violations_end_the_sandbox(start_static: Starter, py: PythonProgram, violation: bytes) -> None:
-    with start_static() as init:
+def test_violations_end_the_sandbox(start: Starter, py: PythonProgram, violation: bytes) -> None:
+    with start() as init:
         host = Host(init)
         host.begin(py(PROGRAM))
         host.until_said("ready")

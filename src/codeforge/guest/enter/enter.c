@@ -9,7 +9,8 @@
  * process. Then every capability is given up, init's filter of system calls is loaded, and init started.
  *
  * Everything must work, or nothing is run: the reason goes to stderr, and the sandbox ends. */
-#include "../init/init.h"
+#include "../init/fail.h"
+#include "../init/filter.h"
 
 #include <errno.h>
 #include <fcntl.h>
