@@ -1,7 +1,7 @@
 """What a program can write, execute and find in the file system.
 
-With the argument ``everywhere`` it looks for canaries in every file, not only where a host or another run
-might have left one.
+With the argument ``everywhere`` it looks for canaries in every file, not only where a host or another run might
+have left one; but not in the folders that further arguments name.
 """
 
 from __future__ import annotations
@@ -215,10 +215,17 @@ def process_tokens() -> set[str]:
     return found
 
 
-def file_tokens(entry: os.DirEntry[str], *, everywhere: bool) -> set[str]:
+def is_searched(path: str) -> bool:
+    """Whether the file's content is searched for canaries."""
+    if sys.argv[1:2] == ["everywhere"]:
+        return not path.startswith(tuple(sys.argv[2:]) or "//")
+    return path.startswith(CANARIES_IN)
+
+
+def file_tokens(entry: os.DirEntry[str]) -> set[str]:
     """Canaries in a file's name or content."""
     found = tokens(os.fsencode(entry.path))
-    if (everywhere or entry.path.startswith(CANARIES_IN)) and entry.is_file(follow_symlinks=False):
+    if is_searched(entry.path) and entry.is_file(follow_symlinks=False):
         try:
             with open(entry.path, "rb") as file:  # noqa: PTH123 - it may be no regular file any more
                 found |= tokens(file.read(READ_MOST))
@@ -253,7 +260,6 @@ def some(found: list[str], otherwise: str) -> str:
 
 def main() -> None:
     """Walk over everything once, and try the rest."""
-    everywhere = "everywhere" in sys.argv[1:]
     own = [folder for folder in MAY_BE_WRITABLE if Path(folder).is_dir() and left_behind(folder)]
     folders, opened, privileged, strange, looked = ["/", *WALKED_APART], [], [], [], 0
     for folder in WALKED_APART:
@@ -261,7 +267,7 @@ def main() -> None:
     found = process_tokens()
     for entry in walk():
         looked += 1
-        found |= file_tokens(entry, everywhere=everywhere)
+        found |= file_tokens(entry)
         try:
             mode = entry.stat(follow_symlinks=False).st_mode
         except OSError:
