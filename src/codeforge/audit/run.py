@@ -28,7 +28,9 @@ _SANDBOX = Rule(
     fix="codeforge doctor says what is missing",
 )  # fmt: skip
 _NOTHING_LEFT = Rule(
-    "outside.nothing-left", f"no container of the audit's after {isolation_checks.GONE_S:g} s", "R19, X14"
+    "outside.nothing-left",
+    f"no container of the audit's after {isolation_checks.GONE_WITHIN_S:g} s",
+    "R19, X14",
 )
 
 
@@ -128,9 +130,7 @@ async def run_case(executor: AuditExecutor, case: Case) -> Check:
     """One program, and whether its result is as it must be."""
     try:
         result = await executor.execute(
-            probe_runner.source(case.payload),
-            args=(case.what,) if case.what else (),
-            files=probe_runner.beside(case.payload),
+            **probe_runner.program(case.payload, *case.arguments),
             timeout=case.timeout_s,
             memory_limit=case.memory,
         )
@@ -158,7 +158,7 @@ async def _nothing_left(closed: AuditExecutor) -> Check:
         async def nothing() -> bool:
             return not await executor.left_of(closed)
 
-        await until(nothing, isolation_checks.GONE_S)
+        await until(nothing, isolation_checks.GONE_WITHIN_S)
         left = await executor.left_of(closed)
     return _NOTHING_LEFT.holds_if(not left, ", ".join(left) or "none")
 
