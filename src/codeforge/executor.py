@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from codeforge.environments import EnvironmentMaker
     from codeforge.images import ImageStore
     from codeforge.progress import OnStep
-    from codeforge.sessions import Families, Session
+    from codeforge.sessions import Session, SessionRegistry
 
 DEFAULTS = Limits()
 
@@ -184,7 +184,7 @@ class CodeExecutor:
         )
         memory = machine_memory() * 3 // 4 if session_memory is None else session_memory
         self._session_memory = parse_size(memory, "session_memory", 0, MAX_MEMORY_BYTES)
-        self._families: Families | None = None
+        self._sessions: SessionRegistry | None = None
         self._batches = itertools.count()
         self._counts: collections.Counter[str] = collections.Counter()
         self._run_s = 0.0
@@ -206,8 +206,8 @@ class CodeExecutor:
         """End every run that still goes on, and disconnect. May be called again."""
         if not self._closed:
             self._closed = True
-            if self._families is not None:
-                await self._families.close()
+            if self._sessions is not None:
+                await self._sessions.close()
             await self._pool.close()
 
     async def execute(
@@ -353,11 +353,11 @@ class CodeExecutor:
             require_number("idle_timeout", idle_timeout, MIN_TIMEOUT_S, MAX_TIMEOUT_S, "seconds")
         run = resolve_session(request, self.languages, self._defaults)
         # Not above: most runs need none of it, and a command is to start soon.
-        from codeforge.sessions import Families, Family, Session
+        from codeforge.sessions import Session, SessionGroup, SessionRegistry
 
-        if self._families is None:
-            self._families = Families(self._pool, self._session_memory)
-        return Session(Family(self._families, run, idle_timeout))
+        if self._sessions is None:
+            self._sessions = SessionRegistry(self._pool, self._session_memory)
+        return Session(SessionGroup(self._sessions, run, idle_timeout))
 
     async def execute_with_tests(
         self, code: str, test_code: str, language: str = "python", timeout: float | None = 60,
@@ -579,7 +579,7 @@ class CodeExecutor:
             "by_status": by["status"],
             "by_language": by["language"],
             "run_seconds": self._run_s,
-            "sessions": 0 if self._families is None else len(self._families),
+            "sessions": 0 if self._sessions is None else len(self._sessions),
             **self._pool.stats(),
         }
 
