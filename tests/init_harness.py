@@ -182,6 +182,8 @@ class Outcome:
     clean: bool = False
     done: bool = False
     status: int | None = None
+    wall_s: float = 0.0
+    modes: dict[bytes, int] = field(default_factory=dict)
 
     @property
     def exit(self) -> protocol.Exited:
@@ -220,6 +222,22 @@ class Outcome:
                 self.done = True
             case protocol.Ready():
                 pass
+
+
+class _Decoder(protocol.Decoder):
+    """Also keeps what init reports and the host does not use: the run's wall-clock time, and files' modes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wall_s = 0.0
+        self.modes: dict[bytes, int] = {}
+
+    def _event(self, kind: bytes, payload: bytes) -> Iterator[protocol.Event]:
+        if kind == b"W":
+            self.wall_s = int.from_bytes(payload[2:10], "little") / 1e6
+        elif kind == b"F":
+            self.modes[payload[4:]] = int.from_bytes(payload[:4], "little")
+        return super()._event(kind, payload)
 
 
 class Init:
@@ -267,7 +285,7 @@ class Init:
         self._out = self._process.stdout.fileno()
         os.set_blocking(self._in, False)
         os.set_blocking(self._out, False)
-        self._decoder = protocol.Decoder()
+        self._decoder = _Decoder()
         self._is_idle = self._is_running = False
         self._pending: list[protocol.Event] = []
         self._window = protocol.STDIN_WINDOW
@@ -374,6 +392,7 @@ class Init:
         data = os.read(self._out, 65536)
         self._at_eof = not data
         events = self._decoder.feed(data)
+        self.outcome.wall_s, self.outcome.modes = self._decoder.wall_s, self._decoder.modes
         if any(isinstance(event, protocol.Ready | protocol.Clean) for event in events):
             self._is_idle, self._is_running = True, False
         if self._decoder.over:  # as the host does: init waits for that

@@ -60,7 +60,7 @@ from codeforge.sandboxes import (
 if TYPE_CHECKING:
     from codeforge.images import ImageStore
     from codeforge.progress import OnStep
-    from codeforge.sessions import Families, Session
+    from codeforge.sessions import Session, SessionRegistry
 
 
 class CodeExecutor:
@@ -135,7 +135,7 @@ class CodeExecutor:
         )
         memory = machine_memory() * 3 // 4 if session_memory is None else session_memory
         self._session_memory = parse_size(memory, "session_memory", 0, MAX_MEMORY_BYTES)
-        self._families: Families | None = None
+        self._sessions: SessionRegistry | None = None
         self._batches = itertools.count()
         self._stats = RunStats()
         self._closed = False
@@ -152,8 +152,8 @@ class CodeExecutor:
         """End all runs and sessions, and disconnect from the engine. Further calls do nothing."""
         if not self._closed:
             self._closed = True
-            if self._families is not None:
-                await self._families.close()
+            if self._sessions is not None:
+                await self._sessions.close()
             await self._pool.close()
 
     async def execute(
@@ -254,11 +254,11 @@ class CodeExecutor:
             require_number("idle_timeout", idle_timeout, MIN_TIMEOUT_S, MAX_TIMEOUT_S, "seconds")
         run = resolve_session(ExecutionRequest("", language, **options), self.languages, self._defaults)
         # Imported here because most runs need no sessions, and a command should start quickly.
-        from codeforge.sessions import Families, Family, Session
+        from codeforge.sessions import Session, SessionGroup, SessionRegistry
 
-        if self._families is None:
-            self._families = Families(self._pool, self._session_memory)
-        return Session(Family(self._families, run, idle_timeout))
+        if self._sessions is None:
+            self._sessions = SessionRegistry(self._pool, self._session_memory)
+        return Session(SessionGroup(self._sessions, run, idle_timeout))
 
     async def execute_with_tests(
         self,
@@ -451,5 +451,5 @@ class CodeExecutor:
 
     def get_stats(self) -> dict[str, Any]:
         """Return what was run since the start, by status and by language, and the state of the pool."""
-        sessions = 0 if self._families is None else len(self._families)
+        sessions = 0 if self._sessions is None else len(self._sessions)
         return {**self._stats.to_dict(), "sessions": sessions, **self._pool.stats()}

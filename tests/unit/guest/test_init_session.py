@@ -26,9 +26,9 @@ from codeforge.protocol.session_frames import (
     Answer,
     Ended,
     EntryKind,
-    Said,
+    MessageData,
+    MessageTaken,
     SessionEvent,
-    Taken,
     Text,
     parse_entries,
     parse_listing,
@@ -114,10 +114,10 @@ class Host:
 
     def next(self, deadline_s: float = DEADLINE_S) -> SessionEvent:
         event = self.init.read_event(deadline_s)
-        assert isinstance(event, protocol.OfSession), (event, self.init.outcome, self.events[-5:])
+        assert isinstance(event, protocol.SessionFrame), (event, self.init.outcome, self.events[-5:])
         parsed = session_frames.parse(event)
         self.events.append(parsed)
-        if isinstance(parsed, Said):
+        if isinstance(parsed, MessageData):
             decoder = self.decoders.setdefault(parsed.branch, session_frames.MessageDecoder())
             self.said.setdefault(parsed.branch, []).extend(
                 message.get("is") for message in decoder.feed(parsed.data)
@@ -144,7 +144,7 @@ class Host:
         """Have it execute that; each piece is sent when the one before was taken."""
         for piece in session_frames.message(branch, {"code": code}):
             self.init.send(piece)
-            while not (isinstance(event := self.next(), Taken) and event.branch == branch):
+            while not (isinstance(event := self.next(), MessageTaken) and event.branch == branch):
                 pass
 
     def value(self, expression: str, branch: int = 0) -> Any:
@@ -243,14 +243,14 @@ def test_one_that_does_not_read_is_waited_for(host: Host) -> None:
     while True:
         host.init.send(piece)
         try:
-            assert isinstance(host.next(0.2), Taken)
+            assert isinstance(host.next(0.2), MessageTaken)
         except AssertionError:
             break  # what is under way is no message yet
         sent += 1
         assert sent < 50
     assert host.ask(session_frames.list_files(0, "", 0)).error == 0  # init goes on meanwhile
     host.until_said("read")
-    while not isinstance(host.next(), Taken):
+    while not isinstance(host.next(), MessageTaken):
         pass
 
 
@@ -587,7 +587,7 @@ def test_files_are_read_written_listed_and_removed(host: Host) -> None:
     assert host.read("a/b/c") == b""
     assert host.value("oct(os.stat('a/b/c').st_mode & 0o777)") == "0o755"
     assert host.write("a/new", b"x", 5) == errno.ENOENT  # a piece of what is not there
-    (entry,) = parse_entries(host.ask(session_frames.look_at_file(0, "a/b/c")).data)
+    (entry,) = parse_entries(host.ask(session_frames.stat_file(0, "a/b/c")).data)
     assert (entry.kind, entry.size, entry.mode, entry.name) == (EntryKind.FILE, 0, 0o755, b"")
     assert host.list("a") == {b"b": EntryKind.DIRECTORY}
     assert host.remove("a") == 0
@@ -635,7 +635,7 @@ def test_nothing_is_followed_and_nothing_waits(host: Host) -> None:
             session_frames.read_file(0, path, 0),
             session_frames.write_file(0, path, 0, b"in"),
             session_frames.list_files(0, path, 0),
-            session_frames.look_at_file(0, path),
+            session_frames.stat_file(0, path),
             session_frames.remove_file(0, path),
         ):
             assert host.ask(request).error in (errno.EINVAL, errno.ENOENT, errno.EISDIR), path

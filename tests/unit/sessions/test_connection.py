@@ -31,7 +31,7 @@ from codeforge.model.languages import PYTHON, LanguageTable
 from codeforge.model.limits import GiB, Limits
 from codeforge.model.request import ExecutionRequest, resolve_session
 from codeforge.sandboxes.pool import Pool
-from codeforge.sessions.registry import Families, Family
+from codeforge.sessions.registry import SessionGroup, SessionRegistry
 from codeforge.sessions.session import Session
 from scripted_engine import ScriptedChannel, ScriptedEngine, frame
 from virtual_time import run, settle
@@ -135,7 +135,7 @@ class World:
     def __init__(self) -> None:
         self.engine = ScriptedEngine()
         self.pool = Pool(self.engine, max_warm=0, max_sandboxes=4)
-        self.families = Families(self.pool, 100 * GiB)
+        self.sessions = SessionRegistry(self.pool, 100 * GiB)
         self.inits: list[Played] = []
         self.prepare: Callable[[Played], object] = lambda played: None
         launch = self.engine.launch
@@ -155,7 +155,7 @@ class World:
     def session(self, **options: Any) -> Session:
         request = ExecutionRequest(code="", language="python", **options)
         return Session(
-            Family(self.families, resolve_session(request, LanguageTable([PYTHON]), Limits()), None)
+            SessionGroup(self.sessions, resolve_session(request, LanguageTable([PYTHON]), Limits()), None)
         )
 
     async def until_gone(self) -> None:
@@ -168,7 +168,7 @@ class World:
 async def world() -> AsyncIterator[World]:
     made = World()
     yield made
-    await made.families.close()
+    await made.sessions.close()
     await made.pool.close()
     assert made.engine.there == 0
 
@@ -538,7 +538,7 @@ def test_a_restart_that_is_overtaken_by_close_makes_nothing(turn: str) -> None:
             assert [kind for kind, _ in it.init.heard].count("s") == 1 + (turn == "had")
             await copy.close()
             await it.until_gone()
-            assert len(it.families) == 0
+            assert len(it.sessions) == 0
 
     run(scenario())
 
@@ -572,7 +572,7 @@ def test_closing_does_not_wait_for_a_fork_under_way() -> None:
             forking = asyncio.create_task(session.fork())
             await settle()
             began = asyncio.get_running_loop().time()
-            await it.families.close()
+            await it.sessions.close()
             assert asyncio.get_running_loop().time() - began < 1
             with pytest.raises(SessionEnded):
                 await forking
@@ -695,7 +695,7 @@ def test_there_is_no_room_and_there_is_again() -> None:
             await asyncio.sleep(1)
             last = it.session()
             assert await value(last) == "x"
-            await it.families.close()
+            await it.sessions.close()
             with pytest.raises((ExecutorClosed, SessionEnded)):
                 await it.session().start()
 

@@ -1,7 +1,7 @@
 """What a program can write, execute and find in the file system.
 
-With the argument ``everywhere`` it looks for canaries in every file, not only where a host or another run might
-have left one; but not in the folders that further arguments name.
+With the argument ``everywhere`` it looks for canaries in every file, not only where a host or another run
+might have left one; but not in the folders that further arguments name.
 """
 
 from __future__ import annotations
