@@ -2,22 +2,108 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 import struct
+from collections.abc import Awaitable, Coroutine
 from contextlib import suppress
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 
-from codeforge.errors import (
-    CannotFork,
-    SessionEnded,
-)
+from codeforge.errors import CannotFork, SandboxLost, SessionEnded
 from codeforge.model.cell_result import CellResult
+from codeforge.protocol.session_frames import Answer, Ended, MessageData, MessageTaken, Text
+from codeforge.sessions import interpreter as interpreter_module
+from codeforge.sessions.interpreter import UNREAD_BYTES, Interpreter
 from scripted_engine import frame
 from scripted_sessions import BRANCH, value, world
 from virtual_time import run, settle
+
+T = TypeVar("T")
+
+# --- On its own
+
+
+class FakeTransport:
+    """A transport that records what is sent, and takes each piece of a message at once."""
+
+    def __init__(self) -> None:
+        self.lost: Exception | None = None
+        self.sent: list[bytes] = []
+        self.interpreter = Interpreter(self, 5)
+
+    def send(self, frames: bytes) -> None:
+        self.sent.append(frames)
+        self.interpreter.handle(MessageTaken(5))
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        return asyncio.get_running_loop().create_task(work)
+
+    async def request(self, frame: bytes) -> Answer:
+        self.sent.append(frame)
+        return Answer(28, b"")
+
+    async def within_answer_timeout(self, awaitable: Awaitable[T]) -> T:
+        return await awaitable
+
+    def say(self, **message: object) -> None:
+        self.interpreter.handle(MessageData(5, frame("J", json.dumps(message).encode())))
+
+
+def test_an_interpreter_knows_its_transport_and_no_connection() -> None:
+    tree = ast.parse(Path(interpreter_module.__file__).read_text())
+    imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert not any(module and "connection" in module for module in imported)
+
+
+def test_an_interpreter_answers_questions_over_any_transport() -> None:
+    async def scenario() -> None:
+        transport = FakeTransport()
+        interpreter = transport.interpreter
+        transport.say(**{"is": "ready"})
+        await interpreter.wait_until_ready()
+        asking = asyncio.create_task(interpreter.ask({"do": "is_complete", "code": "x" * 100_000}))
+        await settle()
+        assert len(transport.sent) == 2
+        transport.say(request=0, status="complete")
+        assert (await asking)["status"] == "complete"
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        await interpreter.ask_to_fork(6, answer)
+        assert "No space left" in answer.result()["why"]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("lost", [None, SandboxLost("gone")])
+def test_callers_get_an_error_when_the_interpreter_or_its_transport_ends(lost: Exception | None) -> None:
+    async def scenario() -> None:
+        transport = FakeTransport()
+        asking = asyncio.create_task(transport.interpreter.ask({"do": "complete"}))
+        await settle()
+        transport.lost = lost
+        transport.interpreter.handle_end(None if lost else Ended(5, 1, None, 0, 0))
+        with pytest.raises(SandboxLost if lost else SessionEnded):
+            await asking
+        assert not transport.interpreter.alive
+        await transport.interpreter.end()
+
+    run(scenario())
+
+
+def test_output_without_a_cell_is_kept_for_the_next_cell_up_to_its_limit() -> None:
+    async def scenario() -> None:
+        interpreter = FakeTransport().interpreter
+        for _ in range(3):
+            interpreter.handle(Text(5, "stderr", bytes(UNREAD_BYTES // 2)))
+        unread = interpreter.take_unread()
+        assert (len(unread.kept("stderr")), unread.truncated) == (UNREAD_BYTES, True)
+        assert interpreter.take_unread().streams == ()
+
+    run(scenario())
+
 
 # --- Messages
 
