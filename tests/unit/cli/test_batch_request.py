@@ -62,7 +62,7 @@ def test_a_line_that_says_nothing_or_null_gets_the_default() -> None:
     [
         (b"nonsense", "not JSON: Expecting value at column 1"),
         (b'{"code": "1"', "not JSON: Expecting ',' delimiter at column 13"),
-        (b'{"timeout": NaN}', "not JSON: NaN is no value of JSON"),
+        (b'{"timeout": NaN}', "not JSON: NaN is not a value in JSON"),
         (b'{"timeout": %s}' % (b"9" * 5000), "not JSON: Exceeds the limit"),
         (b'{"code": "\xff"}', "not UTF-8"),
         ('{"code": "1"}'.encode("utf-16"), "not UTF-8"),
