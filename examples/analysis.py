@@ -3,8 +3,8 @@
     codeforge images build python-data         # or, without Docker: codeforge environments build python-data
     python examples/analysis.py HumanEval.jsonl.gz
 
-The file is OpenAI's HumanEval, https://github.com/openai/human-eval. Without an argument, it is expected in the
-directory that CODEFORGE_DATA names, or in the current one.
+The file is OpenAI's HumanEval, https://github.com/openai/human-eval. Without an argument, it is expected in
+the directory that CODEFORGE_DATA names, or in the current one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Test runs: the run of a language's test runner, and the outcomes in its report.
 
-The report is untrusted, because a test runner writes it in the same process as the code under test. It is parsed
-as hostile input.
+The report is untrusted, because a test runner writes it in the same process as the code under test. It is
+parsed as hostile input.
 """
 
 from __future__ import annotations
