@@ -240,7 +240,7 @@ class _Batch:
             return None
         return identity, run
 
-    def _record(self, line: Line, identity: Scalar, outcome: Mapping[str, Any]) -> None:
+    def _record(self, line: Line, identity: Scalar, outcome: Mapping[str, object]) -> None:
         self._records.append(line, identity, outcome)
         fates = self._records.fates
         done, ok = fates.total(), fates[Status.OK.value]

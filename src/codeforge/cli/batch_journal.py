@@ -23,7 +23,7 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple, Self, TypeAlias
+from typing import BinaryIO, NamedTuple, Self, TypeAlias
 
 from codeforge.errors import HostFailure, InvalidRequest
 from codeforge.model import MiB, Status
@@ -138,7 +138,7 @@ class Records:
         """Whether the line has a record from an earlier batch."""
         return False
 
-    def append(self, line: Line, identity: Scalar, outcome: Mapping[str, Any]) -> None:
+    def append(self, line: Line, identity: Scalar, outcome: Mapping[str, object]) -> None:
         """Write the record of a line.
 
         Raises:
@@ -260,5 +260,5 @@ class Journal(Records):
         self._done.add(number)
 
 
-def _fate(record: Mapping[str, Any]) -> str:
-    return Status(record["status"]).value if "status" in record else INVALID
+def _fate(record: Mapping[str, object]) -> str:
+    return Status(str(record["status"])).value if "status" in record else INVALID

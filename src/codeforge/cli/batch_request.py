@@ -21,7 +21,7 @@ BASE64 = "_base64"
 KNOWN = ("id", *REQUEST_FIELDS, f"stdin{BASE64}", f"files{BASE64}")
 
 
-def read_object(line: Line) -> dict[str, Any]:
+def read_object(line: Line) -> dict[str, object]:
     """Parse a line.
 
     Raises:
@@ -49,7 +49,7 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not a value in JSON")
 
 
-def read_id(fields: Mapping[str, Any]) -> Scalar:
+def read_id(fields: Mapping[str, object]) -> Scalar:
     """Return the line's id; ``None`` if it has none.
 
     Raises:
@@ -65,7 +65,7 @@ def read_id(fields: Mapping[str, Any]) -> Scalar:
     return value
 
 
-def read_request(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> ExecutionRequest:
+def read_request(fields: Mapping[str, object], defaults: Mapping[str, Any]) -> ExecutionRequest:
     """Return the request of a line; a field that is ``null`` counts as missing.
 
     ``CodeExecutor.validate`` checks the values of the fields.
