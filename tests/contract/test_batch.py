@@ -217,7 +217,7 @@ def test_after_kill_9_every_line_gets_one_record_and_nothing_finished_runs_again
         host.kill()
     before = records(out)
     assert 4 <= len(before) < 16
-    # What was created and not started yet is swept later.
+    # Containers that were created but not started are removed later.
     assert eventually(lambda: sandboxes(all_states=False) <= others, GONE_WITHIN_S), OBSERVER.describe()
     with out.open("a") as torn:
         torn.write('{"line": 16, "id": 16, "dig')
@@ -232,7 +232,7 @@ def test_after_kill_9_every_line_gets_one_record_and_nothing_finished_runs_again
     assert (summary["lines_before"], summary["runs"]) == (len(before), 16 - len(before))
     assert len({record["container_id"] for record in records(out)}) == 16
 
-    # All is done: not even an engine is needed.
+    # Everything is done: not even an engine is needed.
     again = batch(source, out, "--resume", "--json", DOCKER_HOST=NO_ENGINE)
     assert (again.returncode, json.loads(again.stdout)["runs"]) == (0, 0)
 
