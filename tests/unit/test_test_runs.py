@@ -45,7 +45,7 @@ def read(report: bytes, language: Language = PYTHON) -> tuple[TestOutcome, ...]:
 
 
 @pytest.mark.parametrize(
-    ("language", "files", "start"),
+    ("language", "files", "command"),
     [
         (PYTHON, {"calc.py", "test_calc.py"}, ("python", "-m", "pytest")),
         (JAVASCRIPT, {"calc.js", "calc.test.js"}, ("node",)),
@@ -54,14 +54,14 @@ def read(report: bytes, language: Language = PYTHON) -> tuple[TestOutcome, ...]:
     ids=lambda value: value.name if isinstance(value, Language) else "",
 )
 def test_code_and_tests_get_the_file_names_that_the_tests_import(
-    language: Language, files: set[str], start: tuple[str, ...]
+    language: Language, files: set[str], command: tuple[str, ...]
 ) -> None:
     made = run(
         "code é", "tests", language=language, module="calc", files={"data/x": b"x"}, args=["-k", "one"]
     )
     assert made.files.keys() == {*files, "data/x"}
     assert {made.files[name] for name in files} == {"code é".encode(), b"tests"}
-    assert made.argv[: len(start)] == start
+    assert made.argv[: len(command)] == command
     assert made.argv[-2:] == ("-k", "one")
     assert made.cwd == "/code"
 
