@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -24,7 +24,11 @@ from codeforge.model import (
     Completions,
     MiB,
     MimeBundle,
+    OnDisplay,
+    OnText,
+    call_listener,
     require_int,
+    result_of,
     text_bytes,
     text_of,
 )
@@ -110,9 +114,9 @@ class Session:
         code: str,
         *,
         timeout: float | None = None,
-        on_stdout: Callable[[str], object] | None = None,
-        on_stderr: Callable[[str], object] | None = None,
-        on_display: Callable[[MimeBundle], object] | None = None,
+        on_stdout: OnText | None = None,
+        on_stderr: OnText | None = None,
+        on_display: OnDisplay | None = None,
     ) -> CellResult:
         """Run a cell. Variables, imports, functions, the working directory and files stay for the next one.
 
@@ -128,21 +132,10 @@ class Session:
             SessionEnded: the session has no interpreter any more.
             HostFailure: the engine or the sandbox failed.
         """
-        async with contextlib.aclosing(self.stream(code, timeout=timeout)) as events:
-            async for event in events:
-                match event:
-                    case CellResult():
-                        return event
-                    case CellOutput("stdout", text):
-                        if on_stdout is not None:
-                            on_stdout(text)
-                    case CellOutput(_, text):
-                        if on_stderr is not None:
-                            on_stderr(text)
-                    case MimeBundle():
-                        if on_display is not None:
-                            on_display(event)
-        raise SessionEnded(self._why_closed)
+        return await result_of(
+            self.stream(code, timeout=timeout),
+            lambda event: call_listener(event, on_stdout, on_stderr, on_display),
+        )
 
     async def stream(
         self, code: str, *, timeout: float | None = None
