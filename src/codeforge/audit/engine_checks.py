@@ -23,42 +23,69 @@ _LISTENS = "0A"
 _DISTRIBUTION = re.compile(r"dfsg|\+ds|deb\d|ubuntu|\.el\d|~|-\d")
 
 _ENGINE = Rule(
-    "daemon.version", "29.5.1 or newer", "CIS 1.1.2; NIST 800-190 4.4.1; P26, P17", Severity.HIGH,
+    "daemon.version",
+    "29.5.1 or newer",
+    "CIS 1.1.2; NIST 800-190 4.4.1; P26, P17",
+    Severity.HIGH,
     "update Docker; or move to a distribution that still fixes it",
-)  # fmt: skip
+)
 _RUNC = Rule(
-    "daemon.runc", "1.2.8, 1.3.3, 1.4 or newer (CVE-2025-31133, -52565, -52881)",
-    "NIST 800-190 4.4.1; P26", Severity.HIGH, "update runc, or containerd.io where it brings it",
-)  # fmt: skip
+    "daemon.runc",
+    "1.2.8, 1.3.3, 1.4 or newer (CVE-2025-31133, -52565, -52881)",
+    "NIST 800-190 4.4.1; P26",
+    Severity.HIGH,
+    "update runc, or containerd.io where it brings it",
+)
 _SECCOMP = Rule(
-    "daemon.seccomp", "on, with the engine's default profile", "CIS 5.22", Severity.HIGH,
+    "daemon.seccomp",
+    "on, with the engine's default profile",
+    "CIS 5.22",
+    Severity.HIGH,
     "run dockerd without --seccomp-profile=unconfined, on a kernel with CONFIG_SECCOMP_FILTER",
-)  # fmt: skip
+)
 _CGROUP = Rule(
-    "daemon.cgroup", "version 2", "R04, R18", Severity.LOW,
+    "daemon.cgroup",
+    "version 2",
+    "R04, R18",
+    Severity.LOW,
     "boot with systemd.unified_cgroup_hierarchy=1: cgroup.kill and memory.events are there alone",
-)  # fmt: skip
+)
 _SWAP_LIMIT = Rule(
-    "daemon.limits", "memory, swap, pids and cpu quota enforced", "CIS 5.11, 5.12, 5.29", Severity.HIGH,
+    "daemon.limits",
+    "memory, swap, pids and cpu quota enforced",
+    "CIS 5.11, 5.12, 5.29",
+    Severity.HIGH,
     "boot with cgroup_enable=memory swapaccount=1",
-)  # fmt: skip
+)
 _RUNTIME = Rule("daemon.runtime", "named, and there", "H11; NIST 800-190 4.5.2", Severity.INFO)
 _SOCKET = Rule(
-    "daemon.socket", "root's and one group's, 0660 or less", "CIS 3.15, 3.16; H10", Severity.HIGH,
+    "daemon.socket",
+    "root's and one group's, 0660 or less",
+    "CIS 3.15, 3.16; H10",
+    Severity.HIGH,
     "chown root:docker /var/run/docker.sock; chmod 660 /var/run/docker.sock",
-)  # fmt: skip
+)
 _TCP = Rule(
-    "daemon.tcp", "no listener", "CIS 2.7; H10; NIST 800-190 4.3.1", Severity.HIGH,
+    "daemon.tcp",
+    "no listener",
+    "CIS 2.7; H10; NIST 800-190 4.3.1",
+    Severity.HIGH,
     "remove -H tcp:// and hosts from dockerd's command line and /etc/docker/daemon.json",
-)  # fmt: skip
+)
 _REGISTRIES = Rule(
-    "daemon.insecure-registries", "none but this machine", "CIS 2.5; NIST 800-190 4.2.1", Severity.MEDIUM,
+    "daemon.insecure-registries",
+    "none but this machine",
+    "CIS 2.5; NIST 800-190 4.2.1",
+    Severity.MEDIUM,
     "remove insecure-registries from /etc/docker/daemon.json",
-)  # fmt: skip
+)
 _BWRAP = Rule(
-    "daemon.bwrap", "root's, nobody else writes it, no set-user-id bit", "P02; H11", Severity.HIGH,
+    "daemon.bwrap",
+    "root's, nobody else writes it, no set-user-id bit",
+    "P02; H11",
+    Severity.HIGH,
     "chmod u-s,go-w $(command -v bwrap)",
-)  # fmt: skip
+)
 _EXPERIMENTAL = Rule(
     "daemon.experimental", "off", "CIS 2.17", Severity.LOW, "remove experimental from daemon.json"
 )

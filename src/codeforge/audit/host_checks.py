@@ -39,9 +39,12 @@ _SYSCTLS: tuple[tuple[str, str, Callable[[str], bool], str, Severity, str], ...]
 )
 
 _CORE = Rule(
-    "host.core-pattern", "a file name, not a pipe", "R25, R26", Severity.HIGH,
+    "host.core-pattern",
+    "a file name, not a pipe",
+    "R25, R26",
+    Severity.HIGH,
     "sysctl -w kernel.core_pattern=core: a handler behind a pipe is root on the host, and ignores core=0",
-)  # fmt: skip
+)
 _SWAP = Rule(
     "host.swap",
     "none",
@@ -50,17 +53,26 @@ _SWAP = Rule(
     "swapoff -a: a sandbox has none, but its host may",
 )
 _LSM = Rule(
-    "host.lsm", "AppArmor or SELinux", "CIS 5.1, 5.2; NIST 800-190 4.4.3", Severity.MEDIUM,
+    "host.lsm",
+    "AppArmor or SELinux",
+    "CIS 5.1, 5.2; NIST 800-190 4.4.3",
+    Severity.MEDIUM,
     "boot a kernel with AppArmor or SELinux: one more layer around each sandbox",
-)  # fmt: skip
+)
 _DIRTY_PIPE = Rule(
-    "host.kernel", "5.16.11, 5.15.25, 5.10.102 or newer (CVE-2022-0847)", "P25; NIST 800-190 4.5.3",
-    Severity.HIGH, "install the distribution's newest kernel, and boot it",
-)  # fmt: skip
+    "host.kernel",
+    "5.16.11, 5.15.25, 5.10.102 or newer (CVE-2022-0847)",
+    "P25; NIST 800-190 4.5.3",
+    Severity.HIGH,
+    "install the distribution's newest kernel, and boot it",
+)
 _BUGS = Rule(
-    "host.cpu-bugs", "none that the kernel calls Vulnerable", "NIST 800-190 4.5.2", Severity.LOW,
+    "host.cpu-bugs",
+    "none that the kernel calls Vulnerable",
+    "NIST 800-190 4.5.2",
+    Severity.LOW,
     "update kernel and microcode; mitigations=auto on the kernel's command line",
-)  # fmt: skip
+)
 _FIXED_IN = {(5, 10): 102, (5, 15): 25, (5, 16): 11}
 _DIRTY_SINCE, _DIRTY_UNTIL = (5, 8), (5, 17)
 

@@ -24,9 +24,11 @@ from codeforge.model import LANGUAGES, PYTHON, Limits
 
 AT_ONCE = 2
 _SANDBOX = Rule(
-    "outside.sandbox", "one is launched, and its posture is what was asked for", "NIST 800-190 4.4.3",
+    "outside.sandbox",
+    "one is launched, and its posture is what was asked for",
+    "NIST 800-190 4.4.3",
     fix="codeforge doctor says what is missing",
-)  # fmt: skip
+)
 _NOTHING_LEFT = Rule(
     "outside.nothing-left",
     f"no container of the audit's after {isolation_checks.GONE_WITHIN_S:g} s",

@@ -161,7 +161,7 @@ async def without_init() -> Outcome:
 async def _observe_without_init(payload: str) -> Mapping[str, str] | str:
     files = {"main.py": probe_runner.source(payload), **probe_runner.files_beside(payload)}
     async with AuditExecutor() as executor, asyncio.timeout(WAIT_S):
-        spec = executor.lab.spec(PYTHON, Limits().of_sandbox(PYTHON), uid=USER_IDS[0])
+        spec = executor.docker.spec(PYTHON, Limits().of_sandbox(PYTHON), uid=USER_IDS[0])
         spec["Entrypoint"] = ["python", "-c", _ORDINARY_PROCESS_1]
         spec["HostConfig"]["SecurityOpt"] = []
         channel = await executor.launch(spec)
