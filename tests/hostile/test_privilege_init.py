@@ -114,7 +114,7 @@ def test_a_program_may_signal_itself_and_its_children(run: Attack) -> None:
         signal.signal(signal.SIGUSR1, lambda number, frame: caught.append(number))
         os.kill(os.getpid(), signal.SIGUSR1)
         signal.raise_signal(signal.SIGUSR1)
-        report([len(caught), in_child(os.kill, os.getpid(), signal.SIGTERM)])
+        report([len(caught), in_child(lambda: os.kill(os.getpid(), signal.SIGTERM))])
     """)
     assert told == [2, "SIGTERM"]
 

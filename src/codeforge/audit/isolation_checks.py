@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeAlias
 
 from codeforge.audit.attack_cases import facts
-from codeforge.audit.executor import AuditExecutor, until
+from codeforge.audit.executor import AuditExecutor, silent_stdin, until
 from codeforge.audit.model import Check, Rule, Severity
 from codeforge.audit.probe_runner import program
 from codeforge.model import ExecutionResult, Output, Status
@@ -60,7 +60,7 @@ async def leftovers(executor: AuditExecutor) -> Check:
 
 async def user_budget(executor: AuditExecutor) -> Check:
     """One run takes all that the kernel counts by user; another, meanwhile, must get just as much."""
-    taker = executor.stream(**program("resources.py", "take_user_budget"), stdin=_never(), timeout=60)
+    taker = executor.stream(**program("resources.py", "take_user_budget"), stdin=silent_stdin(), timeout=60)
     text = ""
     async with contextlib.aclosing(taker) as events:
         async for event in events:
@@ -171,9 +171,3 @@ class Heartbeat:
         if not self._beats:
             return _SILENCE.unknown("it gave no sign of life")
         return _SILENCE.holds_if(self._longest_s < LONGEST_SILENCE_S, f"at most {self._longest_s:.2f} s")
-
-
-async def _never() -> AsyncIterator[bytes]:
-    """A stdin that says nothing and does not end."""
-    await asyncio.Event().wait()
-    yield b""
