@@ -91,7 +91,9 @@ async def latency(cold: CodeExecutor, program: Program, seconds: float) -> Table
     """Measure the time from the call to the result, with one caller."""
     others = [*references(program), Way(COLD, functools.partial(run_fresh, cold, program))]
     async with CodeExecutor() as warm:
-        series = await beside_warm(program, others, within(seconds, least=1, most=40), warm, warm_up=False)
+        series = await beside_warm(
+            program, others, within(seconds, at_least=1, at_most=40), warm, warm_up=False
+        )
     counted = tuple(dataclasses.replace(each, values=_counted(each.values)) for each in series)
     return Table(f"hello in {program.language.name}, from the call to the result", counted)
 

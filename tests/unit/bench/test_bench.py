@@ -19,13 +19,13 @@ from codeforge.bench.figures import Series, Table, figure, times
 from codeforge.bench.measure import (
     Program,
     Way,
-    at_once,
     bare,
     docker_run,
     interleaved,
     interpreter,
     references,
     run_command,
+    runs_per_second,
     until_last,
     within,
 )
@@ -143,8 +143,8 @@ def test_ways_are_measured_in_turn_after_a_warm_up_round(
 
 
 def test_rounds_end_when_the_time_is_over_but_not_before_the_least() -> None:
-    assert list(within(0, least=3, most=9)) == [0, 1, 2]
-    assert list(within(60, least=3, most=9)) == list(range(9))
+    assert list(within(0, at_least=3, at_most=9)) == [0, 1, 2]
+    assert list(within(60, at_least=3, at_most=9)) == list(range(9))
 
 
 def test_callers_share_the_work() -> None:
@@ -158,7 +158,7 @@ def test_callers_share_the_work() -> None:
         now -= 1
         done += 1
 
-    rate = asyncio.run(at_once(4, range(22), work))
+    rate = asyncio.run(runs_per_second(4, range(22), work))
     assert (most, done, now) == (4, 22, 0)
     assert 0 < rate <= 4 / 0.001
     assert asyncio.run(until_last(3, work)) >= 1
@@ -178,7 +178,7 @@ def test_a_failing_caller_ends_the_others() -> None:
             raise
 
     with pytest.raises(HostFailure, match="no more"):
-        asyncio.run(at_once(3, range(10), work))
+        asyncio.run(runs_per_second(3, range(10), work))
     assert ended == {"begun": 3, "cancelled": 2}
 
 
