@@ -132,7 +132,8 @@ def template(sandbox_of: Opener) -> Iterator[Sandbox]:
 # --- Runs of a template
 
 
-def test_runs_come_one_after_the_other(template: Sandbox) -> None:
+@pytest.mark.both_builds
+def test_runs_follow_one_another(template: Sandbox) -> None:
     source = """
 import os, sys
 print(sys.argv[1:], os.environ['V'], os.getcwd(), sys.stdin.read(), sorted(os.listdir()))
@@ -648,7 +649,7 @@ def test_nothing_of_a_run_is_left(kept: Kept, kind: str, leave: str) -> None:
 
 
 IN_TRANSIT = 5 if TEST_ALL else 2
-"""How often to try what depends on when the kernel collects descriptors that nobody can receive any more."""
+"""How often to try where the result depends on when the kernel collects unreachable descriptors."""
 
 
 def test_what_a_descriptor_in_transit_holds_is_free_for_the_next_run(sandbox_of: Opener) -> None:
@@ -737,7 +738,7 @@ GOES_OFF = """
 while int(open('/proc/loadavg').read().split()[-1]) < 50: time.sleep(0.01)
 print('bang', flush=True)
 """
-"""Waits until the sandbox has had so many processes."""
+"""Waits until the sandbox has had 50 processes."""
 
 
 @pytest.mark.parametrize("end", ["exits", "is killed"])
@@ -879,6 +880,7 @@ def fds_of(pid: int) -> list[str]:
     return [entry.name for entry in Path(f"/proc/{pid}/fd").iterdir()]
 
 
+@pytest.mark.both_builds
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_runs_cost_nothing_and_each_is_clean(
     sandbox_of: Opener, pids_cgroup: Path | None, kind: str
@@ -1057,6 +1059,7 @@ def ioprio_of(pid: int) -> int:
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the system calls are numbered for x86-64")
+@pytest.mark.both_builds
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_can_reach_neither_init_nor_the_template(sandbox_of: Opener, kind: str) -> None:
     with sandbox_of(kind) as sandbox:
@@ -1128,7 +1131,7 @@ def test_a_run_without_a_template_may_signal_every_process(sandbox_of: Opener, k
 
 
 def test_descriptors_in_transit_do_not_delay_the_end(start: Starter, py: PythonProgram) -> None:
-    # The kernel closes descriptors some time later if only a queue holds them that is in itself.
+    # The kernel closes descriptors with a delay if only a socket in its own queue holds them.
     source = """
 import socket
 for _ in range(200):

@@ -265,6 +265,7 @@ def test_a_message_before_the_last_one_was_taken_is_a_violation(host: Host) -> N
     assert outcome.status == FAILED
 
 
+@pytest.mark.both_builds
 def test_a_flood_of_messages_and_text_arrives_complete(host: Host) -> None:
     host.start_code("for n in range(2000): say(n); os.write(1, b'%d\\n' % n)\nsay('last')")
     host.wait_for_message("last")
@@ -395,6 +396,7 @@ def test_init_exits_when_the_channel_closes(host: Host) -> None:
 # --- Copies
 
 
+@pytest.mark.both_builds
 def test_a_fork_has_its_own_state_files_and_streams(host: Host) -> None:
     host.do(
         "x = 1\nos.makedirs('d/deep'); open('d/deep/f', 'w').write('f' * 200_000); "
@@ -588,6 +590,7 @@ def test_an_interpreter_that_speaks_for_its_fork_is_killed_with_it(host: Host) -
 # --- Files
 
 
+@pytest.mark.both_builds
 def test_files_are_read_written_listed_and_removed(host: Host) -> None:
     assert host.write("a/b/c", b"one") == 0
     assert host.write("a/b/c", b"two", 3) == 0
