@@ -1,11 +1,11 @@
-/* A session's frames (session.c, branch.c, session_files.c): any from the host, any tree under the hands of
- * a program, interpreters that say anything, in pieces, or hang up.
+/* A session (session.c, branch.c, session_files.c): any frames from the host, any tree that a program makes,
+ * interpreters that send anything, in pieces, or hang up.
  *
- * An input is a script, an operation a byte. What must hold:
- *   - nothing beside /code and /tmp changes, nothing from there is answered, and no link is followed;
- *   - each request about files, and each FORK, is answered once, within a frame;
- *   - each frame says a branch's number, and what an interpreter said and wrote comes as it was;
- *   - no descriptor is left over. */
+ * An input is a script in which each byte is an operation. Invariants:
+ *   - nothing outside of /code and /tmp changes, no answer has data from there, and no link is followed;
+ *   - each request about files, and each FORK, gets one answer, in one frame;
+ *   - each frame carries a branch's number, and what an interpreter sent and wrote arrives unchanged;
+ *   - no descriptor leaks. */
 #include "fuzz.h"
 
 #include <dirent.h>
@@ -21,7 +21,7 @@ static const char secret[] = "the canary sings";
 static char home[64];
 static unsigned questions, answers;
 
-/* --- What comes of it --------------------------------------------------------------------------------- */
+/* --- Frames to the host ------------------------------------------------------------------------------- */
 
 static bool holds_secret(const uint8_t *payload, size_t size)
 {
@@ -125,7 +125,7 @@ static size_t rest_of(struct script *s, size_t most)
     return most < (size_t)(s->end - s->at) ? most : (size_t)(s->end - s->at);
 }
 
-/* Often one of few names, so that operations meet; else whatever the script has. */
+/* Often one of a few names, so that operations meet; otherwise bytes of the script. */
 static size_t path_of(struct script *s, char path[256])
 {
     static const char *const names[] = {"a", "b", "d", "d/a", "d/b", "d/d/a", "l", "l/file", "l/a", "d/l", "d/l/file", "../canary/file", "/a",
@@ -145,7 +145,7 @@ static size_t path_of(struct script *s, char path[256])
 
 static void obey(uint8_t type, const uint8_t *payload, size_t size)
 {
-    uint8_t *exact = malloc(size ? size : 1); /* what reads beyond it is found */
+    uint8_t *exact = malloc(size ? size : 1); /* so that a read beyond it is found */
     struct frame f = {type, (uint32_t)size, exact};
     memcpy(exact, payload, size);
     jmp_buf outer;
@@ -264,7 +264,7 @@ static void serve(struct script *s)
     HOLDS(!b->attached || !b->ended);
 }
 
-/* It takes what is for it, and with FORK the descriptors: the copy's socket becomes that branch's. */
+/* An interpreter reads its socket. With FORK come descriptors: the copy's socket becomes that branch's. */
 static void interpreter_reads(struct script *s)
 {
     static uint8_t bytes[65536];
@@ -302,7 +302,7 @@ static void interpreter_says(struct script *s)
     s->at += size;
 }
 
-/* What the fuzzer itself must not meddle with: it knows no O_NOFOLLOW for every part. */
+/* Paths that the fuzzer itself must not change: it has no O_NOFOLLOW for every part. */
 static bool leads_out(char *path)
 {
     struct stat st;
@@ -315,7 +315,7 @@ static bool leads_out(char *path)
     return link || path[0] == '/' || path[0] == 0 || strstr(path, "..") || path[0] == '.';
 }
 
-/* As a program would, in a branch's files; what fails, fails. */
+/* Changes a branch's files as a program would. Errors are ignored. */
 static void meddle(struct script *s)
 {
     static const char *const targets[] = {"../../canary", "../../canary/file", "/", "..", ".", "a", "../../../canary/file", "../../../../canary"};
@@ -353,7 +353,7 @@ static void meddle(struct script *s)
     (void)ignored;
 }
 
-/* In the way of init's own directories. */
+/* Puts something in the place of init's own directories. */
 static void stand_in_the_way(struct script *s)
 {
     char path[64];
@@ -432,7 +432,7 @@ static void remember_descriptors(void)
         open_before[fd] = fcntl(fd, F_GETFD) >= 0;
 }
 
-/* When init gives up it is gone, with all that it had; else nothing may be left. */
+/* init is gone once it has failed, with all its descriptors. Otherwise none may be left. */
 static void look_at_descriptors(bool gone)
 {
     for (int fd = 0; fd < DESCRIPTORS; fd++)
@@ -471,7 +471,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             interpreters[i] = -1;
     }
     if (memmem(data, size, secret, SECRET_BYTES))
-        return 0; /* the fuzzer sees what is compared, and would make a name of it */
+        return 0; /* the fuzzer sees what is compared, and would put it into a name */
     HOLDS(fchdir(in) == 0);
     remember_descriptors();
     struct script s = {data, data + size}, beginning = {(const uint8_t *)"\0\1", (const uint8_t *)"\0\1" + 2};

@@ -1,10 +1,10 @@
-/* The control socket (worker.c): any order of what the host asks, what the worker says in any pieces, and
- * how slowly either reads.
+/* The control socket (worker.c): requests in any order, frames from the worker in any pieces, and either side
+ * reading slowly.
  *
- * An input is a script, an operation a byte. What must hold:
- *   - init gives up exactly when the worker says what it cannot say now;
- *   - else the run's process, its end and the steps done are what the worker said;
- *   - the worker reads what it was told to the byte, and three descriptors with each FORK. */
+ * An input is a script in which each byte is an operation. Invariants:
+ *   - init fails exactly when the worker sends a frame that is not expected then;
+ *   - otherwise the run's process, its end and the steps done are what the worker sent;
+ *   - the worker reads exactly the bytes that were sent to it, and three descriptors with each FORK. */
 #include "fuzz.h"
 #include "worker_stubs.h"
 
@@ -15,14 +15,14 @@
 
 enum { TOLD_MAX = 1 << 20, SAID_MAX = 1 << 16, FORKS_MAX = 1000 };
 
-/* --- What ought to come of it ------------------------------------------------------------------------ */
+/* --- The expected outcome ---------------------------------------------------------------------------- */
 
 static struct {
     uint8_t told[TOLD_MAX], said[SAID_MAX];
     size_t told_end, told_read, said_end, said_heard;
     size_t fork_at[FORKS_MAX]; /* in told */
     size_t forks, forks_read;  /* with their descriptors */
-    bool failing;              /* init has to give up now */
+    bool failing;              /* init has to fail now */
     unsigned steps, done;
     uint32_t pid;
     int status;
@@ -117,7 +117,7 @@ static void preload(struct script *s)
     if (model.running || model.told_end > TOLD_MAX / 2)
         return;
     if (worker.control >= 0) {
-        /* At most so much may be on its way; what is, only worker.c knows. */
+        /* There is a limit on what is on its way, and only worker.c knows how much that is. */
         struct pollfd poll = worker_poll();
         if (size + HEADER_BYTES > 4096)
             model.failing = true;
@@ -194,7 +194,7 @@ static void hear(void)
     if (worker.control < 0)
         return;
     model_hear();
-    for (size_t before = SIZE_MAX; before != outbox.end;) { /* with room for all that there is to tell */
+    for (size_t before = SIZE_MAX; before != outbox.end;) { /* with room in the outbox */
         take_outbox();
         before = 0;
         worker_receive();
@@ -264,7 +264,7 @@ static void tell(void)
         worker_send();
 }
 
-/* A template stays for the next run, if this one came to its end; else there is a new worker. */
+/* A template stays for the next run if this one has ended. Otherwise there is a new worker. */
 static void end_run(struct script *s)
 {
     if (worker.kind == TEMPLATE && worker.forked.ended && worker.control >= 0 && all_sent()) {

@@ -1,5 +1,5 @@
-/* What session.c needs of the rest of init, played: no process is started, /code and /tmp are folders of
- * the fuzzer's, and giving up is a jump back. Linked with --wrap for open, rmdir, kill and waitpid. */
+/* Stubs for what session.c needs from the rest of init: no process is started, /code and /tmp are folders of
+ * the fuzzer's, and fail() jumps back. Linked with --wrap for open, rmdir, kill and waitpid. */
 #ifndef CODEFORGE_SESSION_STUBS_H
 #define CODEFORGE_SESSION_STUBS_H
 
@@ -36,7 +36,7 @@ static void take_outbox(void);
 int __real_open(const char *path, int flags, ...);
 int __real_rmdir(const char *path);
 
-/* In the sandbox these are places of its own. */
+/* /code and /tmp as paths below the current directory. */
 static const char *placed(const char *path)
 {
     return path[0] == '/' && (strncmp(path, "/code", 5) == 0 || strncmp(path, "/tmp", 4) == 0) ? path + 1 : path;
@@ -133,7 +133,7 @@ bool worker_send(void)
     return reads_at_once;
 }
 
-/* Not reached: the fuzzer has a loop of its own. */
+/* Not reached: the fuzzer has its own loop. */
 struct pollfd worker_poll(void)
 {
     return (struct pollfd){-1, 0, 0};

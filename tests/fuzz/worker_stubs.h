@@ -1,4 +1,4 @@
-/* What worker.c needs of the rest of init, played: no process is started, and giving up is a jump back. */
+/* Stubs for what worker.c needs from the rest of init: no process is started, and fail() jumps back. */
 #ifndef CODEFORGE_WORKER_STUBS_H
 #define CODEFORGE_WORKER_STUBS_H
 

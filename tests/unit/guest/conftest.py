@@ -31,16 +31,18 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Choose the builds of init: sanitized, and static as well where marked or with CODEFORGE_TEST_ALL=1."""
-    if "start" in metafunc.fixturenames:
-        both = TEST_ALL or metafunc.definition.get_closest_marker("both_builds")
-        metafunc.parametrize(
-            "start", ["sanitized", *(["static"] if both else [])], indirect=True, scope="session"
-        )
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out the static build of init where a test does not ask for it."""
+    items[:] = [item for item in items if TEST_ALL or not _is_extra(item)]
 
 
-@pytest.fixture(scope="session")
+def _is_extra(item: pytest.Item) -> bool:
+    callspec = getattr(item, "callspec", None)
+    is_static = callspec is not None and callspec.params.get("start") == "static"
+    return is_static and not item.get_closest_marker("both_builds")
+
+
+@pytest.fixture(scope="session", params=["sanitized", "static"])
 def start(request: pytest.FixtureRequest, world: World) -> Starter:
     """Starts init: one of its builds, compiled when the first test needs it."""
     return Starter(world, world.build(request.param))

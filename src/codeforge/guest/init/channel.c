@@ -7,13 +7,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static const uint64_t LINGER_NS = 5000u * 1000 * 1000u;
+static const uint64_t LINGER_NS = MS_NS(5000);
 
 int channel_in, channel_out;
 struct outbox outbox;
@@ -34,7 +35,8 @@ static void poll_or_exit(struct pollfd *fds, nfds_t count, int ms)
 
 static int ms_until(uint64_t now, uint64_t then)
 {
-    return (int)((then - now) / 1000000 + 1);
+    uint64_t ms = (then - now) / MS_NS(1) + 1;
+    return ms < INT_MAX ? (int)ms : INT_MAX;
 }
 
 void channel_poll(struct pollfd *fds, nfds_t count, uint64_t wake_ns)

@@ -4,6 +4,7 @@
  * looks: if anything differs from the state before the first run, the sandbox is not used again. */
 #include "clean.h"
 
+#include "clock.h"
 #include "empty.h"
 #include "fd.h"
 #include "posture.h"
@@ -30,7 +31,7 @@ enum {
 
 /* For each place. A full one takes a fraction of this, and all together must not use up the time that the
  * host grants after EXIT (30 s). */
-static const uint64_t EMPTYING_NS = 5000u * 1000 * 1000;
+static const uint64_t EMPTYING_NS = MS_NS(5000);
 
 static struct place { /* where a run can leave files */
     const char *path;

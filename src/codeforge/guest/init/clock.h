@@ -4,6 +4,8 @@
 
 #include <stdint.h>
 
+#define MS_NS(ms) ((ms) * (uint64_t)1000000)
+
 uint64_t now_ns(void); /* monotonic */
 
 #endif

@@ -1,6 +1,7 @@
 /* What the host allows a run. */
 #include "limits.h"
 
+#include "clock.h"
 #include "fail.h"
 
 struct limits limits = {1024 * 1024, 16 * 1024 * 1024, 1000, 0};
@@ -17,5 +18,5 @@ void limits_parse(const struct frame *f)
 
 uint64_t limits_expiry_ns(uint64_t started_ns)
 {
-    return limits.max_age_ms ? started_ns + limits.max_age_ms * (uint64_t)1000000 : UINT64_MAX;
+    return limits.max_age_ms ? started_ns + MS_NS(limits.max_age_ms) : UINT64_MAX;
 }

@@ -17,7 +17,8 @@
 #include <sys/wait.h>
 #include <time.h>
 
-enum { KILL_NS = 500 * 1000 * 1000 /* a run that forks faster than it dies for so long has won */ };
+/* A run that forks faster than it dies for so long has won. */
+static const uint64_t KILL_NS = MS_NS(500);
 
 static struct {
     bool active, ended, keep;
