@@ -1,9 +1,9 @@
-"""One cold ``execute`` against ``docker run`` with the same flags, interleaved in one run.
+"""Compares one cold ``execute`` with ``docker run`` with the same flags, interleaved in one run.
 
     .venv/bin/python benchmarks/cold.py [--rounds 30]
 
-Both start a container for ``print('hello')`` and wait for its output and its end; the executor keeps no
-stock of warm sandboxes. The target is a ratio of the medians of at most 0.7.
+Both start a container for ``print('hello')`` and wait for its output and its end. The executor keeps no warm
+sandboxes. The target is a ratio of the medians of at most 0.7.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HELLO = Program(LANGUAGES[0], "print('hello')", b"hello\n")
 
 
 async def main() -> int:
-    """Measure, print the table, and 0 if the target is reached."""
+    """Measure, print the table, and return 0 if the target is reached."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,18 +1,18 @@
-"""The engines that this machine has, beside each other.
+"""Compares the engines that this machine has.
 
     .venv/bin/python benchmarks/engines.py                    # every table, some minutes
     .venv/bin/python benchmarks/engines.py --only command     # one
     .venv/bin/python benchmarks/engines.py --engine docker --engine bubblewrap
     .venv/bin/python benchmarks/engines.py --check            # exit with 1 if a target is missed
 
-Tables, all of Python's print('hello'):
-    warm     from the call to the result, with a stock that is full
-    fresh    the same without a stock: start a sandbox, run, have the result
+Tables, all for Python's print('hello'):
+    warm     from the call to the result, with warm sandboxes
+    fresh    the same without warm sandboxes: start a sandbox, run, return the result
     callers  fresh sandboxes a second by 8 callers
-    command  "codeforge run hello.py" from the start of its process to its end, beside bwrap typed by hand
+    command  "codeforge run hello.py" from the start of its process to its end, beside a bwrap command
 
-All rows of a table are measured in turn, in one run. An engine that cannot run the program is left out,
-and its reason printed. Podman has to have the images, and gVisor to be registered: docs/engines.md.
+All rows of a table are measured in turn, in one run. An engine that cannot run the program is left out, with
+the reason. Podman needs the images, and gVisor must be registered: docs/engines.md.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ from codeforge.bench.figures import Table
 from codeforge.bench.measure import (
     WARM_TIMEOUT_S,
     Way,
-    at_once,
     bare,
     circumstances,
     interleaved,
     load,
     run_command,
     run_fresh,
+    runs_per_second,
     within,
 )
 from codeforge.engines.base import EngineInfo
@@ -65,33 +65,33 @@ ENGINES: Mapping[str, tuple[str, str | None]] = {
     PODMAN: ("podman", None),
     GVISOR: ("docker", "runsc"),
 }
-"""What asks for each: an engine and a runtime."""
+"""The engine and the runtime that choose each of them."""
 
 STOCK = 2
-"""Warm sandboxes of each: with pandas, and without."""
+"""Warm sandboxes of each engine."""
 
 CALLERS = 8
 SLICE_S = 10.0
 SLOW = 4
-"""Slices of time are this part of the rounds."""
+"""Slices of time have this fraction of the rounds."""
 
 BY_HAND, VERSION = "bwrap by hand", "codeforge --version"
 
 
 def executor_of(name: str, max_warm: int) -> CodeExecutor:
-    """One on that engine."""
+    """Return an executor on that engine."""
     engine, runtime = ENGINES[name]
     return CodeExecutor(engine=engine, runtime=runtime, max_warm=max_warm)
 
 
 def bubblewrap_beside_docker(engines: Sequence[str], *targets: Target) -> tuple[Target, ...]:
-    """The targets, if both are there."""
+    """Return the targets if both engines are measured."""
     return targets if {DOCKER, BUBBLEWRAP} <= set(engines) else ()
 
 
 @contextlib.asynccontextmanager
 async def executors(engines: Sequence[str], max_warm: int) -> AsyncIterator[dict[str, CodeExecutor]]:
-    """One of each."""
+    """Open an executor on each engine."""
     async with contextlib.AsyncExitStack() as stack:
         yield {name: await stack.enter_async_context(executor_of(name, max_warm)) for name in engines}
 
@@ -113,7 +113,7 @@ async def warm(engines: Sequence[str], rounds: int) -> Tables:
 
 async def fresh(engines: Sequence[str], rounds: int) -> Tables:
     """Table ``fresh``."""
-    title = "no stock, from the call to the result"
+    title = "cold, from the call to the result"
     async with executors(engines, 0) as there:
         ways = [Way(name, partial(run_fresh, executor, HELLO)) for name, executor in there.items()]
         yield Measured(Table(title, await interleaved(ways, shown(rounds, title))))
@@ -125,8 +125,8 @@ async def callers(engines: Sequence[str], rounds: int) -> Tables:
 
     async def sustained(name: str) -> float:
         async with executor_of(name, CALLERS) as executor:
-            runs = within(SLICE_S, least=CALLERS, most=1_000_000)
-            return await at_once(CALLERS, runs, lambda: run_fresh(executor, HELLO))
+            runs = within(SLICE_S, at_least=CALLERS, at_most=1_000_000)
+            return await runs_per_second(CALLERS, runs, lambda: run_fresh(executor, HELLO))
 
     ways = [Way(name, partial(sustained, name), "/s") for name in engines]
     table = Table(title, await interleaved(ways, shown(-(-rounds // SLOW), title), warm_up=False))
@@ -146,7 +146,7 @@ async def command(engines: Sequence[str], rounds: int) -> Tables:
         by_hand = by_hand_command(program)
         if by_hand is not None:
             ways.append(Way(BY_HAND, partial(run_command, by_hand, HELLO.output)))
-        # As in a shell of a user's, where the interpreter keeps what it compiled.
+        # As in a user's shell, where the interpreter caches compiled modules.
         left_out = ("CODEFORGE_RUNTIME", "PYTHONDONTWRITEBYTECODE")
         plain = {key: value for key, value in os.environ.items() if key not in left_out}
         for name in engines:
@@ -168,7 +168,7 @@ async def command(engines: Sequence[str], rounds: int) -> Tables:
 
 
 def by_hand_command(program: Path) -> list[str] | None:
-    """The program by the machine's own Python, as a person would type it: no limits, no filter."""
+    """Return the bwrap command that a person would type, with the machine's Python: no limits, no filter."""
     if shutil.which("bwrap") is None:
         return None
     links = [
@@ -177,15 +177,13 @@ def by_hand_command(program: Path) -> list[str] | None:
         if place.is_symlink()
         for word in ("--symlink", str(place.readlink()), str(place))
     ]
-    return [
-        "bwrap", "--unshare-all", "--die-with-parent", "--ro-bind", "/usr", "/usr", *links,
-        "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp",
-        "--ro-bind", str(program), "/code/hello.py", "/usr/bin/python3", "/code/hello.py",
-    ]  # fmt: skip
+    options = "--unshare-all --die-with-parent --ro-bind /usr /usr --proc /proc --dev /dev --tmpfs /tmp"
+    code = ["--ro-bind", str(program), "/code/hello.py"]
+    return ["bwrap", *options.split(), *links, *code, "/usr/bin/python3", "/code/hello.py"]
 
 
 async def usable(engines: Sequence[str]) -> AsyncIterator[tuple[str, EngineInfo | str]]:
-    """Of each engine, what it says of itself once it has run the program, or why it cannot."""
+    """Run the program on each engine, and yield the engine's information, or why it cannot run it."""
     for name in engines:
         async with executor_of(name, 0) as executor:
             try:
@@ -204,7 +202,7 @@ TABLES: Mapping[str, Callable[[Sequence[str], int], Tables]] = {
 
 
 async def main() -> int:
-    """Measure what was asked for."""
+    """Measure the tables that were asked for."""
     parser = command_line(__doc__, TABLES, "slices")
     parser.add_argument(
         "--engine", action="append", choices=ENGINES, metavar="ENGINE", help="one engine; repeatable"

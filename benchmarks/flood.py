@@ -1,6 +1,6 @@
-"""A process with an executor in it that runs floods, for ``host.flood`` to watch its memory.
+"""Runs programs that flood stdout, while ``host.flood`` watches this process's memory.
 
-Says ``ready`` after a first run, waits for a line, and prints megabytes a second of each flood.
+It prints ``ready`` after a first run, waits for a line, and prints each flood's megabytes a second.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ FLOODS = 8
 
 
 async def main() -> None:
-    """Run a program that behaves, then some that do not."""
+    """Run an ordinary program, then the floods."""
     async with CodeExecutor(max_warm=0) as executor:
         await run_fresh(executor, HELLO)
         print("ready", flush=True)
         sys.stdin.readline()
         for _ in range(FLOODS):
-            # Half a core would be what bounds it.
+            # With half a core, the CPU would be the bottleneck.
             result = await executor.execute(FLOOD, cpu_quota=2 * CPU_PERIOD_US)
             assert result.status is Status.OUTPUT_LIMIT, result.error
             print(Limits().flood_bytes / 1e6 / result.execution_time, flush=True)

@@ -1,4 +1,4 @@
-"""What sandboxes cost the host in memory: idle ones, and the process that reads what a flood writes."""
+"""Memory on the host: of idle sandboxes, and of the process that reads a flood of output."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ CEILING_MB = {"python": 60, "javascript": 45}
 INIT_CEILING_MB = 1
 GROWTH_CEILING_MB = 32
 STOCK = 2
-"""What ``warm`` keeps unless it is told otherwise."""
+"""How many warm sandboxes an executor keeps by default."""
 
 SAMPLE_S = 0.005
 SETTLED_S = 1.0
 
 
 async def memory(rounds: int) -> AsyncGenerator[Measured, None]:
-    """What the processes of an idle warm sandbox hold, and its init alone, by the kernel's PSS."""
+    """Measure the memory of an idle warm sandbox, and of its init alone, as the kernel's PSS."""
     found: dict[str, list[float]] = {}
     for _ in shown(-(-rounds // 10), "memory"):
         for row in LANGUAGES:
@@ -43,14 +43,14 @@ async def memory(rounds: int) -> AsyncGenerator[Measured, None]:
     series = tuple(Series(name, "MB", tuple(values)) for name, values in found.items())
     targets = [Target(name, at_most=ceiling) for name, ceiling in CEILING_MB.items()]
     init_targets = [Target(f"{row.name}, init", at_most=INIT_CEILING_MB) for row in LANGUAGES]
-    notes = ("pages that sandboxes share, those of the interpreter's files, count in part for each",)
-    title = f"an idle warm sandbox, preloaded: each of a stock of {STOCK}, or one alone"
+    notes = ("pages that sandboxes share, such as the interpreter's files, count in part for each",)
+    title = f"an idle warm sandbox, preloaded: each of {STOCK}, or one alone"
     yield Measured(Table(title, series, notes), (*targets, *init_targets))
 
 
 async def idle_sandboxes(row: Language, stock: int) -> tuple[float, float]:
-    """Megabytes of init, and of all processes, of each sandbox of a stock."""
-    mark = uuid.uuid4().hex  # by which to know them among those of other executors
+    """Return megabytes of init, and of all processes, for each of ``stock`` warm sandboxes."""
+    mark = uuid.uuid4().hex  # tells them from other executors' sandboxes
     marked = dataclasses.replace(row, env={**row.env, "BENCHMARK": mark})
     async with CodeExecutor(max_warm=stock, languages=[marked]) as executor:
         await executor.warm(count=stock, timeout=WARM_TIMEOUT_S)
@@ -64,12 +64,12 @@ async def idle_sandboxes(row: Language, stock: int) -> tuple[float, float]:
 
 
 def docker(*arguments: str) -> str:
-    """What the docker command prints, also if it fails: what it was asked about may have gone meanwhile."""
+    """Return what the docker command prints, even if it fails: a container may be gone meanwhile."""
     return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False).stdout
 
 
 def pss_mb(pid: int) -> float:
-    """A process's memory, where each page that several share counts in part."""
+    """Return a process's memory in megabytes. A page that several processes share counts in part."""
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     return (
         sum(int(kb) for kb in re.findall(r"^(?:Pss|SwapPss): +(\d+) kB", rollup, re.MULTILINE)) * 1024 / 1e6
@@ -77,14 +77,16 @@ def pss_mb(pid: int) -> float:
 
 
 async def flood(rounds: int) -> AsyncGenerator[Measured, None]:
-    """By how much a process grows that reads floods, and how fast the programs wrote."""
+    """Measure how much a process that reads floods grows, and how fast the programs write."""
     growth, speeds = [], []
     for _ in shown(-(-rounds // 10), "flood"):
         grown, wrote = await watched_flood()
         growth.append(grown)
         speeds += wrote
-    series = (Series("growth of the host process", "MB", tuple(growth)),
-              Series("written by the program", "MB/s", tuple(speeds)))  # fmt: skip
+    series = (
+        Series("growth of the host process", "MB", tuple(growth)),
+        Series("written by the program", "MB/s", tuple(speeds)),
+    )
     targets = (
         Target("growth of the host process", at_most=GROWTH_CEILING_MB),
         Target("written by the program", at_least=100),
@@ -93,7 +95,7 @@ async def flood(rounds: int) -> AsyncGenerator[Measured, None]:
 
 
 async def watched_flood() -> tuple[float, list[float]]:
-    """Megabytes by which the process of flood.py grew at most, and megabytes a second of each flood."""
+    """Return the largest growth of flood.py's process in megabytes, and each flood's megabytes a second."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(sys.executable, HERE / "flood.py", stdin=pipe, stdout=pipe)
     assert process.stdin is not None
@@ -110,7 +112,7 @@ async def watched_flood() -> tuple[float, list[float]]:
 
 
 def resident_mb(pid: int) -> float:
-    """A process's resident memory; 0 if it is over."""
+    """Return a process's resident memory in megabytes; 0 if it has ended."""
     try:
         pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
     except (FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""HumanEval's 164 problems, their own solutions and tests, through the sandbox.
+"""Runs HumanEval's 164 problems with their own solutions and tests in sandboxes.
 
     .venv/bin/python benchmarks/humaneval.py [--concurrency 4] [--data HumanEval.jsonl.gz]
 
@@ -25,7 +25,7 @@ DATA = Path(os.environ.get("CODEFORGE_DATA", ".")) / "HumanEval.jsonl.gz"
 
 
 def load(path: Path) -> list[tuple[str, ExecutionRequest]]:
-    """Each problem's name, and the program that checks its canonical solution."""
+    """Return each problem's name, and the program that checks its canonical solution."""
     with gzip.open(path, "rt") as lines:
         problems = [json.loads(line) for line in lines]
     return [
@@ -42,15 +42,17 @@ def load(path: Path) -> list[tuple[str, ExecutionRequest]]:
 
 
 async def main() -> int:
-    """Run them all, print the table, and 0 if all passed."""
+    """Run them all, print the results, and return 0 if all passed."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--concurrency", type=int, default=4, help="how many at once (%(default)s)")
+    parser.add_argument(
+        "--concurrency", type=int, default=4, help="how many run at the same time (%(default)s)"
+    )
     parser.add_argument("--data", type=Path, default=DATA, help="the problems (%(default)s)")
     arguments = parser.parse_args()
     if not arguments.data.exists():
-        parser.error(f"{arguments.data} is not there; say where the data is with --data")
+        parser.error(f"{arguments.data} does not exist; name the data's file with --data")
     problems = load(arguments.data)
     print(heading(await around()))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -73,7 +75,7 @@ async def main() -> int:
     print(f"{len(results) - len(failed)} of {len(results)} passed")
     print(f"per run, from the program's start to its end: p50 {times.median:.0f} ms, p95 {times.p95:.0f} ms")
     print(
-        f"all, {arguments.concurrency} at once: {elapsed:.1f} s, "
+        f"all, {arguments.concurrency} at a time: {elapsed:.1f} s, "
         f"{len(results) / elapsed:.1f} fresh containers a second"
     )
     return 1 if failed else 0

@@ -1,4 +1,4 @@
-"""What the benchmarks share: command line, targets, what is printed around figures, progress on stderr."""
+"""What the benchmarks share: the command line, targets, printing, and progress on stderr."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from codeforge.errors import CodeForgeError
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What the median of a series should reach: by itself, or as a multiple of another's."""
+    """What the median of a series should reach: a value, or a multiple of another series' median."""
 
     of: str
     at_most: float = math.inf
@@ -32,11 +32,11 @@ class Target:
     beside: str | None = None
 
     def reached(self, table: Table) -> bool:
-        """Whether it does."""
+        """Return whether the median reaches it."""
         return self.at_least <= self._found(table) <= self.at_most
 
     def told(self, table: Table) -> str:
-        """What was found, and what should have been, in a line."""
+        """Return the measured value and the target, as one line."""
         bound, limit = ("at least", self.at_least) if self.at_least else ("at most", self.at_most)
         found, verdict = self._found(table), "reached" if self.reached(table) else "MISSED"
         if self.beside is None:
@@ -55,18 +55,18 @@ def _times(ratio: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A table, and what it should have shown."""
+    """A table and its targets."""
 
     table: Table
     targets: tuple[Target, ...] = ()
 
     @property
     def reached(self) -> bool:
-        """Whether all of it did."""
+        """Whether every target was reached."""
         return all(target.reached(self.table) for target in self.targets)
 
     def show(self) -> None:
-        """Print it."""
+        """Print the table and its targets."""
         console = Console(highlight=False, soft_wrap=True)
         console.print()
         console.print(grid(self.table))
@@ -74,7 +74,7 @@ class Measured:
             console.print(f"  {line}", markup=False)
 
     def to_dict(self) -> dict[str, object]:
-        """Everything, for JSON."""
+        """Return everything, for JSON."""
         told = [
             {"text": target.told(self.table), "reached": target.reached(self.table)}
             for target in self.targets
@@ -83,18 +83,18 @@ class Measured:
 
 
 async def around() -> dict[str, str]:
-    """Date, versions and load, for the head of every table."""
+    """Return date, versions and load, which are printed above the tables."""
     async with CodeExecutor(max_warm=0) as executor:
         return {**circumstances(await executor.engine_info()), "load before": load()}
 
 
 def heading(about: Mapping[str, str]) -> str:
-    """The same in a line."""
+    """Return them as one line."""
     return ", ".join(f"{key} {value}" for key, value in about.items())
 
 
 def shown(rounds: int, what: str) -> Iterable[int]:
-    """The rounds, with a bar on stderr while they go on."""
+    """Yield the rounds, with a progress bar on stderr."""
     console = Console(stderr=True)
     return track(range(rounds), what, console=console, transient=True, disable=not console.is_terminal)
 
@@ -104,7 +104,7 @@ Found: TypeAlias = dict[str, list[Measured]]
 
 
 def command_line(about: str | None, tables: Iterable[str], share: str) -> argparse.ArgumentParser:
-    """What every benchmark of several tables takes; ``share`` tells which rows are measured less often."""
+    """Return the shared options. ``share`` names the rows that are measured less often."""
     title, _, more = (about or "").partition("\n\n")
     parser = argparse.ArgumentParser(
         description=title, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -121,7 +121,7 @@ def command_line(about: str | None, tables: Iterable[str], share: str) -> argpar
 
 
 async def show_all(tables: Mapping[str, Callable[[], Tables]]) -> Found:
-    """Measure, and print each table when it is there."""
+    """Measure, and print each table when it is complete."""
     found: Found = {}
     for name, measure in tables.items():
         async with contextlib.aclosing(measure()) as measured:
@@ -133,7 +133,7 @@ async def show_all(tables: Mapping[str, Callable[[], Tables]]) -> Found:
 
 
 def conclude(asked: argparse.Namespace, found: Found, about: Mapping[str, str]) -> int:
-    """Write what is to be written; 0, or 1 if a target is missed and ``--check`` was given."""
+    """Write the JSON file if asked to. Return 1 if a target was missed and ``--check`` was given, else 0."""
     if asked.json is not None:
         tables = {name: [each.to_dict() for each in measured] for name, measured in found.items()}
         asked.json.write_text(json.dumps({"circumstances": dict(about), "tables": tables}, indent=2) + "\n")
@@ -142,7 +142,7 @@ def conclude(asked: argparse.Namespace, found: Found, about: Mapping[str, str]) 
 
 
 def exit_with(main: Callable[[], Coroutine[Any, Any, int]]) -> None:
-    """Run it as a command: its exit code, 130 for Ctrl-C, an error of ours in a line."""
+    """Run ``main`` as a command: exit with its code, 130 for Ctrl-C, or one of our errors in a line."""
     try:
         raise SystemExit(asyncio.run(main()))
     except KeyboardInterrupt:

@@ -1,10 +1,9 @@
-"""Drives a peer from within a virtual environment that has it: ``references.Peer`` is the other side.
+"""Drives a peer inside the virtual environment that has it. ``references.Peer`` is the other side.
 
     python peers.py epicbox|llm-sandbox|llm-sandbox-pool IMAGE
 
-Reads requests, each a line of JSON ``{"code": ..., "output": ...}``, and answers each with
-``{"ms": ...}``: milliseconds until whoever calls the peer has the result. What a peer tidies up after
-that does not count, as it does not for us.
+Reads requests, each a line of JSON ``{"code": ..., "output": ...}``, and answers each with ``{"ms": ...}``:
+milliseconds until the peer's caller has the result. Cleaning up does not count, as it does not for us.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 Run: TypeAlias = Callable[[str], tuple[float, bytes]]
-"""A program in; seconds and output out."""
+"""Takes a program, and returns seconds and output."""
 
 SESSION = {
     "network_mode": "none",
@@ -32,19 +31,19 @@ SESSION = {
     # Python as PID 1 ignores SIGTERM: without this, each session would take 10 s to close.
     "stop_signal": "SIGKILL",
 }
-"""As our own containers, where llm-sandbox lets one say it. Its root file system must be writable, since
-it copies the program there; its user is root, since it would have to change the program's owner."""
+"""As our own containers, as far as llm-sandbox can express it. Its root file system must be writable, for the
+copy of the program. Its user is root because it would have to change the program's owner."""
 
 LIMITS = {"cputime": 60, "realtime": 60, "memory": 512, "processes": 64}
-"""The same for epicbox: it knows no CPU quota, and keeps Docker's capabilities."""
+"""The same for epicbox, which has no CPU quota and keeps Docker's capabilities."""
 
 POOL = 4
 
 
 @contextlib.contextmanager
 def epicbox(image: str) -> Iterator[Run]:
-    """A container for each run, removed before ``run`` returns."""
-    # Imported by name: types are checked where the peers are not installed.
+    """Use a container for each run, removed before ``run`` returns."""
+    # Imported by name, because mypy runs where the peers are not installed.
     peer = importlib.import_module("epicbox")
     peer.configure(profiles=[peer.Profile("python", image, user="runner")])
 
@@ -59,7 +58,7 @@ def epicbox(image: str) -> Iterator[Run]:
 
 @contextlib.contextmanager
 def session(image: str) -> Iterator[Run]:
-    """A container for each run."""
+    """Use a container for each run."""
     peer = importlib.import_module("llm_sandbox")
 
     def run(code: str) -> tuple[float, bytes]:
@@ -74,7 +73,7 @@ def session(image: str) -> Iterator[Run]:
 
 @contextlib.contextmanager
 def pool(image: str) -> Iterator[Run]:
-    """Containers started before, and used again and again: files and processes of a run stay."""
+    """Use containers that were started before, again and again. A run's files and processes stay in them."""
     peer = importlib.import_module("llm_sandbox.pool")
     config = peer.PoolConfig(min_pool_size=POOL, max_pool_size=POOL)
     options = {"runtime_configs": dict(SESSION), "skip_environment_setup": True}
@@ -93,7 +92,7 @@ PEERS = {"epicbox": epicbox, "llm-sandbox": session, "llm-sandbox-pool": pool}
 
 
 def main() -> None:
-    """Answer requests until there are no more."""
+    """Answer requests until stdin ends."""
     name, image = sys.argv[1:]
     with PEERS[name](image) as run:
         for line in sys.stdin:

@@ -1,4 +1,4 @@
-"""The programs that are measured, and what they print."""
+"""The measured programs and their output."""
 
 from __future__ import annotations
 

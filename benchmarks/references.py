@@ -1,7 +1,7 @@
-"""What the benchmarks compare with, and what it takes: other interpreters, other libraries.
+"""What the benchmarks compare with: the bare interpreter, and other libraries, called peers.
 
-Both live in virtual environments of their own, made once from locked requirements, under the user's
-cache folder (``XDG_CACHE_HOME``, or ``~/.cache``), in ``ai-codeforge/benchmarks``.
+Each has a virtual environment of its own. It is made once from locked requirements, in the user's cache
+folder (``XDG_CACHE_HOME``, or ``~/.cache``), under ``ai-codeforge/benchmarks``.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ FROM ai-codeforge-python:latest
 USER root
 RUN mkdir -p /sandbox/.sandbox-venv/bin && ln -s "$(command -v python)" /sandbox/.sandbox-venv/bin/python
 """
-"""Our image, with the folder that llm-sandbox's pool calls Python from. It would make it a virtual
-environment, with pip from a package index: we have neither pip nor a network in there."""
+"""Our image, with the folder from which llm-sandbox's pool starts Python. The pool would make it a virtual
+environment with pip from a package index, but the image has neither pip nor a network."""
 
 PEERS = {"epicbox": "epicbox", "llm-sandbox": "llm-sandbox", "llm-sandbox-pool": "llm-sandbox, pool (reused)"}
 """The peers' names in peers.py, and in tables."""
 
 
 def environment(name: str, lock: Path) -> Path:
-    """The interpreter of a virtual environment with exactly what the lock file says."""
+    """Return the interpreter of a virtual environment with exactly the packages of a lock file."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     content = lock.read_bytes() + sys.version.encode()
     folder = cache / "ai-codeforge/benchmarks" / f"{name}-{hashlib.sha256(content).hexdigest()[:16]}"
@@ -56,13 +56,13 @@ def environment(name: str, lock: Path) -> Path:
 
 
 def versions_in(lock: Path, *names: str) -> dict[str, str]:
-    """What the lock file pins these packages to."""
+    """Return the versions to which the lock file pins these packages."""
     pinned = dict(re.findall(r"^([\w.-]+)==([\w.]+)", lock.read_text(), re.MULTILINE))
     return {name: pinned[name] for name in names}
 
 
 def node_version() -> str:
-    """Of the host's node, if it has one."""
+    """Return the version of the host's node, or "none"."""
     node = shutil.which("node")
     if node is None:
         return "none"
@@ -70,26 +70,26 @@ def node_version() -> str:
 
 
 def bare_python(program: Program) -> Way:
-    """The program on the host's interpreter, with the packages of our image and nothing else.
+    """Run the program on the host's interpreter, with the packages of our image and nothing else.
 
-    Not the interpreter that runs this: what is installed beside that one may slow its start.
+    It is not the interpreter that runs this benchmark: other packages beside that one may slow its start.
     """
     python = environment("host", IMAGE_LOCK)
-    # As in the image: threads of the linear algebra library cost time and bring nothing here.
+    # As in the image: threads of the linear algebra library only cost time here.
     variables = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     command = [str(python), "-c", program.code]
     return Way("bare python", partial(run_command, command, program.output, variables))
 
 
 class Peer:
-    """A process with a peer in it, which runs programs and says how long each took."""
+    """A process that runs programs in a peer, and reports how long each took."""
 
     def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
         self._name = name
         self._process = process
 
     async def run(self, program: Program) -> float:
-        """Milliseconds until the peer's caller has the result."""
+        """Run a program, and return milliseconds until the peer's caller has the result."""
         talk = self._process
         assert talk.stdin is not None
         assert talk.stdout is not None
@@ -98,14 +98,14 @@ class Peer:
         await talk.stdin.drain()
         answer = await talk.stdout.readline()
         if not answer:
-            raise HostFailure(f"{self._name} failed; what it said is above")
+            raise HostFailure(f"{self._name} failed; its output is above")
         milliseconds = json.loads(answer)["ms"]
         assert isinstance(milliseconds, float)
         return milliseconds
 
 
 def build_peer_image() -> None:
-    """Have the peers' image, made from ours as it is now."""
+    """Build the peers' image from ours as it is now."""
     build = ["docker", "build", "--quiet", "--tag", PEER_IMAGE, "-"]
     done = subprocess.run(build, input=PEER_DOCKERFILE.encode(), capture_output=True, check=False)
     if done.returncode != 0:
@@ -114,17 +114,21 @@ def build_peer_image() -> None:
 
 @contextlib.asynccontextmanager
 async def peers() -> AsyncIterator[Mapping[str, Peer]]:
-    """Every peer, by its name in tables; they end with the context, and their containers with them."""
+    """Start every peer, by its name in tables. They and their containers end with the context."""
     python = environment("peers", PEERS_LOCK)
     build_peer_image()
     started = {}
     async with contextlib.AsyncExitStack() as stack:
         for name, shown in PEERS.items():
             process = await asyncio.create_subprocess_exec(
-                python, HERE / "peers.py", name, PEER_IMAGE,
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C is ours alone: a peer ends with its run, and tidies up
-            )  # fmt: skip
+                python,
+                HERE / "peers.py",
+                name,
+                PEER_IMAGE,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C must not reach a peer: it ends with its run, and cleans up
+            )
             stack.push_async_callback(_end, process)
             started[shown] = Peer(shown, process)
         yield started

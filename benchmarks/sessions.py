@@ -1,18 +1,18 @@
-"""Sessions: how soon one is there, what a cell costs, what a fork costs, what they hold in memory.
+"""Measures sessions: how long they take to start, to run a cell and to fork, and their memory.
 
     .venv/bin/python benchmarks/sessions.py                   # every table, two minutes
     .venv/bin/python benchmarks/sessions.py --only fork       # one
     .venv/bin/python benchmarks/sessions.py --check           # exit with 1 if a target is missed
 
 Tables:
-    start    from executor.session() to the first cell's result, without and with a stock
-    cell     a cell in a session that is there, beside a fresh sandbox for the same
-    fork     a session that holds a DataFrame of 200 MB: fork, and the copy's first result, beside making
-             the DataFrame again in another session
-    memory   the same session and ten idle copies of it, by the kernel's PSS
-    many     fifty sessions at once
+    start    from executor.session() to the first cell's result, without and with warm sandboxes
+    cell     a cell in an open session, beside a fresh sandbox for the same
+    fork     a session with a DataFrame of 200 MB: fork until the copy's first result, beside making the
+             DataFrame again in another session
+    memory   the same session and ten idle copies of it, as the kernel's PSS
+    many     fifty sessions at the same time
 
-The engine is CODEFORGE_ENGINE's, or the first that answers.
+CODEFORGE_ENGINE names the engine; the default is the first that answers.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from programs import HELLO
 from codeforge import CodeExecutor, Session
 from codeforge.bench.figures import Series, Table
 from codeforge.bench.measure import WARM_TIMEOUT_S, Way, interleaved, run_fresh
-from codeforge.model.request import SessionOptions
+from codeforge.model import SessionOptions
 
 LANGUAGES = ("python", "javascript", "typescript")
 COPIES = 10
 SESSIONS = 50
 SLOW = 4
-"""What takes seconds is measured in this part of the rounds."""
+"""Measurements that take seconds have this fraction of the rounds."""
 
 FRAME = """
 import numpy as np, pandas as pd
@@ -65,13 +65,13 @@ def pss(path):
         return 0
 sum(map(pss, glob.glob("/proc/[0-9]*/smaps_rollup"))) // 1024
 """
-"""MiB of all processes of the sandbox but init, which nobody can look into."""
+"""MiB of all processes of the sandbox, except init, whose memory nobody can read."""
 
 AMPLE: SessionOptions = {"memory_limit": "2g", "cpu_quota": 100_000, "timeout": 120.0}
 
 
 async def value(session: Session, code: str) -> str:
-    """What a cell that must go well comes to."""
+    """Run a cell that must succeed, and return its value."""
     result = await session.run(code)
     if not result.success or result.value is None:
         raise SystemExit(f"{code}: {result.error}")
@@ -79,7 +79,7 @@ async def value(session: Session, code: str) -> str:
 
 
 async def started(executor: CodeExecutor, language: str) -> float:
-    """Milliseconds from the call to the first result."""
+    """Open a session, and return milliseconds from the call to the first result."""
     began = time.perf_counter()
     async with executor.session(language) as session:
         await value(session, "1 + 1")
@@ -94,7 +94,7 @@ async def start(rounds: int) -> Tables:
         async def settle() -> None:
             await warm.warm(LANGUAGES, count=1, sessions=True, timeout=WARM_TIMEOUT_S)
 
-        ways = [Way(f"{language}, no stock", partial(started, cold, language)) for language in LANGUAGES]
+        ways = [Way(f"{language}, cold", partial(started, cold, language)) for language in LANGUAGES]
         ways += [Way(f"{language}, warm", partial(started, warm, language)) for language in LANGUAGES]
         yield Measured(Table(title, await interleaved(ways, shown(rounds, title), settle=settle)))
 
@@ -166,7 +166,7 @@ async def memory(rounds: int) -> Tables:
 
 async def many(rounds: int) -> Tables:
     """Table ``many``."""
-    title = f"{SESSIONS} sessions at once, each with pandas loaded"
+    title = f"{SESSIONS} sessions at the same time, each with pandas loaded"
     seconds, held = [], []
     async with CodeExecutor(max_sandboxes=SESSIONS + 10, max_warm=0) as executor:
         for _ in shown(-(-rounds // (5 * SLOW)), title):
@@ -179,7 +179,7 @@ async def many(rounds: int) -> Tables:
                 await asyncio.gather(*(value(session, "import pandas; 1") for session in sessions))
                 seconds.append(time.perf_counter() - began)
                 held.append(sum([float(await value(session, PSS)) for session in sessions]))
-    series = (Series("all there", "s", tuple(seconds)), Series("memory of all", "MB", tuple(held)))
+    series = (Series("all open", "s", tuple(seconds)), Series("memory of all", "MB", tuple(held)))
     yield Measured(Table(title, series))
 
 

@@ -1,4 +1,4 @@
-"""Warm, fresh and reused sandboxes beside what else could run the same programs.
+"""Measures warm, fresh and reused sandboxes beside other ways to run the same programs.
 
     .venv/bin/python benchmarks/warm.py                               # every table, some minutes
     .venv/bin/python benchmarks/warm.py --only hello --only callers   # some
@@ -12,14 +12,14 @@ Tables:
     typescript  30 lines with Node's types, type-checked
     callers     runs a second by 8 callers: fresh sandboxes, and reused ones
     callers-js  the same for JavaScript
-    burst       20 callers at once on an executor that has just been made
-    memory      what an idle warm sandbox holds (needs root, and the engine on this machine)
+    burst       20 callers at the same time on a new executor
+    memory      the memory of an idle warm sandbox (needs root, and the engine on this machine)
     flood       memory of the host process while a program writes as fast as it can
     peers       hello, the groupby and 10 MB of output, with the libraries in peers-requirements.in
 
-All rows of a table are measured in turn, in one run. "Warm" means that the stock is full and preloaded,
-as it is for whoever thinks between two runs: that is waited for before every figure, and not part of it.
-Limits are the defaults; docker run has the same flags as our containers. p95: 95 % are at least as good.
+All rows of a table are measured in turn, in one run. "Warm" means that sandboxes are ready and preloaded,
+as a caller finds them who pauses between runs. Every figure waits for that, and does not include it. Limits
+are the defaults; docker run has the same flags as our containers. p95: 95 % are at least as good.
 """
 
 from __future__ import annotations
@@ -68,13 +68,13 @@ CALLERS = 8
 BURST = 20
 SLICE_S = 10.0
 SLOW = 5
-"""Tables whose figures take seconds have this part of the rounds."""
+"""Tables whose figures take seconds have this fraction of the rounds."""
 
 MAX_OUTPUT_BYTES = 16 << 20
 
 
 def containers(program: Program) -> Way:
-    """``docker run`` of the program."""
+    """Return ``docker run`` of the program."""
     way = next((way for way in references(program) if way.name == DOCKER_RUN), None)
     if way is None:
         raise SystemExit("Error: these tables need the docker command")
@@ -82,7 +82,7 @@ def containers(program: Program) -> Way:
 
 
 async def beside(program: Program, title: str, others: Sequence[Way], rounds: int) -> Table:
-    """Milliseconds from the call to the result: the others, and our warm stock."""
+    """Measure milliseconds from the call to the result: other ways, and our warm sandboxes."""
     async with CodeExecutor(max_output_bytes=MAX_OUTPUT_BYTES) as executor:
         return Table(title, await beside_warm(program, others, shown(rounds, title), executor))
 
@@ -136,7 +136,7 @@ async def callers_js(rounds: int) -> Tables:
 
 
 async def many(program: Program, rounds: int) -> Table:
-    """Runs a second, in slices of time."""
+    """Measure runs a second, in slices of time."""
     title = f"{program.language.name}: hello, {CALLERS} callers, slices of {SLICE_S:g} s"
     ways = list(sustained(program, CALLERS, SLICE_S))
     return Table(title, await interleaved(ways, shown(slow(rounds), title), warm_up=False))
@@ -181,12 +181,12 @@ async def beside_peers(rounds: int) -> Tables:
 
 
 def peer_versions() -> dict[str, str]:
-    """What the peers are locked to."""
+    """Return the versions that the peers are locked to."""
     return versions_in(PEERS_LOCK, "epicbox", "llm-sandbox")
 
 
 def slow(rounds: int) -> int:
-    """Of so many rounds, how many a slow table has."""
+    """Return how many of the rounds a slow table has."""
     return -(-rounds // SLOW)
 
 
@@ -205,13 +205,13 @@ TABLES: Mapping[str, Callable[[int], Tables]] = {
 
 
 async def main() -> int:
-    """Measure what was asked for."""
+    """Measure the tables that were asked for."""
     parser = command_line(__doc__, TABLES, "slow ones")
     parser.add_argument(
         "--chart",
         type=Path,
         metavar="FILE.svg",
-        help="draw table peers there, or else hello",
+        help="draw a chart of table peers, or else hello",
     )
     asked = parser.parse_args()
     about = {**await around(), "node": node_version(), **peer_versions()}

@@ -1,10 +1,10 @@
-"""A session as a notebook would use it: load once, look, plot, go three ways from there, keep the best.
+"""A session used like a notebook: load data, plot it, try three models in forked sessions, keep the best one.
 
     codeforge images build python-data         # or, without Docker: codeforge environments build python-data
     python examples/analysis.py HumanEval.jsonl.gz
 
-The file is OpenAI's HumanEval, https://github.com/openai/human-eval; without an argument it is looked for
-where CODEFORGE_DATA says.
+The file is OpenAI's HumanEval, https://github.com/openai/human-eval. Without an argument, it is expected in
+the directory that CODEFORGE_DATA names, or in the current one.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ console = Console(soft_wrap=True)
 
 
 def show(session: BlockingSession, code: str) -> CellResult:
-    """Run a cell in front of the reader."""
+    """Show and run a cell."""
     console.print(Syntax(code.strip(), "python", background_color="default"))
     result = session.run(code)
     if result.error is not None:
         raise SystemExit(str(result.error))
-    # What comes out of a sandbox is text, not markup, and never control codes.
+    # Output of a sandbox is untrusted: print it without markup and without control characters.
     for text in (result.stdout, result.value):
         if text:
             console.print(Text("".join(c for c in text if c.isprintable() or c == "\n")))
@@ -73,8 +73,8 @@ def show(session: BlockingSession, code: str) -> CellResult:
 
 
 def main() -> None:
-    """Do it."""
-    data = Path(os.environ.get("CODEFORGE_DATA", "../shared/data")) / "HumanEval.jsonl.gz"
+    """Run the example."""
+    data = Path(os.environ.get("CODEFORGE_DATA", ".")) / "HumanEval.jsonl.gz"
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else data
     out = Path(tempfile.mkdtemp(prefix="codeforge-analysis-"))
     with (
@@ -88,20 +88,20 @@ def main() -> None:
         (out / "scatter.png").write_bytes(figure)
         show(session, FEATURES)
 
-        console.rule("three ways from here")
+        console.rule("three forks")
         began = time.perf_counter()
         branches = dict(zip(WAYS, session.fork(len(WAYS)), strict=True))
-        console.print(f"[dim]three live copies in {(time.perf_counter() - began) * 1000:.0f} ms[/dim]\n")
+        console.print(f"[dim]three forks in {(time.perf_counter() - began) * 1000:.0f} ms[/dim]\n")
         for name, branch in branches.items():
             show(branch, WAYS[name] + SCORE)
 
-        console.rule("what each left in its own files")
+        console.rule("the files of each fork")
         errors = {name: float(branch.files.read("error.txt")) for name, branch in branches.items()}
         best = min(errors, key=lambda name: errors[name])
-        console.print(f"{errors}: [bold]{best}[/bold] is the nearest")
-        console.print(f"the session that they came of knows of no model: {session.run('model').error}")
+        console.print(f"{errors}: [bold]{best}[/bold] is the best")
+        console.print(f"the original session has no model: {session.run('model').error}")
         branches[best].files.download(out)
-    console.print(f"the picture, and what the best way left: {out}")
+    console.print(f"the picture and the files of the best fork: {out}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A tour: one program in each language, and what happens to programs that misbehave."""
+"""A tour: programs in each language, and what happens to programs that misbehave."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ console.log(length({ x: 3, y: 4 }))
     ),
     (
         "typescript",
-        "... so that mistakes are found",
+        "... which finds mistakes",
         "const answer: number = 'forty-two'\n",
     ),
     (
@@ -61,7 +61,7 @@ except OSError as error:
     ),
     (
         "python",
-        "A fork bomb, and a minute of sleep, with two seconds to live",
+        "A fork bomb that then sleeps for a minute, with a timeout of two seconds",
         """\
 import os, time
 children = 0
@@ -79,7 +79,7 @@ time.sleep(60)
 
 
 def main() -> None:
-    """Run every program in front of the reader."""
+    """Show and run every program."""
     console = Console(highlight=False)
     with BlockingCodeExecutor() as executor:
         for language, title, code in PROGRAMS:
@@ -99,8 +99,8 @@ def main() -> None:
 
 
 def show_warm(console: Console, executor: BlockingCodeExecutor) -> None:
-    """The same again, with sandboxes that were started and preloaded beforehand."""
-    with console.status("having sandboxes ready ..."):
+    """Run a program in each language in sandboxes that are started and preloaded beforehand."""
+    with console.status("warming sandboxes ..."):
         executor.warm(count=1)
     for row in LANGUAGES:
         start = time.perf_counter()

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Have a Docker engine that answers: the one that is there, else Debian's docker.io.
-# Exits 1, having said why, where no engine can be had.
+# Make sure that a Docker engine answers: use the running one, else install and start Debian's docker.io.
+# Exits with 1 and a message if that is not possible.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -17,7 +17,7 @@ if have docker; then
   case $(docker version 2>&1 || true) in
     *'permission denied'*)
       user=$(id -un)
-      die "there is a Docker engine, but you may not use it: sudo usermod -aG docker $user, then log in again"
+      die "a Docker engine is running, but you may not use it: sudo usermod -aG docker $user, then log in again"
       ;;
   esac
 fi
@@ -32,7 +32,7 @@ if [ -d /run/systemd/system ]; then
   systemctl start docker || true
 else
   say "starting dockerd (log: $LOG)"
-  # Its own session, so that Ctrl-C in make does not reach it.
+  # In a session of its own, so that Ctrl-C in make does not reach it.
   setsid --fork dockerd > "$LOG" 2>&1 < /dev/null
 fi
 for _ in $(seq 60); do
@@ -43,4 +43,4 @@ for _ in $(seq 60); do
   sleep 0.5
 done
 [ ! -e "$LOG" ] || tail -n 5 "$LOG" >&2
-die "dockerd did not come up within 30 s; this machine may not allow it (a container, perhaps?)"
+die "dockerd did not come up within 30 s; this machine may not allow it (perhaps it is a container)"

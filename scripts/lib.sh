@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Shared by the scripts of make: saying what happens, and installing what is missing.
+# Functions for make's scripts: print messages, and install what is missing.
 
 say() { printf '== %s\n' "$*"; }
 
@@ -8,13 +8,13 @@ die() {
   exit 1
 }
 
-# have COMMAND...: whether all of them are there.
+# have COMMAND...: succeed if all of them are installed.
 have() {
   local command
   for command; do command -v "$command" > /dev/null || return 1; done
 }
 
-# install PACKAGE...: from Debian or Ubuntu, as root, having said so. Fails where that cannot be.
+# install PACKAGE...: from Debian or Ubuntu, with a message. Fails without root or apt-get.
 install() {
   [ "$(id -u)" = 0 ] && have apt-get || return 1
   say "installing $* (apt-get)"
@@ -23,7 +23,7 @@ install() {
   apt-get install -y -qq --no-install-recommends "$@" > /dev/null
 }
 
-# need COMMAND PACKAGE...: have the command, by installing the packages if need be.
+# need COMMAND PACKAGE...: install the packages unless the command is installed; exit if that fails.
 need() {
   local command=$1
   shift

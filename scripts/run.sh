@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Run an example in each language: in Docker where it answers, else by bubblewrap, which needs no daemon.
-# What is missing is installed, as root and having said so. CODEFORGE_ENGINE=docker|podman|bubblewrap decides.
+# Run an example in each language: in Docker if it answers, else in bubblewrap, which needs no daemon.
+# Root installs missing packages, with a message for each. CODEFORGE_ENGINE=docker|podman|bubblewrap chooses.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -12,13 +12,13 @@ if [ -z "$engine" ]; then
 fi
 export CODEFORGE_ENGINE=$engine
 if [ "$engine" = bubblewrap ]; then
-  say "sandboxes by bubblewrap"
+  say "the engine is bubblewrap"
   need bwrap bubblewrap
   need cc gcc libc6-dev
   need make make
   .venv/bin/codeforge environments build
 else
-  say "sandboxes in $engine"
+  say "the engine is $engine"
   .venv/bin/codeforge images build
 fi
 .venv/bin/python examples/tour.py

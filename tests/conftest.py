@@ -1,8 +1,8 @@
-"""Fixtures for tests that need a real engine, and the choice of tests for the one there is.
+"""Fixtures for tests that need a real engine, and the selection of tests for that engine.
 
-``CODEFORGE_ENGINE`` says which; Docker if it says nothing. What is about other engines is not run, and
-counted at the end. Tests of an engine are required; only ``CODEFORGE_TEST_ENGINE=none``, which ``make test``
-sets on a machine that cannot run one, leaves them out, and says so at the end.
+``CODEFORGE_ENGINE`` names the engine under test; the default is Docker. Tests for other engines are
+deselected, and the summary counts them. Tests that need an engine fail without one, unless
+``CODEFORGE_TEST_ENGINE=none`` skips them; ``make test`` sets that on a machine that cannot run an engine.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from fuzzing import LONG
 from observer import UNDER_TEST
 from scripted_engine import KNOWN_TOKEN
 
-# Examples take as long as they take: a loaded machine is no defect. They are the same each time, so that what
-# fails is the change's; a long run makes up new ones.
+# No deadline for an example: a busy machine is not a defect. Examples are the same on each run, so that a
+# failure comes from the change under test; long runs (CODEFORGE_FUZZ=long) generate new ones.
 settings.register_profile("codeforge", deadline=None, derandomize=not LONG)
 settings.load_profile("codeforge")
 
@@ -36,21 +36,21 @@ OTHERS = pytest.StashKey[int]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What tests say of themselves; and Ctrl-C works, also where a shell started them in the background."""
+    """Register the markers, and make Ctrl-C work even if a shell started pytest in the background."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line(
         "markers",
-        "engine(*names): runs programs on the engine under test; with names, is about those engines alone",
+        "engine(*names): runs programs on the engine under test; with names, applies to these engines only",
     )
     config.addinivalue_line(
         "markers",
-        "core: every language and every outcome, and what an engine is for: all there is time for on gVisor",
+        "core: each language, each outcome and each kind of isolation; all that runs on gVisor and Podman",
     )
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Have a service of Podman's, with the images, where that is the engine and nobody says which."""
+    """Start a Podman service with our images if Podman is the engine and CONTAINER_HOST names none."""
     if UNDER_TEST == "podman" and "CONTAINER_HOST" not in os.environ and not NO_ENGINE:
         service = SERVICES.enter_context(podman_service())
         service.load(row.image for row in LANGUAGES)
@@ -59,20 +59,20 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="module")
 def known_token() -> Iterator[None]:
-    """Has every GO say ``KNOWN_TOKEN``, so that a test can play an init from a script."""
+    """Make every GO frame carry ``KNOWN_TOKEN``, so that a scripted init can answer it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("codeforge.sandboxes.sandbox.new_token", lambda: KNOWN_TOKEN)
         yield
 
 
 def pytest_sessionfinish() -> None:
-    """Let go of it."""
+    """Stop the Podman service."""
     SERVICES.close()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is about another engine and, without one, what needs one."""
-    others = [item for item in items if not _is_for_this_engine(item)]
+    """Deselect tests for other engines; without an engine, skip the tests that need one."""
+    others = [item for item in items if not _applies_here(item)]
     items[:] = [item for item in items if item not in set(others)]
     config.hook.pytest_deselected(items=others)
     config.stash[OTHERS] = len(others)
@@ -83,23 +83,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(reason)
 
 
-def _is_for_this_engine(item: pytest.Item) -> bool:
+def _applies_here(item: pytest.Item) -> bool:
     return all(not mark.args or UNDER_TEST in mark.args for mark in item.iter_markers("engine"))
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
 ) -> None:
-    """Which engine this was about, and how much was about another."""
+    """Print the engine under test and how many tests were for other engines."""
     if others := config.stash.get(OTHERS, 0):
-        terminalreporter.write_line(
-            f"engine: {UNDER_TEST}; {others} tests are about other engines, and were not run"
-        )
+        terminalreporter.write_line(f"engine: {UNDER_TEST}; {others} tests for other engines were not run")
 
 
 @pytest.fixture(scope="session")
 def executor() -> Iterator[BlockingCodeExecutor]:
-    """The executor as users get it, with its defaults."""
+    """One executor with the default options, shared by many tests."""
     with BlockingCodeExecutor() as shared:
         SHARED.append(shared)
         yield shared

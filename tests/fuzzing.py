@@ -1,4 +1,4 @@
-"""How much is tried where inputs are made up: little by default, much with ``CODEFORGE_FUZZ=long``."""
+"""How many examples property tests generate: few by default, many with ``CODEFORGE_FUZZ=long``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LONGER = 40
 
 
 def examples(count: int, *, steps: int = 50) -> settings:
-    """So many examples, and ``LONGER`` times as many in a long run; ``steps`` for what goes step by step."""
+    """Settings for ``count`` examples (times ``LONGER`` in a long run) and, for state machines, ``steps``."""
     return settings(
         max_examples=count * (LONGER if LONG else 1),
         stateful_step_count=steps,

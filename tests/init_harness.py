@@ -1,16 +1,16 @@
-"""Starts init without a container engine, and talks to it.
+"""Starts init without a container engine, and plays its host.
 
-init wants to be PID 1 and wants a /code. Both are made with namespaces: a *world*, once per session,
-is a mount namespace whose root is a tmpfs with the host's directories bound into it and an empty
-/code beside them; each ``Init`` is a PID namespace in that world, with a fresh tmpfs on /code. As
-root init runs under a uid of its own; otherwise a user namespace gives the privileges that mounting
-needs, and init is started in another one, where it has none.
+init must be PID 1 and needs a /code. Namespaces provide both. A *world*, one for each test session, is a
+mount namespace: its root is a tmpfs with the host's directories bound into it and an empty /code beside
+them. Each ``Init`` is a PID namespace in that world, with a new tmpfs on /code. As root, init runs under a
+uid of its own. Otherwise a user namespace gives the privileges that mounting needs, and init starts in
+another one, where it has none.
 
-What init empties between two runs is each ``Init``'s own: /code, /tmp, /dev/shm, /dev/mqueue, System V
-IPC; so is the network. Nothing that a test shares with its sandboxes can therefore be in /tmp.
+Everything that init empties between two runs belongs to one ``Init``: /code, /tmp, /dev/shm, /dev/mqueue and
+System V IPC. So does the network. A test therefore cannot share files with its sandboxes in /tmp.
 
-Nothing is read from init but while a test waits for something: to be a host that does not read, do
-nothing. Every wait has a deadline, and a missed one says what had come until then.
+The harness reads from init only while a test waits for something: a test that does nothing is a host that
+does not read. Every wait has a deadline, and the error says what came until then.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ RUN_UID = 10001
 TOKEN = b"sixteen of these"
 
 DEADLINE_S = 20.0
-"""For anything that takes milliseconds on an idle machine."""
+"""For everything that takes milliseconds on an idle machine."""
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 SANITIZER_VARIABLE = "ASAN_OPTIONS"
-"""Every run inherits it: init's environment is the run's."""
+"""Every run inherits it, because init passes its environment on."""
 
 SANITIZER_STATUS = 1
-"""Also UBSan's, which beside ASan heeds no options. init never ends so; unshare does, with a word on
-stderr, when init was killed."""
+"""UBSan's status as well, which ignores options when ASan is there. init itself never exits with it. unshare
+does when init was killed, but then it also writes to stderr."""
 
 _E = TypeVar("_E")
 
@@ -110,7 +110,7 @@ exec unshare --user --map-user="$uid" --map-group="$uid" -- setpriv --no-new-pri
 
 
 class CannotIsolate(Exception):
-    """This machine gives neither root nor user namespaces."""
+    """Neither root nor user namespaces are available on this machine."""
 
 
 class SanitizerFinding(AssertionError):
@@ -141,13 +141,19 @@ class World:
             raise CannotIsolate(f"needs root, or user namespaces that may mount: {said}")
 
     def close(self) -> None:
-        """Give the namespace back; nothing of it was on the host's disk but the directory."""
+        """End the namespace and remove its directory."""
         self._holder.kill()
         self._holder.communicate()
         shutil.rmtree(self.dir)
 
+    def build(self, name: str) -> Path:
+        """The sanitized or the static init, compiled once for this world."""
+        goal, binary = {"sanitized": ("check", "init-asan"), "static": (f"{self.dir}/init", "init")}[name]
+        make(self.dir, goal)
+        return self.dir / binary
+
     def command(self, *, code: str, uid: int, processes: int, cgroup: Path | None) -> list[str]:
-        """The command line that becomes PID 1 of a new namespace in this world."""
+        """The start of a command line that runs a program as PID 1 of a new namespace in this world."""
         user = [] if self.is_root else ["--user", "--preserve-credentials"]
         return [
             *("nsenter", "--target", str(self._holder.pid), *user, "--mount", "--wd"),
@@ -161,7 +167,7 @@ class World:
 
 @dataclass(slots=True)
 class Outcome:
-    """Everything that came of one run."""
+    """Everything that init sent during one run."""
 
     stdout: bytes = b""
     stderr: bytes = b""
@@ -176,15 +182,17 @@ class Outcome:
     clean: bool = False
     done: bool = False
     status: int | None = None
+    wall_s: float = 0.0
+    modes: dict[bytes, int] = field(default_factory=dict)
 
     @property
     def exit(self) -> protocol.Exited:
-        """How the run ended; it must have."""
+        """How the run ended. Fails if it has not."""
         assert self.exited is not None, self
         return self.exited
 
     def add(self, event: protocol.Event) -> None:
-        """Account for one event."""
+        """Add one event."""
         match event:
             case protocol.Wrote(stream, data):
                 self.frames += 1
@@ -216,8 +224,24 @@ class Outcome:
                 pass
 
 
+class _Decoder(protocol.Decoder):
+    """Also keeps what init reports and the host does not use: the run's wall-clock time, and files' modes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wall_s = 0.0
+        self.modes: dict[bytes, int] = {}
+
+    def _event(self, kind: bytes, payload: bytes) -> Iterator[protocol.Event]:
+        if kind == b"W":
+            self.wall_s = int.from_bytes(payload[2:10], "little") / 1e6
+        elif kind == b"F":
+            self.modes[payload[4:]] = int.from_bytes(payload[:4], "little")
+        return super()._event(kind, payload)
+
+
 class Init:
-    """One init, as the host sees it: bytes in, events out. A context manager, which leaves nothing."""
+    """One init, as the host sees it: bytes in, events out. A context manager that cleans up after itself."""
 
     def __init__(
         self,
@@ -261,7 +285,7 @@ class Init:
         self._out = self._process.stdout.fileno()
         os.set_blocking(self._in, False)
         os.set_blocking(self._out, False)
-        self._decoder = protocol.Decoder()
+        self._decoder = _Decoder()
         self._is_idle = self._is_running = False
         self._pending: list[protocol.Event] = []
         self._window = protocol.STDIN_WINDOW
@@ -316,16 +340,16 @@ class Init:
             self._is_idle, self._is_running = False, True
 
     def close(self) -> None:
-        """Close both directions, as the end of the host process does."""
+        """Close both directions, as if the host process had died."""
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()
 
     def wait_until_stuck(self) -> None:
-        """Until init has filled the channel that nobody reads.
+        """Wait until init has filled the channel, which nothing reads.
 
-        How many bytes that are depends on how they were written; so: until they get no more.
+        How many bytes fit depends on how init writes them, so wait until their number stops growing.
         """
         unread, since = 0, time.monotonic()
 
@@ -339,7 +363,7 @@ class Init:
         wait_until(stuck, "the channel is full")
 
     def untaken(self) -> int:
-        """Bytes that were sent and init has not read yet."""
+        """How many bytes init has not read yet."""
         return _bytes_in_pipe(self._in)
 
     def close_input(self) -> None:
@@ -368,6 +392,7 @@ class Init:
         data = os.read(self._out, 65536)
         self._at_eof = not data
         events = self._decoder.feed(data)
+        self.outcome.wall_s, self.outcome.modes = self._decoder.wall_s, self._decoder.modes
         if any(isinstance(event, protocol.Ready | protocol.Clean) for event in events):
             self._is_idle, self._is_running = True, False
         if self._decoder.over:  # as the host does: init waits for that
@@ -375,7 +400,7 @@ class Init:
         self._pending += events
 
     def wait_for(self, kind: type[_E], deadline_s: float = DEADLINE_S) -> _E:
-        """The next event of a kind; others before it are accounted for."""
+        """The next event of a kind. Adds those before it to the outcome."""
         until = time.monotonic() + deadline_s
         while (event := self.read_event(until - time.monotonic())) is not None:
             if isinstance(event, kind):
@@ -383,7 +408,7 @@ class Init:
         raise AssertionError(f"init ended ({self.wait()}) without {kind.__name__}; got {self.outcome}")
 
     def wait_for_output(self, text: bytes, deadline_s: float = DEADLINE_S) -> None:
-        """Until the run's stdout contains ``text``."""
+        """Wait until the run's stdout contains ``text``."""
         until = time.monotonic() + deadline_s
         while text not in self.outcome.stdout:
             assert self.read_event(until - time.monotonic()) is not None, self.outcome
@@ -397,7 +422,7 @@ class Init:
         return self.outcome
 
     def finish_run(self, deadline_s: float = DEADLINE_S) -> Outcome:
-        """Read to the end of a run, after which there may be another; what came of it."""
+        """Read to the end of a run, after which another may follow, and return its outcome."""
         until = time.monotonic() + deadline_s
         while not (self.outcome.clean or self.outcome.done):
             assert self.read_event(until - time.monotonic()) is not None, self.outcome
@@ -405,7 +430,7 @@ class Init:
         return outcome
 
     def run(self, argv: Sequence[str], stdin: bytes = b"", **options: Any) -> Outcome:
-        """A run after which there may be another, from its first frame to its last."""
+        """Run a command to its end, so that another run may follow."""
         self.send(start_frames(argv, keep=True, **options))
         self.feed(stdin)
         return self.finish_run()
@@ -427,7 +452,7 @@ class Init:
     # --- The process
 
     def wait(self, deadline_s: float = DEADLINE_S) -> int:
-        """init's exit code. When it is there, the whole PID namespace is gone."""
+        """Wait for init's exit code. The whole PID namespace is gone by then."""
         try:
             self.outcome.status = self._process.wait(deadline_s)
         except subprocess.TimeoutExpired:
@@ -442,13 +467,13 @@ class Init:
         return int(child)
 
     def processes(self) -> list[int]:
-        """PIDs, on the host, of everything in the sandbox."""
+        """PIDs, on the host, of every process in the sandbox."""
         namespace = Path(f"/proc/{self.pid}/ns/pid").readlink()
         return [pid for pid in _all_pids() if _namespace_of(pid) == namespace]
 
 
 def _kinds(frames: bytes) -> set[bytes]:
-    """The types of all frames, as far as they are frames."""
+    """The types of all well-formed frames."""
     kinds, at = set(), 0
     while at + 5 <= len(frames):
         size, kind = struct.unpack_from("<Ic", frames, at)
@@ -475,7 +500,7 @@ def _namespace_of(pid: int) -> Path | None:
 
 
 def wait_until(holds: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S) -> None:
-    """Look until something holds that nobody announces."""
+    """Poll until a condition holds that sends no event."""
     until = time.monotonic() + deadline_s
     while not holds():
         if time.monotonic() > until:
@@ -484,7 +509,7 @@ def wait_until(holds: Callable[[], bool], what: str, deadline_s: float = DEADLIN
 
 
 def frame(kind: bytes, payload: bytes = b"") -> bytes:
-    """A frame of any kind, also of those that the host never sends."""
+    """A frame of any type, including types that the host never sends."""
     return struct.pack("<IB", len(payload), kind[0]) + payload
 
 
@@ -500,7 +525,7 @@ def start_frames(
     fresh: bool = False,
     keep: bool = False,
 ) -> bytes:
-    """Everything that starts a run, GO included."""
+    """All frames that start a run, up to GO."""
     return b"".join(
         [
             protocol.limits(output_bytes=output_bytes, files_bytes=files_bytes, max_age_s=max_age_s),
@@ -523,14 +548,14 @@ def open_world() -> Iterator[World]:
 
 def make(out: Path, *arguments: str) -> None:
     built = subprocess.run(
-        ["make", "-s", "-C", str(INIT_DIR), f"OUT={out}", *arguments], capture_output=True, text=True
+        ["make", "-s", "-j2", "-C", str(INIT_DIR), f"OUT={out}", *arguments], capture_output=True, text=True
     )
     assert built.returncode == 0, built.stderr
 
 
 @dataclass(frozen=True)
 class Starter:
-    """Starts one of the binaries."""
+    """Starts one build of init."""
 
     world: World
     binary: Path
@@ -539,7 +564,7 @@ class Starter:
         return Init(self.world, self.binary, **options)
 
     def run(self, argv: Sequence[str], stdin: bytes | None = None, **options: Any) -> Outcome:
-        """A run to its end, which must be an orderly one."""
+        """Run a command to its end in a new sandbox. Fails unless init exits in order."""
         init_options = {key: options.pop(key) for key in ("code", "wrapper") if key in options}
         inherited = options.pop("inherited", None)
         with self(env=inherited, **init_options) as init:

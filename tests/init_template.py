@@ -1,4 +1,4 @@
-"""A worker for the tests of init, small and plain: a template, or one run. Steps are Python to execute."""
+"""A small worker for the tests of init: a template, or one run. Its steps are Python code."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Looking at sandboxes from outside, on whichever engine the tests are for.
+"""Observes sandboxes from outside, without asking our own code, on the engine under test.
 
-``CODEFORGE_ENGINE`` names it, and ``CODEFORGE_RUNTIME`` Docker's runtime; nobody chooses for the tests.
+``CODEFORGE_ENGINE`` names the engine and ``CODEFORGE_RUNTIME`` Docker's runtime.
 """
 
 from __future__ import annotations
@@ -24,47 +24,47 @@ ENGINE = os.environ.setdefault("CODEFORGE_ENGINE", "docker")
 RUNTIME = os.environ.get("CODEFORGE_RUNTIME", "")
 
 UNDER_TEST = "gvisor" if RUNTIME == "runsc" else ENGINE
-"""What a test's ``engine(...)`` names: docker, podman, bubblewrap or gvisor."""
+"""The engine under test, as ``engine(...)`` markers name it: docker, podman, bubblewrap or gvisor."""
 
 UNIT_TEST_GROUP = "unit-test-"
-"""How control groups begin that are no sandboxes'."""
+"""The prefix of control groups that unit tests make; they are not sandboxes."""
 
 DISTRIBUTION = ("/usr/lib", "/usr/share", "/usr/src", "/usr/include") if ENGINE == "bubblewrap" else ()
-"""The machine's own in a sandbox: too large to search, and nothing but its packages is there."""
+"""Folders of the host that bubblewrap mounts: too large to search, and they hold only packages."""
 
 Executor = BlockingCodeExecutor | CodeExecutor
 
 
 class Observer(Protocol):
-    """What can be seen of an engine's sandboxes without asking ours."""
+    """What an engine's sandboxes look like from outside."""
 
     def all(self, *, running: bool = False) -> set[str]:
-        """Ids of every sandbox on this machine."""
+        """Return the ids of all sandboxes on this machine."""
 
     def of(self, executor: Executor, *, running: bool = False) -> set[str]:
-        """Ids of an executor's."""
+        """Return the ids of one executor's sandboxes."""
 
     def init(self, sandbox: str) -> int:
-        """The process, on this machine, that is the sandbox's first."""
+        """Return the process id, on this machine, of the sandbox's init."""
 
     def kill(self, sandbox: str) -> None:
-        """End it, as somebody else would."""
+        """Kill the sandbox from outside."""
 
     def sweep(self, sandboxes: set[str]) -> None:
-        """Remove what a killed process may leave of them until somebody else starts."""
+        """Remove what a killed executor leaves behind until another one starts."""
 
     def inspect(self, sandbox: str) -> dict[str, Any]:
-        """What the engine says of it; empty where there is nobody to ask."""
+        """Return what the engine says about the sandbox; empty for engines without a daemon."""
 
-    def told(self) -> str:
-        """For the message of a test that failed: what there is."""
+    def describe(self) -> str:
+        """Describe all sandboxes, for the message of a failed test."""
 
 
 class ContainerObserver:
-    """Docker, or Podman, which speaks its API."""
+    """Docker, or Podman, which has the same API."""
 
     def ask(self, *arguments: str) -> str:
-        """What ``docker ARGUMENTS`` prints."""
+        """Return the output of ``docker ARGUMENTS``."""
         host = ("--host", podman_address()) if ENGINE == "podman" else ()
         command = ["docker", *host, *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -83,9 +83,9 @@ class ContainerObserver:
         return set(found if ENGINE == "podman" else self._of_this_runtime(found))
 
     def _of_this_runtime(self, found: list[str]) -> Iterator[str]:
-        """Tests of Docker's runtimes run beside each other, and are not about each other's sandboxes."""
+        """Select the sandboxes of this runtime: tests of the other one may run at the same time."""
         command = ["docker", "inspect", "--format", "{{.Id}} {{.HostConfig.Runtime}}", *found]
-        if found:  # some may be gone by now, which is an error of the command's
+        if found:  # the command fails if one of them is gone by now
             told = subprocess.run(command, capture_output=True, text=True, check=False).stdout
             for sandbox, runtime in map(str.split, filter(None, told.splitlines())):
                 if (runtime == "runsc") == (RUNTIME == "runsc"):
@@ -100,7 +100,7 @@ class ContainerObserver:
         self.ask("kill", sandbox)
 
     def sweep(self, sandboxes: set[str]) -> None:
-        """See ``Observer.sweep``. The daemon removes everything by itself."""
+        """See ``Observer.sweep``. The daemon needs no help."""
 
     def inspect(self, sandbox: str) -> dict[str, Any]:
         """See ``Observer.inspect``."""
@@ -108,13 +108,13 @@ class ContainerObserver:
         assert isinstance(said, dict)
         return said
 
-    def told(self) -> str:
-        """See ``Observer.told``."""
+    def describe(self) -> str:
+        """See ``Observer.describe``."""
         return self.ask("ps", "--all")
 
 
 class CgroupObserver:
-    """bubblewrap, by the control groups of its sandboxes: nobody else knows of them."""
+    """bubblewrap, which has no daemon to ask: finds sandboxes by their control groups."""
 
     def all(self, *, running: bool = False) -> set[str]:
         """See ``Observer.all``."""
@@ -127,7 +127,7 @@ class CgroupObserver:
         return {name for name in folders if _processes(name)} if running else folders
 
     def of(self, executor: Executor, *, running: bool = False) -> set[str]:
-        """See ``Observer.of``. Which are whose only the executor knows."""
+        """See ``Observer.of``. Only the executor knows which sandboxes are its own."""
         engine = _inner(executor)._engine
         assert isinstance(engine, BubblewrapEngine)
         mine = {channel.id for channel in list(engine._channels)}
@@ -142,7 +142,7 @@ class CgroupObserver:
         os.kill(self.init(sandbox), 9)
 
     def sweep(self, sandboxes: set[str]) -> None:
-        """See ``Observer.sweep``: control groups that nobody is in."""
+        """See ``Observer.sweep``: removes empty control groups."""
         for root in set(_tree().roots.values()):
             for name in sandboxes:
                 with contextlib.suppress(OSError):
@@ -152,8 +152,8 @@ class CgroupObserver:
         """See ``Observer.inspect``."""
         return {}
 
-    def told(self) -> str:
-        """See ``Observer.told``."""
+    def describe(self) -> str:
+        """See ``Observer.describe``."""
         return "\n".join(f"{name}: processes {_processes(name)}" for name in self.all())
 
 
@@ -175,12 +175,12 @@ def _processes(name: str) -> list[int]:
 
 
 def _started(pid: int) -> tuple[int, int]:
-    """Process ids wrap around; times of start do not."""
+    """Sort key: process ids wrap around, start times do not."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[19]), pid
 
 
 def processes_of(init: int) -> list[int]:
-    """All processes of a sandbox, its first one first: those of that one's process namespace."""
+    """Return the processes in init's process namespace, oldest first."""
     namespace = Path(f"/proc/{init}/ns/pid").readlink()
     found = []
     for entry in Path("/proc").iterdir():
@@ -191,7 +191,7 @@ def processes_of(init: int) -> list[int]:
 
 
 def is_below(pid: int, ancestor: int) -> bool:
-    """Whether a process is another one's descendant."""
+    """Return whether a process descends from another."""
     while pid > 1:
         if pid == ancestor:
             return True
@@ -200,8 +200,8 @@ def is_below(pid: int, ancestor: int) -> bool:
 
 
 def groups_of(sandbox: str) -> list[str]:
-    """Control groups that are still there of a sandbox; as long as one is, so may be its processes."""
-    groups = os.walk("/sys/fs/cgroup")  # passes over what goes away meanwhile
+    """Return a sandbox's control groups that still exist. While one does, processes may live in it."""
+    groups = os.walk("/sys/fs/cgroup")  # os.walk ignores folders that vanish
     return [folder for folder, _, _ in groups if sandbox in folder]
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import socket
 import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,11 +21,9 @@ from codeforge.model.languages import TYPESCRIPT
 
 GUEST = Path(__file__).parents[1] / "src" / "codeforge" / "guest"
 DEADLINE_S = 60.0
-QUIET_S = 0.02
-"""What was written before "done" was sent is in the pipe by then; this is for our thread to read it."""
 
-# Started with the socket as descriptor 3 and nothing else open.
-_START = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.execv(sys.argv[2], sys.argv[2:])"
+# The socket becomes descriptor 3; nothing else stays open.
+_START = 'fd=$1; shift; exec 3<&"$fd" {fd}<&-; exec "$@"'
 
 Message = dict[str, Any]
 
@@ -88,22 +85,30 @@ class Done:
         return "\n".join(self.error["traceback"])
 
 
-@dataclass
 class _Pipe:
-    read_end: int
-    kept: bytearray = field(default_factory=bytearray)
-    pause_s: float = 0.0
+    """The read end of one of the program's output streams."""
 
-    def drain(self) -> None:
-        while piece := os.read(self.read_end, 65536):
-            self.kept += piece
-            if self.pause_s:
+    def __init__(self) -> None:
+        self.read_end, self.write_end = os.pipe()
+        os.set_blocking(self.read_end, False)
+        self.is_open = True
+        self.pause_s = 0.0
+        self._kept = bytearray()
+
+    def read(self) -> None:
+        """Read all that is there."""
+        with contextlib.suppress(BlockingIOError):
+            while piece := os.read(self.read_end, 65536):
+                self._kept += piece
                 time.sleep(self.pause_s)
-        os.close(self.read_end)
+            self.is_open = False
 
     def take(self) -> str:
-        text = self.kept.decode(errors="replace")
-        self.kept.clear()
+        """What was written since the last call."""
+        if self.is_open:
+            self.read()
+        text = self._kept.decode(errors="replace")
+        self._kept.clear()
         return text
 
 
@@ -132,26 +137,23 @@ class Session:
         node = str((home / "node").resolve())
         self._argv = [node, "--require", str(guest / "node_worker.cjs"), str(guest / "node_session.cjs")]
         self._argv += ["--typescript"] if typescript else []
-        self._cell = 0
+        self.cell = 0
         self._control, theirs = socket.socketpair()
         self._control.settimeout(DEADLINE_S)
-        ends = [os.pipe() for _ in range(2)]
+        self.pipes = [_Pipe(), _Pipe()]
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _START, str(theirs.fileno()), *self._argv],
+            ["bash", "-c", _START, "bash", str(theirs.fileno()), *self._argv],
             stdin=subprocess.DEVNULL,
-            stdout=ends[0][1],
-            stderr=ends[1][1],
+            stdout=self.pipes[0].write_end,
+            stderr=self.pipes[1].write_end,
             pass_fds=[theirs.fileno()],
             cwd=self.code,
             start_new_session=True,
             env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "CODEFORGE_CONTROL_FD": "3"},
         )
         theirs.close()
-        self.pipes = [_Pipe(read_end) for read_end, _ in ends]
-        self._threads = [threading.Thread(target=pipe.drain) for pipe in self.pipes]
-        for thread, (_, write_end) in zip(self._threads, ends, strict=True):
-            os.close(write_end)
-            thread.start()
+        for pipe in self.pipes:
+            os.close(pipe.write_end)
         for step in preload:
             self._send(b"p", step.encode())
             assert self._receive() == (b"P", b"")
@@ -167,22 +169,35 @@ class Session:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        for thread in self._threads:
-            thread.join(DEADLINE_S)
+        for pipe in self.pipes:
+            os.close(pipe.read_end)
 
     # --- Frames and messages
 
     def _send(self, kind: bytes, payload: bytes) -> None:
         self._control.sendall(len(payload).to_bytes(4, "little") + kind + payload)
 
+    def _read_output(self, until: int | None = None) -> None:
+        """Read the pipes until that descriptor can be read; without one, until both pipes end."""
+        ends = [] if until is None else [until]
+        while until is not None or any(pipe.is_open for pipe in self.pipes):
+            pipes = {pipe.read_end: pipe for pipe in self.pipes if pipe.is_open}
+            ready, _, _ = select.select([*pipes, *ends], [], [], DEADLINE_S)
+            assert ready, "nothing came in time"
+            for end in pipes.keys() & set(ready):
+                pipes[end].read()
+            if until in ready:
+                return
+
     def _exactly(self, size: int) -> bytes:
-        got = b""
+        got = bytearray()
         while len(got) < size:
+            self._read_output(self._control.fileno())
             piece = self._control.recv(size - len(got))
             if not piece:
-                raise EOFError(f"it left; the end of its stderr: {bytes(self.pipes[1].kept[-2000:])!r}")
+                raise EOFError(f"the session left; the end of its stderr: {self.pipes[1].take()[-2000:]!r}")
             got += piece
-        return got
+        return bytes(got)
 
     def _receive(self) -> tuple[bytes, bytes]:
         head = self._exactly(5)
@@ -208,23 +223,22 @@ class Session:
     # --- Cells
 
     def run(self, code: str, *, when_begun: Callable[[], object] | None = None) -> Done:
-        self._cell += 1
-        self.say({"do": "run", "cell": self._cell, "code": code})
+        self.cell += 1
+        self.say({"do": "run", "cell": self.cell, "code": code})
         displays = []
         while (message := self.hear())["is"] != "done":
             if message["is"] == "display":
                 displays.append(message)
             elif message["is"] == "begun" and when_begun:
                 when_begun()
-        assert message["cell"] == self._cell
-        time.sleep(QUIET_S)
+        assert message["cell"] == self.cell
         stdout, stderr = (pipe.take() for pipe in self.pipes)
         return Done(message["value"], message["error"], displays, stdout, stderr)
 
     def interrupt(self) -> None:
         self.process.send_signal(signal.SIGINT)
 
-    def run_interrupted(self, code: str, *, after_s: float = 0.05) -> Done:
+    def run_interrupted(self, code: str, *, after_s: float = 0.02) -> Done:
         def interrupt() -> None:
             time.sleep(after_s)
             self.interrupt()
@@ -236,16 +250,17 @@ class Session:
         return self.process.wait(DEADLINE_S)
 
     def end(self) -> int:
-        """Wait for it to leave by itself."""
+        """Wait until the session leaves by itself and its output ends; returns its exit status."""
         with contextlib.suppress(EOFError, ConnectionResetError):
             while True:
                 self._receive()
+        self._read_output()
         return self.process.wait(DEADLINE_S)
 
 
 @contextlib.contextmanager
 def slowly(session: Session) -> Iterator[None]:
-    """While somebody slow reads stdout."""
+    """Have stdout read slowly."""
     session.pipes[0].pause_s = 0.002
     yield
     session.pipes[0].pause_s = 0.0

@@ -87,7 +87,7 @@ class Model:
             return self.file is not None and self.bytes_left >= 0
         if self.file is not None and kind != "!":
             head, *data = self.file
-            self.events.append(FileOut(head[4:], struct.unpack("<I", head[:4])[0], b"".join(data)))
+            self.events.append(FileOut(head[4:], b"".join(data)))
         self.file = None
         if kind in "FS":
             self.names_left -= 1
@@ -125,9 +125,9 @@ def event_of(kind: str, payload: bytes) -> Event:
         case "S":
             return Skipped(payload[1:], SkipReason(payload[0]))
         case "W":
-            by_signal, number, wall_us, cpu_us, *counts = struct.unpack(EXIT_LAYOUT, payload[: -len(TOKEN)])
+            by_signal, number, _, cpu_us, *counts = struct.unpack(EXIT_LAYOUT, payload[: -len(TOKEN)])
             code, signal = (None, number) if by_signal else (number, None)
-            return Exited(code, signal, wall_us / 1e6, cpu_us / 1e6, *counts)
+            return Exited(code, signal, cpu_us / 1e6, *counts)
         case _:
             return Failed(payload.decode(errors="replace"))
 

@@ -1,12 +1,12 @@
 """Plays init to a Python worker: starts it, and speaks its control protocol.
 
-The standard library alone, so that it also runs inside the image:
+It needs only the standard library, so it also runs inside the image:
 
     docker run --rm -i --user 0 -v $PWD/tests:/t:ro --tmpfs /code --entrypoint python IMAGE \
         /t/worker_harness.py --preload 'json re' --preload numpy < program.py
 
-It prints what came of the program as a plain process, as a worker that became it, and as two forks of
-a template.
+It runs the program as a plain process, in a worker that becomes it, and in two forks of a template, and
+prints the results.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class WorkerGone(AssertionError):
 
 
 class Pipes:
-    """The three pipes of a run, read and written as it goes."""
+    """The three pipes of a run. Threads read and write them while it runs."""
 
     def __init__(self, stdin: bytes) -> None:
         ends = [os.pipe() for _ in range(3)]
@@ -90,7 +90,7 @@ class Pipes:
 
 
 class Worker:
-    """One worker process. A context manager, which leaves none."""
+    """One worker process. A context manager that ends it."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class Worker:
         self._control, theirs = socket.socketpair()
         self._control.settimeout(DEADLINE_S)
         os.set_inheritable(theirs.fileno(), True)
-        # The descriptor's number is the worker's to read; only init insists on 3.
+        # The worker reads the descriptor's number from the variable; only init insists on 3.
         self.process = subprocess.Popen(
             self.argv,
             stdin=self._pipes.theirs[0],
@@ -134,10 +134,10 @@ class Worker:
         self.process.wait()
         said = self._pipes.finish()
         if error is not None and any(said):
-            error.add_note(f"the worker said: {said}")
+            error.add_note(f"the worker wrote: {said}")
 
     def _wait(self) -> int:
-        """Popen.wait with a deadline looks every 50 ms only."""
+        """Wait at once; Popen.wait with a timeout polls every 50 ms."""
         pidfd = os.pidfd_open(self.process.pid)
         ready, _, _ = select.select([pidfd], [], [], DEADLINE_S)
         os.close(pidfd)
@@ -147,13 +147,13 @@ class Worker:
     # --- Frames
 
     def send(self, kind: bytes, payload: bytes = b"", fds: Sequence[int] = ()) -> None:
-        """As init does: with descriptors, all in one message as far as it goes."""
+        """Send a frame as init does: with descriptors, in one message if it fits."""
         frame = len(payload).to_bytes(4, "little") + kind + payload
         sent = socket.send_fds(self._control, [frame], fds) if fds else 0
         self._control.sendall(frame[sent:])
 
     def send_raw(self, data: bytes) -> None:
-        """Part of a frame."""
+        """Send part of a frame."""
         self._control.sendall(data)
 
     def receive(self) -> tuple[bytes, bytes]:
@@ -177,7 +177,7 @@ class Worker:
             assert self.receive() == (b"P", b"")
 
     def go(self, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Ended:
-        """Make it the run, and see it to its end."""
+        """Let it become the run, and wait for its end."""
         start = time.perf_counter()
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         self.send(b"g", self.command(arguments, environment))
@@ -198,7 +198,7 @@ class Worker:
         environment: Mapping[str, str] | None = None,
         stdin: bytes = b"",
     ) -> Ended:
-        """Have it fork a run, and see that to its end."""
+        """Let it fork a run, and wait for its end."""
         pipes = Pipes(stdin)
         start = time.perf_counter()
         self.send(b"f", self.command(arguments, environment), pipes.theirs)
@@ -219,7 +219,7 @@ class Worker:
         )
 
     def hang_up(self) -> int:
-        """Close the socket; the worker's exit code."""
+        """Close the socket and return the worker's exit code."""
         self._control.close()
         return self.process.wait(DEADLINE_S)
 
@@ -237,7 +237,7 @@ def run_plainly(
     arguments: Sequence[str] = (),
     stdin: bytes = b"",
 ) -> Ended:
-    """The program in /code as a process of its own."""
+    """Run the program in /code as a process of its own."""
     start = time.perf_counter()
     done = subprocess.run(
         [str(python), str(code / "main.py"), *arguments],
@@ -253,7 +253,7 @@ def run_plainly(
 
 
 def memory_kib(pid: int) -> dict[str, int]:
-    """The figures of smaps_rollup."""
+    """The figures in smaps_rollup."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     return {name.rstrip(":"): int(size) for name, size, _ in map(str.split, lines)}
 
@@ -272,7 +272,7 @@ def main() -> None:
     )
     parser.add_argument("--preload", action="append", default=[], metavar="STEP")
     parser.add_argument("--times", type=int, default=2)
-    parser.add_argument("--quiet", action="store_true", help="figures alone")
+    parser.add_argument("--quiet", action="store_true", help="print figures only")
     options = parser.parse_args()
     code = Path("/code") if Path("/code").is_dir() else Path(tempfile.mkdtemp())
     (code / "main.py").write_text(sys.stdin.read())

@@ -1,4 +1,4 @@
-"""Run AI-written Python, JavaScript and TypeScript in fresh, locked-down containers."""
+"""Run AI-written Python, JavaScript and TypeScript in fresh, locked-down sandboxes."""
 
 from __future__ import annotations
 

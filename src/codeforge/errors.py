@@ -1,27 +1,44 @@
-"""What can go wrong outside a program: two families, and each class knows its exit code and HTTP status.
+"""Exceptions, in two families: the caller's mistakes and the host's failures.
 
-A *program* that fails is never an exception: it is an ``ExecutionResult``. What raises is either the
-caller's mistake (``InvalidRequest``) or the host's failure (``HostFailure``).
+A program that fails is not an exception: its failure is in the ``ExecutionResult``. A mistake of the caller
+raises ``InvalidRequest``, a failure of the host raises ``HostFailure``. Each class has an exit code and an
+HTTP status.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def quoted(value: object) -> str:
-    """A caller's value as a message shows it: never long, and never an error of its own."""
+    """Return the ``repr`` of a caller's value, cut to 200 characters, for an error text. Never raises."""
     try:
         text = repr(value)
-    except (ValueError, RecursionError):  # an int of more digits than Python writes out
+    except (ValueError, RecursionError):  # an int with more digits than Python prints
         text = f"that {type(value).__name__}"
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word that ``word`` is most likely a misspelling of, if there is one."""
+    import difflib  # only a mistake needs it
+
+    found = difflib.get_close_matches(word[:100], known, n=1)
+    return found[0] if found else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return what an error text says about the nearest known word; nothing if none is near."""
+    near = nearest(word, known)
+    return "" if near is None else f". Did you mean {near!r}?"
+
+
 class CodeForgeError(Exception):
-    """Base of everything this package raises on purpose.
+    """Base class of every exception that this package raises on purpose.
 
     Attributes:
-        exit_code: what ``codeforge`` exits with (sysexits.h where one fits).
-        http_status: what a server would answer.
+        exit_code: what ``codeforge`` exits with (from sysexits.h where one fits).
+        http_status: what a server answers with.
     """
 
     exit_code = 70
@@ -29,7 +46,7 @@ class CodeForgeError(Exception):
 
 
 class InvalidRequest(CodeForgeError, ValueError):
-    """The caller asked for something that cannot be; nothing was started."""
+    """The request is not valid; nothing was started."""
 
     exit_code = 2
     http_status = 422
@@ -40,7 +57,7 @@ class UnknownLanguage(InvalidRequest):
 
 
 class Unsupported(InvalidRequest):
-    """The engine cannot do what was asked for; another one can."""
+    """This engine does not support the request; another one does."""
 
 
 class HostFailure(CodeForgeError):
@@ -55,13 +72,13 @@ class EngineUnavailable(HostFailure):
 
 
 class EnginePermissionDenied(EngineUnavailable):
-    """An engine is there, and this user may not talk to it."""
+    """An engine is running, but this user has no permission to use it."""
 
     exit_code = 77
 
 
 class EngineError(HostFailure):
-    """The engine answered with an error, or not in time."""
+    """The engine reported an error, or did not answer in time."""
 
 
 class ImageNotFound(HostFailure):
@@ -72,7 +89,7 @@ class ImageNotFound(HostFailure):
 
 
 class EnvironmentNotFound(ImageNotFound):
-    """The language's environment, which is what stands in for an image, is not on this machine."""
+    """The language's environment, bubblewrap's substitute for an image, is not on this machine."""
 
 
 class ImagePullTimeout(HostFailure):
@@ -87,50 +104,53 @@ class ImageBuildFailed(HostFailure):
 
 
 class PostureMismatch(HostFailure):
-    """A sandbox came up weaker than was asked for; no code was run in it."""
+    """A sandbox started with weaker isolation than requested; no code was run in it."""
 
 
 class SandboxLost(HostFailure):
-    """A sandbox broke off: its init died, or the engine did. Nobody knows how the program fared."""
+    """A sandbox was lost because its init or the engine died. How the program ended is unknown."""
 
 
 class ProtocolViolation(HostFailure):
-    """Bytes came out of a sandbox that its init cannot have sent."""
+    """A sandbox sent bytes that its init cannot have sent."""
 
 
 class Busy(HostFailure):
-    """As many requests are waiting for a sandbox as may; nothing was started. Try again later."""
+    """The queue for sandboxes is full, or there is no memory for another session. Try again later."""
 
     exit_code = 75
     http_status = 429
 
 
 class ExecutorClosed(HostFailure):
-    """The executor was closed before or while this request ran."""
+    """The executor was closed before or during this request."""
+
+    def __init__(self, message: str = "the executor was closed during the run") -> None:
+        super().__init__(message)
 
 
 class SessionEnded(InvalidRequest):
-    """The session has no interpreter any more: it was closed, or a cell ended it."""
+    """The session has no interpreter: it was closed, or a cell ended the interpreter."""
 
     http_status = 410
 
 
 class CannotFork(InvalidRequest):
-    """The session holds something that a copy could not have; the message says what."""
+    """The session holds something that cannot be copied; the message says what."""
 
     http_status = 409
 
 
 class FileError(OSError, InvalidRequest):
-    """A file of a session's cannot be read, written, listed or removed.
+    """A file in a session cannot be read, written, listed or removed.
 
     Attributes:
-        errno, strerror, filename: as every ``OSError`` has them.
+        errno, strerror, filename: as in every ``OSError``.
     """
 
     http_status = 409
 
     def __init__(self, number: int, why: str, path: str) -> None:
-        OSError.__init__(self, number, why, path)  # which is not the next in line
+        OSError.__init__(self, number, why, path)  # super() would call CodeForgeError
 
     __str__ = OSError.__str__

@@ -1,20 +1,19 @@
-"""The executor: a request in, a result out. The whole story on one screen is ``CodeExecutor.stream``."""
+"""The executor: it takes requests and returns results. ``CodeExecutor._perform`` is the story of a run."""
 
 from __future__ import annotations
 
 import asyncio
-import codecs
-import collections
 import contextlib
 import itertools
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from codeforge import test_runs
 from codeforge.engines import Engine, EngineInfo, OnChoice, Provisions, engine_for
 from codeforge.errors import EngineUnavailable, ExecutorClosed, InvalidRequest, SandboxLost
+from codeforge.executor_options import DEFAULTS, AnyRequest, machine_memory
 from codeforge.fan_out import fan_out
 from codeforge.model import (
     IDLE_TIMEOUT_S,
@@ -23,23 +22,30 @@ from codeforge.model import (
     MAX_TIMEOUT_S,
     MIN_TIMEOUT_S,
     Event,
+    ExecuteOptions,
     ExecutionRequest,
     ExecutionResult,
     Finished,
     Language,
     LanguageTable,
     Limits,
-    Output,
+    OnText,
+    OutputDecoder,
     RequestOptions,
     Run,
-    StreamName,
+    RunnerOptions,
+    RunStats,
+    SessionOptions,
     as_request,
+    call_listener,
+    check_options,
     parse_memory,
     parse_size,
     require_int,
     require_number,
     resolve,
     resolve_session,
+    result_of,
 )
 from codeforge.sandboxes import (
     MAX_SANDBOXES,
@@ -54,71 +60,28 @@ from codeforge.sandboxes import (
 if TYPE_CHECKING:
     from codeforge.images import ImageStore
     from codeforge.progress import OnStep
-    from codeforge.sessions import Families, Session
-
-DEFAULTS = Limits()
-
-T = TypeVar("T")
-
-OnText = Callable[[str], object]
-
-
-class ExecutorOptions(TypedDict, total=False):
-    """The keyword arguments of ``CodeExecutor`` after the three defaults."""
-
-    images: Mapping[str, str] | None
-    languages: Iterable[Language]
-    engine: str | Engine | None
-    runtime: str | None
-    docker_host: str | None
-    allow_unenforced_limits: bool
-    on_engine: OnChoice | None
-    max_output_bytes: int
-    max_files_bytes: int
-    max_sandboxes: int
-    max_warm: int
-    warm_memory: str | int
-    max_waiting: int
-    session_memory: str | int | None
+    from codeforge.sessions import Session, SessionRegistry
 
 
 class CodeExecutor:
-    """Runs programs, each in a fresh sandbox. For asyncio; ``BlockingCodeExecutor`` is the blocking face.
+    """Runs programs, each in a fresh sandbox. ``BlockingCodeExecutor`` is the same without asyncio.
 
-    Use it as ``async with CodeExecutor() as executor``; nothing is started before the first run.
-    An instance belongs to the event loop that first uses it.
+    Use it as ``async with CodeExecutor() as executor``. Nothing is started before the first run. An instance
+    belongs to the event loop that first uses it.
 
     Args:
-        default_timeout: seconds, for requests that say nothing.
-        default_memory_limit: in Docker's notation.
+        default_timeout: seconds, for requests without a timeout.
+        default_memory_limit: in Docker's notation or in bytes.
         default_cpu_quota: microseconds of CPU in each 100 ms; 50000 is half a core.
-        images: language name to image reference, where it is not the language's own.
-        languages: the rows this executor knows; add yours to ``codeforge.LANGUAGES``.
-        engine: ``docker``, ``podman``, ``bubblewrap``, or ``auto``: the first of these that answers.
-            Default: what CODEFORGE_ENGINE says, else ``auto``. Or an ``Engine`` instance, which the executor
-            closes; it takes no ``runtime``, ``docker_host`` or ``allow_unenforced_limits`` beside it.
-        runtime: Docker's OCI runtime, such as ``runsc`` (gVisor). Default: what CODEFORGE_RUNTIME says,
-            else the daemon's own.
-        docker_host: address of Docker or Podman (``unix:///...``); default: as their commands find it.
-        allow_unenforced_limits: let bubblewrap run programs where this machine gives it no way to limit
-            memory, CPU and processes. Else that is an error.
-        on_engine: called with the name of the engine that ``auto`` chose, and with those it passed over
-            and why.
-        max_output_bytes: how much of stdout, and of stderr, is kept.
-        max_files_bytes: how much of what a run wrote under /code is brought out.
-        max_sandboxes: how many may be there at once; more callers wait their turn.
-        max_warm: how many of those are at most kept ready for runs to come; 0: none.
-        warm_memory: what the ready ones may hold of the machine's memory, in Docker's notation.
-        max_waiting: how many callers may wait their turn; one more is refused with ``Busy``.
-        session_memory: what the memory limits of all sessions may come to, in Docker's notation; one more
-            session is refused with ``Busy``. Default: three quarters of the machine's memory.
+
+    ``ExecutorOptions`` explains the keyword arguments.
 
     Raises:
-        InvalidRequest: one of these is not usable.
+        InvalidRequest: an argument is not valid.
 
     Attributes:
-        languages: the rows it knows.
-        owner: what its sandboxes are labelled with.
+        languages: the languages that it runs.
+        owner: the label of its sandboxes.
     """
 
     def __init__(
@@ -172,10 +135,9 @@ class CodeExecutor:
         )
         memory = machine_memory() * 3 // 4 if session_memory is None else session_memory
         self._session_memory = parse_size(memory, "session_memory", 0, MAX_MEMORY_BYTES)
-        self._families: Families | None = None
+        self._sessions: SessionRegistry | None = None
         self._batches = itertools.count()
-        self._counts: collections.Counter[str] = collections.Counter()
-        self._run_s = 0.0
+        self._stats = RunStats()
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -187,11 +149,11 @@ class CodeExecutor:
         await self.close()
 
     async def close(self) -> None:
-        """End every run that still goes on, and disconnect. May be called again."""
+        """End all runs and sessions, and disconnect from the engine. Further calls do nothing."""
         if not self._closed:
             self._closed = True
-            if self._families is not None:
-                await self._families.close()
+            if self._sessions is not None:
+                await self._sessions.close()
             await self._pool.close()
 
     async def execute(
@@ -203,193 +165,145 @@ class CodeExecutor:
         network_enabled: bool = False,
         env_vars: Mapping[str, str] | None = None,
         *,
-        stdin: str | bytes | AsyncIterable[bytes] | None = None,
-        args: Sequence[str] = (),
-        files: Mapping[str, str | bytes] | None = None,
-        cpu_quota: int | None = None,
-        type_check: bool = True,
         on_stdout: OnText | None = None,
         on_stderr: OnText | None = None,
+        **options: Unpack[ExecuteOptions],
     ) -> ExecutionResult:
-        """Run a program. The arguments are those of ``ExecutionRequest``.
+        """Run a program.
 
-        ``on_stdout`` and ``on_stderr`` are called with pieces of text as the program writes them.
+        ``on_stdout`` and ``on_stderr`` are called with pieces of text while the program writes. All other
+        arguments are fields of ``ExecutionRequest``; the options are ``stdin``, ``args``, ``files``,
+        ``cpu_quota`` and ``type_check``.
 
         Raises:
-            InvalidRequest: the request cannot be run; nothing was started.
-            HostFailure: the engine or the sandbox failed; says nothing about the program.
+            InvalidRequest: the request is not valid; nothing was started.
+            HostFailure: the engine or the sandbox failed; this says nothing about the program.
         """
+        check_options("execute", options, ExecuteOptions.__optional_keys__)
         request = ExecutionRequest(
-            code=code,
-            language=language,
-            timeout=timeout,
-            memory_limit=memory_limit,
-            network_enabled=network_enabled,
-            env_vars=env_vars,
-            stdin=stdin,
-            args=args,
-            files=files,
-            cpu_quota=cpu_quota,
-            type_check=type_check,
+            code, language, timeout, memory_limit, network_enabled, env_vars, **options
         )
         return await self.run(request, on_stdout=on_stdout, on_stderr=on_stderr)
 
     async def run(
-        self,
-        request: ExecutionRequest,
-        *,
-        on_stdout: OnText | None = None,
-        on_stderr: OnText | None = None,
+        self, request: ExecutionRequest, *, on_stdout: OnText | None = None, on_stderr: OnText | None = None
     ) -> ExecutionResult:
-        """The same as ``execute``, for a request that is a value already."""
-        listeners = {"stdout": on_stdout, "stderr": on_stderr}
-        async with contextlib.aclosing(self.events(request)) as events:
-            async for event in events:
-                if isinstance(event, Finished):
-                    return event.result
-                listener = listeners[event.stream]
-                if listener is not None and event.text:
-                    listener(event.text)
-        raise ExecutorClosed("the executor was closed during the run")
+        """Do what ``execute`` does, for a request that is a value already."""
+        return await result_of(self.events(request), lambda event: call_listener(event, on_stdout, on_stderr))
 
     def stream(
         self, code: str, language: str = "python", **options: Unpack[RequestOptions]
     ) -> AsyncGenerator[Event, None]:
-        """Run a program, and yield ``Output`` events as it writes, then ``Finished`` with the result.
+        """Run a program: yield ``Output`` events while it writes, then one ``Finished`` with the result.
 
-        Leave the loop early and the run is ended (``contextlib.aclosing`` makes that prompt).
+        The options are the fields of ``ExecutionRequest``. Leaving the loop early ends the run; with
+        ``contextlib.aclosing`` it ends at once.
         """
-        return self.events(ExecutionRequest(code=code, language=language, **options))
+        check_options("stream", options, RequestOptions.__optional_keys__)
+        return self.events(ExecutionRequest(code, language, **options))
 
     def events(self, request: ExecutionRequest) -> AsyncGenerator[Event, None]:
-        """The same as ``stream``, for a request that is a value already."""
-        run = resolve(request, self.languages, self._defaults)
+        """Do what ``stream`` does, for a request that is a value already."""
+        run = self.validate(request)
         return self._perform(run, SandboxKind.of(run))
 
     async def _perform(self, run: Run, kind: SandboxKind) -> AsyncGenerator[Event, None]:
-        text = {name: codecs.getincrementaldecoder("utf-8")("replace") for name in ("stdout", "stderr")}
+        decoder = OutputDecoder()
         named = bool(named_steps(run, run.language.preload_named))
-        async with (
-            self._pool.lease(kind, named=named) as sandbox,
-            contextlib.aclosing(sandbox.run(run)) as pieces,
-        ):
-            async for piece in self._until_closed(pieces):
-                if isinstance(piece, ExecutionResult):
-                    self._count(run, piece)
-                    for name in _STREAMS:
-                        rest = text[name].decode(b"", final=True)
-                        if rest:
-                            yield Output(name, rest, b"")
-                    yield Finished(piece)
-                else:
-                    name, data = piece
-                    yield Output(name, text[name].decode(data), data)
-
-    async def _until_closed(self, pieces: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
         try:
-            async for piece in pieces:
-                yield piece
+            async with (
+                self._pool.lease(kind, named=named) as sandbox,
+                contextlib.aclosing(sandbox.run(run)) as pieces,
+            ):
+                async for piece in pieces:
+                    if isinstance(piece, ExecutionResult):
+                        self._stats.add(run.language.name, piece)
+                        for event in decoder.finish():
+                            yield event
+                        yield Finished(piece)
+                    else:
+                        yield decoder.decode(*piece)
         except SandboxLost:
             if self._closed:
-                raise ExecutorClosed("the executor was closed during the run") from None
+                raise ExecutorClosed from None
             raise
 
     def session(
         self,
         language: str = "python",
         *,
-        timeout: float | None = None,
-        memory_limit: str | int | None = None,
-        cpu_quota: int | None = None,
-        network_enabled: bool = False,
-        env_vars: Mapping[str, str] | None = None,
-        files: Mapping[str, str | bytes] | None = None,
         idle_timeout: float | None = IDLE_TIMEOUT_S,
+        **options: Unpack[SessionOptions],
     ) -> Session:
-        """A live interpreter in a sandbox of its own, which keeps its state from cell to cell.
+        """Return a live interpreter in a sandbox of its own, which keeps its state from cell to cell.
 
         Use it as ``async with executor.session() as session``.
 
         Args:
             language: name or alias of a language that has sessions.
-            timeout: seconds for each cell that says nothing.
-            memory_limit: of the sandbox, as for a run.
-            cpu_quota: likewise.
-            network_enabled: likewise.
-            env_vars: environment variables, on top of the image's.
-            files: relative path to content; what lies in the session's directory at the start.
-            idle_timeout: seconds without use after which it is closed; ``None``: never.
+            idle_timeout: seconds without use after which the session is closed; ``None``: never.
+            options: fields of ``ExecutionRequest``: ``timeout`` (the default of each cell), ``memory_limit``,
+                ``cpu_quota``, ``network_enabled``, ``env_vars``, and ``files`` (the initial content of the
+                session's directory).
 
         Raises:
-            InvalidRequest: there can be no such session.
+            InvalidRequest: the language has no sessions, or an argument is not valid.
         """
-        request = ExecutionRequest(
-            code="",
-            language=language,
-            timeout=timeout,
-            memory_limit=memory_limit,
-            network_enabled=network_enabled,
-            env_vars=env_vars,
-            cpu_quota=cpu_quota,
-            files=files,
-        )
+        check_options("session", options, SessionOptions.__optional_keys__)
         if idle_timeout is not None:
             require_number("idle_timeout", idle_timeout, MIN_TIMEOUT_S, MAX_TIMEOUT_S, "seconds")
-        run = resolve_session(request, self.languages, self._defaults)
-        # Not above: most runs need none of it, and a command is to start soon.
-        from codeforge.sessions import Families, Family, Session
+        run = resolve_session(ExecutionRequest("", language, **options), self.languages, self._defaults)
+        # Imported here because most runs need no sessions, and a command should start quickly.
+        from codeforge.sessions import Session, SessionGroup, SessionRegistry
 
-        if self._families is None:
-            self._families = Families(self._pool, self._session_memory)
-        return Session(Family(self._families, run, idle_timeout))
+        if self._sessions is None:
+            self._sessions = SessionRegistry(self._pool, self._session_memory)
+        return Session(SessionGroup(self._sessions, run, idle_timeout))
 
     async def execute_with_tests(
-        self, code: str, test_code: str, language: str = "python", timeout: float | None = 60,
-        *, module: str = "main", **options: Unpack[test_runs.RunnerOptions],
-    ) -> ExecutionResult:  # fmt: skip
-        """Run tests against code: ``code`` is the module ``module``, ``test_code`` lies beside it.
+        self,
+        code: str,
+        test_code: str,
+        language: str = "python",
+        timeout: float | None = 60,
+        *,
+        module: str = "main",
+        **options: Unpack[RunnerOptions],
+    ) -> ExecutionResult:
+        """Run tests: ``code`` becomes the module named ``module``, and ``test_code`` is placed beside it.
 
-        pytest runs the tests of Python, jest those of JavaScript and TypeScript; import what you
-        test by the module's name (``from main import add``, ``require('./main')``). The result's
-        ``tests`` has each test's outcome, as the runner inside the sandbox reported it.
+        pytest runs the tests of Python, jest those of JavaScript and TypeScript. Tests import the code by the
+        module's name (``from main import add``, ``require('./main')``). The result's ``tests`` are what the
+        test runner inside the sandbox reported. The options are fields of ``ExecutionRequest``; ``args`` are
+        the test runner's arguments.
 
         Raises:
-            InvalidRequest: also when the language has no test runner.
+            InvalidRequest: the request is not valid, or the language has no test runner.
             HostFailure: the engine or the sandbox failed.
         """
-        request = ExecutionRequest(code=code, language=language, timeout=timeout, **options)
+        check_options("execute_with_tests", options, RunnerOptions.__optional_keys__)
+        request = ExecutionRequest(code, language, timeout, **options)
         row = self.languages.find(language)
         run = test_runs.resolve_tests(request, row, self._defaults, test_code=test_code, module=module)
-        return test_runs.with_outcomes(await self._result(run, SandboxKind.of(run)), row)
-
-    async def _result(self, run: Run, kind: SandboxKind) -> ExecutionResult:
-        async with contextlib.aclosing(self._perform(run, kind)) as events:
-            async for event in events:
-                if isinstance(event, Finished):
-                    return event.result
-        raise ExecutorClosed("the executor was closed during the run")
+        return test_runs.with_outcomes(await result_of(self._perform(run, SandboxKind.of(run))), row)
 
     async def execute_many(
-        self,
-        requests: Iterable[ExecutionRequest | Mapping[str, Any]],
-        *,
-        concurrency: int | None = None,
-        max_runs_per_sandbox: int = 1,
+        self, requests: Iterable[AnyRequest], *, concurrency: int | None = None, max_runs_per_sandbox: int = 1
     ) -> AsyncGenerator[ExecutionResult, None]:
-        """Run many programs, ``concurrency`` at once; results come in the order of the requests.
+        """Run many programs, ``concurrency`` at once; yield results in the order of the requests.
 
-        Takes requests as it goes, at most ``concurrency`` ahead of the result that is due, so an
-        endless iterable is fine.
+        Requests are taken one by one, at most ``concurrency`` ahead of the next result. The iterable may be
+        endless.
 
         Args:
-            requests: each an ``ExecutionRequest`` or a mapping with its fields.
-            concurrency: how many at once; default: twice the number of CPUs.
-            max_runs_per_sandbox: above 1, runs of this call share sandboxes, one after another, with
-                everything of a run removed and verified before the next one. Much faster; what it
-                promises, and what it does not, is in docs/security.md.
+            requests: each an ``ExecutionRequest``, or a mapping with its fields.
+            concurrency: how many run at once; default: twice the number of CPUs.
+            max_runs_per_sandbox: if above 1, runs of this call share sandboxes, one after another. Everything
+                of a run is removed, and the removal is verified, before the next one starts. This is much
+                faster; docs/security.md says what it guarantees and what it does not.
 
         Raises:
-            InvalidRequest: when such a request's turn comes.
+            InvalidRequest: a request is not valid; raised when its turn comes.
             HostFailure: the engine or a sandbox failed.
         """
         many = self._many(requests, concurrency, max_runs_per_sandbox, ordered=True)
@@ -397,41 +311,29 @@ class CodeExecutor:
             async for _, result in results:
                 yield result
 
-    async def as_finished(
-        self,
-        requests: Iterable[ExecutionRequest | Mapping[str, Any]],
-        *,
-        concurrency: int | None = None,
-        max_runs_per_sandbox: int = 1,
+    def as_finished(
+        self, requests: Iterable[AnyRequest], *, concurrency: int | None = None, max_runs_per_sandbox: int = 1
     ) -> AsyncGenerator[tuple[int, ExecutionResult], None]:
-        """The same as ``execute_many``, in the order in which the programs end.
+        """Do what ``execute_many`` does, but yield results in the order in which the programs end.
 
-        Yields each result with the index of its request, counted from 0.
+        Each result comes with the index of its request, counted from 0.
         """
-        many = self._many(requests, concurrency, max_runs_per_sandbox, ordered=False)
-        async with contextlib.aclosing(many) as results:
-            async for numbered in results:
-                yield numbered
+        return self._many(requests, concurrency, max_runs_per_sandbox, ordered=False)
 
     async def _many(
-        self,
-        requests: Iterable[ExecutionRequest | Mapping[str, Any]],
-        concurrency: int | None,
-        max_runs: int,
-        *,
-        ordered: bool,
+        self, requests: Iterable[AnyRequest], concurrency: int | None, max_runs: int, *, ordered: bool
     ) -> AsyncGenerator[tuple[int, ExecutionResult], None]:
         width = 2 * (os.cpu_count() or 1) if concurrency is None else concurrency
         require_int("concurrency", width, 1, 10_000)
         require_int("max_runs_per_sandbox", max_runs, 1, 1_000_000)
         batch = next(self._batches)
 
-        async def run(request: ExecutionRequest | Mapping[str, Any]) -> ExecutionResult:
-            run = resolve(as_request(request), self.languages, self._defaults)
-            return await self._result(run, SandboxKind.of(run, batch=batch, max_runs=max_runs))
+        async def perform(request: AnyRequest) -> ExecutionResult:
+            run = request if isinstance(request, Run) else self.validate(as_request(request))
+            return await result_of(self._perform(run, SandboxKind.of(run, batch=batch, max_runs=max_runs)))
 
         try:
-            async with contextlib.aclosing(fan_out(run, requests, width, ordered=ordered)) as results:
+            async with contextlib.aclosing(fan_out(perform, requests, width, ordered=ordered)) as results:
                 async for numbered in results:
                     yield numbered
         finally:
@@ -445,20 +347,20 @@ class CodeExecutor:
         timeout: float = 60.0,
         sessions: bool = False,
     ) -> None:
-        """Have sandboxes ready for runs to come, with the default limits, and keep it so.
+        """Start sandboxes with the default limits ahead of the runs that need them, and keep that many ready.
 
-        Without this the first run of a kind starts cold, and the stock grows with use.
+        Without this, the first run of a kind starts cold, and the stock grows with use.
 
         Args:
-            languages: names; default: all.
-            count: how many of each; together at most ``max_warm``.
-            timeout: seconds until they must be there, with all preloaded.
-            sessions: for sessions to come, instead of runs.
+            languages: names; default: all except optional ones.
+            count: sandboxes of each language; all together at most ``max_warm``.
+            timeout: seconds until all must be ready, with everything preloaded.
+            sessions: warm sandboxes for sessions instead of runs.
 
         Raises:
-            InvalidRequest: that many may not be kept.
-            TimeoutError: they were not there in time; they still come.
-            HostFailure: one could not be launched.
+            InvalidRequest: ``max_warm`` or ``warm_memory`` does not allow that many.
+            TimeoutError: they were not ready in time; they still become ready later.
+            HostFailure: a sandbox could not be started.
         """
         rows = self.languages.pick(languages)
         require_int("count", count, 1, 10_000)
@@ -471,13 +373,17 @@ class CodeExecutor:
             for kind in kinds:
                 await self._pool.until_warm(kind, count)
 
-    def validate(self, request: ExecutionRequest) -> None:
-        """Check a request as ``run`` would, and run nothing.
+    def validate(self, request: ExecutionRequest) -> Run:
+        """Check a request as ``run`` does, but run nothing.
+
+        Returns:
+            the validated request. ``execute_many`` and ``as_finished`` of this executor accept it in place of
+            the request, and do not check it again.
 
         Raises:
-            InvalidRequest: it cannot be run.
+            InvalidRequest: the request is not valid.
         """
-        resolve(request, self.languages, self._defaults)
+        return resolve(request, self.languages, self._defaults)
 
     async def engine(self) -> Engine:
         """The engine that launches this executor's sandboxes, started; ``auto`` has chosen one by then.
@@ -544,29 +450,6 @@ class CodeExecutor:
         return True
 
     def get_stats(self) -> dict[str, Any]:
-        """Counts since the start: runs, by status and by language, seconds of runs; and the pool's."""
-        by: dict[str, dict[str, int]] = {"status": {}, "language": {}}
-        for key, count in self._counts.items():
-            group, _, name = key.partition(":")
-            by[group][name] = count
-        return {
-            "runs": sum(by["status"].values()),
-            "by_status": by["status"],
-            "by_language": by["language"],
-            "run_seconds": self._run_s,
-            "sessions": 0 if self._families is None else len(self._families),
-            **self._pool.stats(),
-        }
-
-    def _count(self, run: Run, result: ExecutionResult) -> None:
-        self._counts[f"status:{result.status.value}"] += 1
-        self._counts[f"language:{run.language.name}"] += 1
-        self._run_s += result.execution_time
-
-
-def machine_memory() -> int:
-    """Bytes of this machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-_STREAMS: tuple[StreamName, StreamName] = ("stdout", "stderr")
+        """Return what was run since the start, by status and by language, and the state of the pool."""
+        sessions = 0 if self._sessions is None else len(self._sessions)
+        return {**self._stats.to_dict(), "sessions": sessions, **self._pool.stats()}

@@ -1,4 +1,4 @@
-"""Many at once, but only so many: what ``execute_many`` and ``as_finished`` have in common."""
+"""Bounded concurrency: awaits work for many items, a fixed number at once."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ T = TypeVar("T")
 async def fan_out(
     work: Callable[[S], Coroutine[Any, Any, T]], items: Iterable[S], width: int, *, ordered: bool
 ) -> AsyncGenerator[tuple[int, T], None]:
-    """Await ``work(item)`` for each item, ``width`` at once; yield index and outcome.
+    """Await ``work(item)`` for each item, ``width`` at once; yield each item's index and result.
 
-    Items are taken as it goes: at most ``width`` are begun and not yielded, so an endless iterable is
-    fine. Leave the loop, or have one of them raise, and the others are cancelled.
+    Items are taken one by one: at most ``width`` are started and not yet yielded, so the iterable may be
+    endless. If the caller leaves the loop, or an item raises, the others are cancelled.
 
     Args:
-        work: what is done with an item.
-        items: any number.
-        width: how many at once.
-        ordered: in the order of the items, or in that in which they end.
+        work: the coroutine function for an item.
+        items: any number of items.
+        width: how many are awaited at once.
+        ordered: whether to yield in the order of the items, or else in the order in which they end.
     """
     running: dict[asyncio.Task[T], int] = {}
     numbered = enumerate(items)
@@ -35,7 +35,7 @@ async def fan_out(
                 return
             looked_at = [next(iter(running))] if ordered else list(running)
             done, _ = await asyncio.wait(looked_at, return_when=asyncio.FIRST_COMPLETED)
-            for task in sorted(done, key=_failed):  # what one raises must not cost the outcome of another
+            for task in sorted(done, key=_failed):  # so that an exception loses no finished result
                 yield running.pop(task), await task
     finally:
         for task in running:

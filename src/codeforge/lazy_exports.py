@@ -1,6 +1,6 @@
-"""What a package offers, imported on first use.
+"""Imports what a package offers on first use.
 
-``codeforge --version`` need not wait for an HTTP client, nor a run on bubblewrap for Docker's client.
+So ``codeforge --version`` imports no HTTP client, and a run on bubblewrap does not import Docker's client.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Writes files whose names and content a program made up below a directory of the caller's, and nowhere else.
+"""Writes files whose names and content come from a program below one directory, and nowhere else.
 
-Every step is relative to a directory that is open already and goes through no link, so that neither
-``..`` nor a link that lies there, or is put there meanwhile, leads out. A file appears under its name when
-it is whole, and takes the place of whatever had that name; that may be a link, which goes then.
+Every path is walked from an open directory, one name at a time, without following links. So neither
+``..`` nor a link that is there, or is put there meanwhile, leads out of the directory. A file gets its name
+when it is complete, and replaces whatever had that name; a link is replaced, not followed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Extractor:
-    """Files below one directory, which is made if it is not there.
+    """Writes files below one directory, which is made if it does not exist.
 
     Raises:
         OSError: the directory cannot be made or opened.
@@ -29,7 +29,7 @@ class Extractor:
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        # The caller's own path may lead through links; what is below it may not.
+        # The caller's own path may contain links; paths below it may not.
         self._root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def __enter__(self) -> Self:
@@ -42,11 +42,11 @@ class Extractor:
 
     @contextlib.contextmanager
     def create(self, path: str, mode: int = 0o644) -> Iterator[BinaryIO]:
-        """A file to write to; it gets its name when that went well, and is gone otherwise.
+        """Open a new file. It gets its name if the block succeeds, and is removed otherwise.
 
         Raises:
-            InvalidRequest: not a plain relative path.
-            OSError: it cannot be written, or a link or a file is where a directory is to be.
+            InvalidRequest: the path is not a plain relative one.
+            OSError: the file cannot be written, or a link or a file is where the path needs a directory.
         """
         check_path(path)
         *folders, name = path.split("/")

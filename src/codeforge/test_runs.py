@@ -1,7 +1,7 @@
-"""Running tests beside code: what to send, and how to read the report that comes back.
+"""Test runs: the run of a language's test runner, and the outcomes in its report.
 
-The report was written inside the sandbox by a runner that shares its process with the code under
-test: it is what the tests said, not proof. It is parsed as hostile input.
+The report is untrusted, because a test runner writes it in the same process as the code under test. It is
+parsed as hostile input.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Literal
 
 from codeforge.errors import InvalidRequest, quoted
 from codeforge.model import (
@@ -36,24 +36,13 @@ MAX_TESTS = 10_000
 _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}", re.ASCII)
 
 
-class RunnerOptions(TypedDict, total=False):
-    """The fields of ``ExecutionRequest`` that a test run takes besides code, language and timeout."""
-
-    memory_limit: str | int | None
-    network_enabled: bool
-    env_vars: Mapping[str, str] | None
-    files: Mapping[str, str | bytes] | None
-    cpu_quota: int | None
-    args: Sequence[str]
-
-
 def resolve_tests(
     request: ExecutionRequest, language: Language, defaults: Limits, *, test_code: str, module: str
 ) -> Run:
-    """The run of the language's test runner over ``request.code`` and ``test_code``.
+    """Return the run of the language's test runner on ``request.code`` and ``test_code``.
 
     Raises:
-        InvalidRequest: the language has no test runner, or the request cannot be run.
+        InvalidRequest: the language has no test runner, or the request is not valid.
     """
     if language.tests is None:
         raise InvalidRequest(f"{language.name} has no test runner")
@@ -65,12 +54,12 @@ def resolve_tests(
     }
     argv = (*language.tests.command, *arguments(request.args))
     run = make_run(request, language, defaults, argv=argv, program=program)
-    # The waiting worker is an interpreter with the program's name on its command line.
+    # The waiting worker would run the program, not the test runner.
     return dataclasses.replace(run, fresh=True)
 
 
 def with_outcomes(result: ExecutionResult, language: Language) -> ExecutionResult:
-    """The result with its report read into ``tests`` and taken out of ``files``."""
+    """Move the report of the test runner from the result's ``files`` to its ``tests``."""
     if language.tests is None:
         return result
     files = dict(result.files)
@@ -83,7 +72,7 @@ _Outcome = Literal["passed", "failed", "error", "skipped"]
 
 
 def _junit(report: bytes) -> list[TestOutcome]:
-    # Few runs have a report in XML, and every start of the command line would wait for its parser.
+    # Imported here because few runs have an XML report, and a command should start quickly.
     from xml.etree.ElementTree import ParseError
 
     from defusedxml.common import DefusedXmlException
@@ -91,7 +80,7 @@ def _junit(report: bytes) -> list[TestOutcome]:
 
     try:
         root = fromstring(report)
-    except (ParseError, DefusedXmlException, ValueError, LookupError):  # the last: an encoding
+    except (ParseError, DefusedXmlException, ValueError, LookupError):  # LookupError: an unknown encoding
         return []
     return [_junit_case(case) for case in root.iter("testcase")]
 
@@ -116,11 +105,11 @@ def _jest(report: bytes) -> list[TestOutcome]:
     return list(_jest_outcomes(document))
 
 
-def _jest_outcomes(document: Any) -> Iterator[TestOutcome]:
+def _jest_outcomes(document: object) -> Iterator[TestOutcome]:
     kinds: dict[object, _Outcome] = {"passed": "passed", "failed": "failed"}
     for suite in _list(document, "testResults"):
         cases = _list(suite, "assertionResults")
-        if not cases and _get(suite, "status") == "failed":  # it did not even load
+        if not cases and _get(suite, "status") == "failed":  # the file did not load
             yield TestOutcome(_file_name(suite), "error", 0.0, _message(_get(suite, "message")))
         for case in cases:
             status = _get(case, "status")
@@ -132,16 +121,16 @@ def _jest_outcomes(document: Any) -> Iterator[TestOutcome]:
             )
 
 
-def _get(value: Any, key: str) -> Any:
+def _get(value: object, key: str) -> object:
     return value.get(key) if isinstance(value, dict) else None
 
 
-def _list(value: Any, key: str) -> list[Any]:
+def _list(value: object, key: str) -> list[object]:
     found = _get(value, key)
     return found if isinstance(found, list) else []
 
 
-def _file_name(suite: Any) -> str:
+def _file_name(suite: object) -> str:
     return _name(str(_get(suite, "name") or "").rpartition("/")[2])
 
 
@@ -154,7 +143,7 @@ def _message(text: object) -> str:
 
 
 def _clean(text: object) -> str:
-    """JSON can spell half a surrogate pair, which nobody can write as UTF-8."""
+    """Replace halves of surrogate pairs, which JSON can contain and UTF-8 cannot."""
     return str(text or "").encode("utf-8", "replace").decode()
 
 

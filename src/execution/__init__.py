@@ -1,1 +1,1 @@
-"""The documented import path; everything is in ``codeforge``."""
+"""The documented import path. The code is in ``codeforge``."""

@@ -1,13 +1,12 @@
-"""The corpus of small programs, and what plain Docker makes of each.
+"""The corpus of small programs, and the output of each under plain Docker.
 
-A program is a file under ``tests/corpus/<language>/``, and whatever it is to be run with stands beside
-it in a JSON file of the same name: ``args``, ``stdin`` (or ``stdin_base64``), ``stdin_repeat``, ``env``
-and ``files``. A JavaScript program named ``.mjs`` is an ES module: plain node knows one by that suffix.
+A program is a file under ``tests/corpus/<language>/``. A JSON file of the same name may hold its ``args``,
+``stdin`` (or ``stdin_base64``), ``stdin_repeat``, ``env`` and ``files``. A JavaScript program named ``.mjs``
+is an ES module, which plain node recognises by that suffix.
 
-The reference is one command for all of them: ``docker run IMAGE python /code/main.py ARGS`` (or ``node``,
-or ``ts-node``), with the sandbox's own restrictions and ``--init``. Without ``--init`` the program would be
-PID 1, to which the kernel delivers no signal that it has no handler for, so that a program that kills
-itself would live on.
+The reference for a program is ``docker run IMAGE python /code/main.py ARGS`` (or ``node``, or ``ts-node``),
+with the sandbox's own restrictions and ``--init``. Without ``--init`` the program would be PID 1, and the
+kernel drops signals for PID 1 that have no handler: a program that kills itself would not die.
 """
 
 from __future__ import annotations
@@ -32,13 +31,13 @@ CORPUS = Path(__file__).resolve().parents[1] / "corpus"
 
 MEMORY_MIB = 512
 CPU_QUOTA_US = 200_000
-"""Two cores rather than half a one, on both sides alike: the comparison is the same and done sooner."""
+"""Two cores instead of half a core, on both sides: the comparison stays the same and takes less time."""
 
 REFERENCE_TIMEOUT_S = 120.0
 REFERENCE_WORKERS = 2
 
 _DOCKER_FAILED = 125
-"""The exit code by which ``docker run`` says that it is the one that failed."""
+"""``docker run`` exits with this code if Docker itself failed."""
 
 _COMMANDS: Mapping[str, str] = MappingProxyType(
     {"python": "python", "javascript": "node", "typescript": "ts-node"}
@@ -49,7 +48,7 @@ _META_KEYS = {"args", "stdin", "stdin_base64", "stdin_repeat", "env", "files"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """A program and what it is run with."""
+    """A program and its input."""
 
     language: str
     name: str
@@ -63,13 +62,13 @@ class Program:
 
     @property
     def id(self) -> str:
-        """Its name, unique over the languages."""
+        """The name, unique across languages."""
         return f"{self.language}-{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What came out of a program."""
+    """The output and exit code of a program."""
 
     stdout: bytes
     stderr: bytes
@@ -77,7 +76,7 @@ class Reference:
 
 
 def load_corpus() -> tuple[Program, ...]:
-    """Every program of the corpus, by language and name."""
+    """Return every program of the corpus, ordered by language and name."""
     found = []
     for row in LANGUAGES:
         suffixes = {row.suffix, ".mjs"} if row.suffix == ".js" else {row.suffix}
@@ -85,7 +84,7 @@ def load_corpus() -> tuple[Program, ...]:
             if path.suffix in suffixes:
                 found.append(_load(row.name, path))
             elif path.suffix != ".json" or not any(path.with_suffix(suffix).exists() for suffix in suffixes):
-                raise ValueError(f"{path} belongs to no program")
+                raise ValueError(f"{path}: no program of that name")
     return tuple(found)
 
 
@@ -100,7 +99,7 @@ def _load(language: str, path: Path) -> Program:
         language=language,
         name=path.stem,
         path=path,
-        code=path.read_bytes().decode("utf-8"),  # not read_text: line ends stay as they are
+        code=path.read_bytes().decode("utf-8"),  # read_text would change line ends
         args=tuple(meta.get("args", ())),
         stdin=stdin * meta.get("stdin_repeat", 1),
         env=MappingProxyType(meta.get("env", {})),
@@ -110,7 +109,7 @@ def _load(language: str, path: Path) -> Program:
 
 
 def reference(program: Program) -> Reference:
-    """What plain Docker makes of a program.
+    """Run a program under plain Docker.
 
     Raises:
         RuntimeError: Docker itself failed, or the program did not end in time.
@@ -172,7 +171,7 @@ def _renamed(found: Reference, old: str, new: str) -> Reference:
 
 
 def selected(session: pytest.Session, parameter: str, path: Path) -> list[Any]:
-    """The values of one parameter over the tests that this session runs of one file, in their order."""
+    """Return the values of one parameter in the tests of one file that this session runs, in order."""
     found = []
     for item in session.items:
         if item.path == path and isinstance(item, pytest.Function) and hasattr(item, "callspec"):
@@ -181,7 +180,7 @@ def selected(session: pytest.Session, parameter: str, path: Path) -> list[Any]:
 
 
 class References:
-    """References made ahead of their use, a few at a time, each once."""
+    """Runs references in the background before they are needed, a few at a time, each once."""
 
     def __init__(self, programs: Iterable[Program]) -> None:
         self._pool = ThreadPoolExecutor(REFERENCE_WORKERS, thread_name_prefix="reference")
@@ -198,7 +197,7 @@ class References:
         self._pool.shutdown(cancel_futures=True)
 
     def of(self, program: Program) -> Reference:
-        """The program's reference, waited for if it is still being made."""
+        """Return the program's reference; wait if it still runs."""
         if program.id not in self._made:
             self._made[program.id] = self._pool.submit(reference, program)
         return self._made[program.id].result()

@@ -1,4 +1,4 @@
-"""A Podman service of its own: nothing of it is shared with the machine's Podman, and nothing stays."""
+"""A private Podman service: it shares nothing with the machine's Podman and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ REMOVAL_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class PodmanService:
-    """A service that runs.
+    """A running service.
 
     Attributes:
-        address: as executors take it.
-        command: the command line that works on its storage.
+        address: the value for an executor's ``docker_host``.
+        command: the command line that uses the service's storage.
     """
 
     address: str
     command: tuple[str, ...]
 
     def podman(self, *arguments: str) -> str:
-        """What ``podman ARGUMENTS`` prints."""
+        """Return the output of ``podman ARGUMENTS``."""
         done = subprocess.run([*self.command, *arguments], capture_output=True, text=True, check=True)
         return done.stdout
 
     def load(self, images: Iterable[str]) -> None:
-        """Take images from Docker on this machine."""
+        """Copy images from this machine's Docker."""
         with subprocess.Popen(["docker", "save", *images], stdout=subprocess.PIPE) as save:
             subprocess.run([*self.command, "load"], stdin=save.stdout, capture_output=True, check=True)
         assert save.returncode == 0
@@ -44,10 +44,10 @@ class PodmanService:
 
 @contextlib.contextmanager
 def podman_service(*, user: int | None = None) -> Iterator[PodmanService]:
-    """A service with an empty storage.
+    """Start a service with empty storage.
 
     Args:
-        user: as whom; default: who we are. Others can only be had by root.
+        user: the user id to run it as; default: the current user. Only root can choose another.
     """
     folder = Path(tempfile.mkdtemp(prefix="codeforge-podman-"))
     try:
@@ -85,9 +85,9 @@ def _podman(folder: Path) -> tuple[str, ...]:
     options = [f"--root={folder}/storage", f"--runroot={folder}/run", f"--tmpdir={folder}/tmp"]
     if not Path("/run/systemd/system").exists():
         options.append("--cgroup-manager=cgroupfs")
-    if Path("/sys/fs/cgroup/unified").exists():  # both versions at once, which crun refuses
+    if Path("/sys/fs/cgroup/unified").exists():  # crun refuses hybrid control groups
         options.append("--runtime=runc")
-    # Not the client of whatever service CONTAINER_HOST names.
+    # With CONTAINER_HOST set, podman would act as the client of that service.
     return ("env", "--unset=CONTAINER_HOST", "podman", *options)
 
 
@@ -96,8 +96,8 @@ def _mounted_in(folder: Path) -> list[str]:
     return [place for place in places if place.startswith(f"{folder}/")]
 
 
-def _end_who_knows(folder: Path) -> None:
-    """End each process that has it among its words or variables; without root, Podman leaves some."""
+def _kill_leftovers(folder: Path) -> None:
+    """Kill each process whose command line or environment names the folder: rootless Podman leaves some."""
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             known = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
@@ -106,8 +106,8 @@ def _end_who_knows(folder: Path) -> None:
 
 
 def _remove(folder: Path) -> bool:
-    """Whether it is gone: Podman's own cleaning up, after each container, mounts its storage once more."""
-    _end_who_knows(folder)
+    """Remove the folder; return whether it is gone: Podman's cleanup of a container mounts storage again."""
+    _kill_leftovers(folder)
     for place in reversed(_mounted_in(folder)):
         subprocess.run(["umount", "--lazy", place], check=False)
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Looking at the engine from outside, as the contract tests need it."""
+"""Helpers of the contract tests that look at the engine from outside."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from observer import OBSERVER, Executor
 
 
 def docker(*arguments: str) -> str:
-    """What ``docker ARGUMENTS`` prints: for tests of Docker alone."""
+    """Return the output of ``docker ARGUMENTS``. For tests that run on Docker only."""
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True)
     return done.stdout
 
 
 SHARED: list[Executor] = []
-"""Executors that many tests share: their stock comes and goes."""
+"""Executors that many tests share; their warm sandboxes come and go at any time."""
 
 
 def sandboxes(*, all_states: bool = True) -> set[str]:
-    """Ids of all sandboxes on the engine, but for the shared executors'."""
-    # The shared ones last: one that is made meanwhile must be among them.
+    """Return the ids of all sandboxes on the engine, except those of the shared executors."""
+    # Asked last, so that it includes a sandbox that a shared executor launches meanwhile.
     found = OBSERVER.all(running=not all_states)
     return found.difference(*(OBSERVER.of(executor) for executor in SHARED))
 
 
 def eventually(condition: Callable[[], bool], within_s: float) -> bool:
-    """Whether the condition comes true in time."""
+    """Wait until the condition is true; return whether it was within the time."""
     deadline = time.monotonic() + within_s
     while not condition():
         if time.monotonic() > deadline:

@@ -23,18 +23,12 @@ from codeforge.audit.selftest import Outcome, self_test, without_init
 from codeforge.errors import EngineUnavailable
 from codeforge.policy import LABEL
 from contract.support import docker, eventually
+from hostile.cases import DIFFERENT_ON_GVISOR
 from observer import UNDER_TEST
 
 CODEFORGE = [sys.executable, "-m", "codeforge"]
 LEAST = {"docker": 120, "gvisor": 120, "podman": 80, "bubblewrap": 80}
 """Checks of a sandbox; Podman and bubblewrap describe none in Docker's words."""
-
-OTHER_KERNEL = {
-    "inside.init-memory", "inside.oom-score", "inside.device-nodes", "inside.devices", "inside.scheduler",
-    "inside.host-information", "inside.terminal", "inside.foreign-abi", "inside.secrets",
-    "inside.javascript-init", "inside.typescript-init", "inside.forged-frames",
-}  # fmt: skip
-"""What gVisor's kernel, as Debian 12 has it, does otherwise; docs/engines.md says what that means."""
 
 FIELDS = {"id", "layer", "verdict", "expected", "got", "severity", "fix", "reference"}
 PROMPT_S = 15.0
@@ -49,14 +43,14 @@ QUICK_MUTATIONS = {
 # Says whose containers they are, then goes on as the command would.
 TELLING = """
 import sys
-from codeforge.audit import auditor
+from codeforge.audit import run
 
-class Telling(auditor.AuditExecutor):
+class Telling(run.AuditExecutor):
     def __init__(self):
         super().__init__()
         print(self.owner, flush=True)
 
-auditor.AuditExecutor = Telling
+run.AuditExecutor = Telling
 sys.argv = ["codeforge", "audit", "--full", "--json"]
 from codeforge.cli import main
 main()
@@ -81,7 +75,7 @@ def of_sandboxes(report: dict[str, Any]) -> list[dict[str, str]]:
 @pytest.mark.core
 def test_nothing_of_a_sandbox_fails(report: dict[str, Any]) -> None:
     found = {check["id"]: check for check in of_sandboxes(report) if check["verdict"] in ("FAILS", "UNKNOWN")}
-    known = OTHER_KERNEL if UNDER_TEST == "gvisor" else set()
+    known = DIFFERENT_ON_GVISOR if UNDER_TEST == "gvisor" else set()
     assert found.keys() <= known, found
 
 

@@ -1,4 +1,4 @@
-"""``codeforge batch``: every line gets one record, whatever is on it and whatever ends the process."""
+"""``codeforge batch``: each line gets one record, whatever it contains and however the process ends."""
 
 from __future__ import annotations
 
@@ -38,13 +38,15 @@ def out(tmp_path: Path) -> Path:
 def _leaves_nothing_behind() -> Iterator[None]:
     before = sandboxes()
     yield
-    assert eventually(lambda: sandboxes() <= before, GONE_WITHIN_S), OBSERVER.told()
+    assert eventually(lambda: sandboxes() <= before, GONE_WITHIN_S), OBSERVER.describe()
 
 
-def batch(*arguments: str | Path, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+def batch(
+    *arguments: str | Path, stdin: str = "", cwd: Path | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
     command = [*BATCH, *map(str, arguments)]
     return subprocess.run(
-        command, input=stdin, capture_output=True, text=True, env={**os.environ, **env}, timeout=240
+        command, input=stdin, capture_output=True, text=True, cwd=cwd, env={**os.environ, **env}, timeout=240
     )
 
 
@@ -53,7 +55,7 @@ def write(path: Path, *programs: Any) -> None:
 
 
 def records(path: Path) -> list[dict[str, Any]]:
-    """The whole records that are there: the last line may be on its way."""
+    """The whole records in the file; the last line may be incomplete."""
     text = path.read_text() if path.exists() else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
@@ -73,7 +75,7 @@ def test_help_has_examples_and_exit_codes() -> None:
 
 
 @pytest.mark.engine
-def test_programs_of_all_languages_and_fates_each_get_their_record(source: Path, out: Path) -> None:
+def test_programs_of_every_language_and_fate_get_a_record(source: Path, out: Path) -> None:
     write(
         source,
         {"id": "py", "code": "import sys; print(input(), sys.argv[1:])", "stdin": "in", "args": ["x"]},
@@ -95,7 +97,7 @@ def test_programs_of_all_languages_and_fates_each_get_their_record(source: Path,
 
 
 @pytest.mark.engine
-def test_a_bad_line_is_a_record_and_stops_nothing(source: Path, out: Path) -> None:
+def test_a_bad_line_gets_a_record_and_stops_nothing(source: Path, out: Path) -> None:
     source.write_bytes(
         b"nonsense\n"
         b"\n"
@@ -124,7 +126,7 @@ def test_a_bad_line_is_a_record_and_stops_nothing(source: Path, out: Path) -> No
 
 
 @pytest.mark.engine
-def test_options_are_for_lines_that_say_nothing_and_json_sums_up(source: Path, out: Path) -> None:
+def test_options_are_defaults_for_lines_and_json_prints_a_summary(source: Path, out: Path) -> None:
     write(
         source,
         {"code": "setTimeout(() => {}, 60000)"},
@@ -138,13 +140,70 @@ def test_options_are_for_lines_that_say_nothing_and_json_sums_up(source: Path, o
 
 
 @pytest.mark.engine
-def test_all_ok_is_exit_code_0_and_a_pipe_can_be_the_input_and_gone_on_with(out: Path) -> None:
+def test_all_ok_exits_with_0_and_a_batch_from_a_pipe_can_resume(out: Path) -> None:
     lines = '{"code": "print(1)"}\n{"code": "print(2)"}\n'
     assert batch("-", out, stdin=lines).returncode == 0
     lines += '{"code": "print(3)"}'
     done = batch("-", out, "--resume", "--json", stdin=lines)
     assert (done.returncode, json.loads(done.stdout)["runs"]) == (0, 1)
     assert [record["stdout"] for record in records(out)[2:]] == ["3\n"]
+
+
+@pytest.mark.engine
+def test_a_dash_as_out_writes_the_records_to_stdout_and_creates_no_file(source: Path) -> None:
+    write(source, {"id": "a", "code": "print(1)"}, {"id": "b", "kode": ""})
+    done = batch(source.name, "-", cwd=source.parent)
+    found = {record["id"]: record for record in map(json.loads, done.stdout.splitlines())}
+    assert found["a"]["stdout"] == "1\n"
+    assert found["b"]["error"]["type"] == "InvalidRequest"
+    assert (done.returncode, len(found)) == (1, 2)
+    assert done.stderr.startswith("2 lines: 1 ok, 1 invalid; ")
+    assert list(source.parent.iterdir()) == [source]
+
+
+@pytest.mark.engine
+def test_both_ends_of_a_batch_may_be_pipes() -> None:
+    done = batch("-", "-", stdin='{"code": "print(1)"}\n')
+    assert (done.returncode, json.loads(done.stdout)["stdout"]) == (0, "1\n")
+
+
+@pytest.mark.engine
+@pytest.mark.usefixtures("_leaves_nothing_behind")
+def test_a_reader_of_stdout_that_leaves_ends_the_batch_with_141(source: Path) -> None:
+    write(source, *({"code": f"print({n})"} for n in range(200)))
+    command = [*BATCH, str(source), "-", "--concurrency", "2"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as host:
+        assert host.stdout is not None
+        assert host.stderr is not None
+        assert json.loads(host.stdout.readline())["status"] == "ok"
+        host.stdout.close()
+        assert host.wait(STARTED_WITHIN_S) == 141
+        assert host.stderr.read() == ""
+
+
+@pytest.mark.engine
+def test_a_signal_to_a_batch_on_stdout_does_not_promise_that_it_can_be_resumed(source: Path) -> None:
+    write(source, {"code": "print(1)"}, {"code": "import time; time.sleep(60)"})
+    command = [*BATCH, str(source), "-"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as host:
+        assert host.stdout is not None
+        assert host.stderr is not None
+        assert json.loads(host.stdout.readline())["line"] == 1
+        host.send_signal(signal.SIGINT)
+        assert host.wait(GONE_WITHIN_S) == 130
+        said = host.stderr.read()
+    assert "stopped by SIGINT" in said
+    assert "--resume" not in said
+
+
+@pytest.mark.parametrize(
+    ("option", "why"), [("--resume", "continues a file"), ("--json", "prints on stdout")]
+)
+def test_a_dash_as_out_refuses_what_needs_a_file(source: Path, option: str, why: str) -> None:
+    write(source, {"code": "print(1)"})
+    done = batch(source, "-", option, DOCKER_HOST=NO_ENGINE)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{option} {why}" in done.stderr
 
 
 @pytest.mark.engine
@@ -158,8 +217,8 @@ def test_after_kill_9_every_line_gets_one_record_and_nothing_finished_runs_again
         host.kill()
     before = records(out)
     assert 4 <= len(before) < 16
-    # What was created and not started yet is swept later.
-    assert eventually(lambda: sandboxes(all_states=False) <= others, GONE_WITHIN_S), OBSERVER.told()
+    # Containers that were created but not started are removed later.
+    assert eventually(lambda: sandboxes(all_states=False) <= others, GONE_WITHIN_S), OBSERVER.describe()
     with out.open("a") as torn:
         torn.write('{"line": 16, "id": 16, "dig')
 
@@ -173,7 +232,7 @@ def test_after_kill_9_every_line_gets_one_record_and_nothing_finished_runs_again
     assert (summary["lines_before"], summary["runs"]) == (len(before), 16 - len(before))
     assert len({record["container_id"] for record in records(out)}) == 16
 
-    # All is done: not even an engine is needed.
+    # Everything is done: not even an engine is needed.
     again = batch(source, out, "--resume", "--json", DOCKER_HOST=NO_ENGINE)
     assert (again.returncode, json.loads(again.stdout)["runs"]) == (0, 0)
 
@@ -181,7 +240,7 @@ def test_after_kill_9_every_line_gets_one_record_and_nothing_finished_runs_again
 @pytest.mark.engine
 @pytest.mark.usefixtures("_leaves_nothing_behind")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_stops_it_quickly_keeps_what_finished_and_says_how_to_go_on(
+def test_a_signal_stops_it_quickly_keeps_what_finished_and_says_how_to_resume(
     source: Path, out: Path, number: signal.Signals, code: int
 ) -> None:
     before = sandboxes()
@@ -200,7 +259,7 @@ def test_a_signal_stops_it_quickly_keeps_what_finished_and_says_how_to_go_on(
 
 
 @pytest.mark.engine
-def test_a_long_row_of_bad_lines_keeps_no_program_from_its_deadline(source: Path, out: Path) -> None:
+def test_a_long_row_of_bad_lines_delays_no_deadline(source: Path, out: Path) -> None:
     sleeper = {"code": "import time; time.sleep(0.3)", "timeout": 1}
     write(source, {"code": ""}, sleeper, *({"kode": n} for n in range(25_000)))
     done = batch(source, out, "--json", "--concurrency", "2")
@@ -225,14 +284,12 @@ def test_on_a_terminal_there_is_a_bar(source: Path, out: Path) -> None:
 def _read(terminal: int) -> bytes:
     try:
         return os.read(terminal, 4096)
-    except OSError:  # what Linux says once nobody holds the other end any more
+    except OSError:  # on Linux: the other end is closed
         return b""
 
 
 @pytest.mark.engine("docker")
-def test_without_an_engine_it_stops_keeps_what_there_is_and_says_how_to_go_on(
-    source: Path, out: Path
-) -> None:
+def test_without_an_engine_it_stops_keeps_its_records_and_says_how_to_resume(source: Path, out: Path) -> None:
     write(source, "bad", {"code": "print(1)"})
     done = batch(source, out, DOCKER_HOST=NO_ENGINE)
     assert done.returncode == 69
@@ -243,9 +300,7 @@ def test_without_an_engine_it_stops_keeps_what_there_is_and_says_how_to_go_on(
 
 
 @pytest.mark.parametrize("options", [[], ["--resume"]], ids=["anew", "resume"])
-def test_an_output_that_another_process_writes_is_refused(
-    source: Path, out: Path, options: list[str]
-) -> None:
+def test_an_output_that_another_batch_writes_is_refused(source: Path, out: Path, options: list[str]) -> None:
     write(source, {"code": "print(1)"})
     with out.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -257,11 +312,11 @@ def test_an_output_that_another_process_writes_is_refused(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ([], "is there already; go on with it by --resume, or name another file"),
-        (["--resume"], "line 1: this is not a record of a batch; nothing was touched"),
+        ([], "exists already; continue it with --resume, or name another file"),
+        (["--resume"], "line 1: this is not a record of a batch; nothing was changed"),
     ],
 )
-def test_an_output_that_is_not_ours_is_refused_and_not_touched(
+def test_a_file_that_is_no_output_of_a_batch_is_refused_and_not_changed(
     source: Path, out: Path, options: list[str], said: str
 ) -> None:
     write(source, {"code": "print(1)"})
@@ -281,7 +336,7 @@ def test_an_output_that_is_not_ours_is_refused_and_not_touched(
         (["--max-runs-per-sandbox", "0"], "--max-runs-per-sandbox"),
     ],
 )
-def test_mistakes_exit_with_2_and_make_no_output(
+def test_mistakes_exit_with_2_and_create_no_output(
     source: Path, out: Path, options: list[str], said: str
 ) -> None:
     write(source, {"code": "print(1)"})
@@ -292,7 +347,7 @@ def test_mistakes_exit_with_2_and_make_no_output(
     assert not out.exists()
 
 
-def test_an_input_that_is_not_there_makes_no_output(tmp_path: Path, out: Path) -> None:
+def test_a_missing_input_creates_no_output(tmp_path: Path, out: Path) -> None:
     done = batch(tmp_path / "nosuch", out, DOCKER_HOST=NO_ENGINE)
     assert done.returncode == 2
     assert "cannot read" in done.stderr

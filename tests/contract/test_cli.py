@@ -1,4 +1,4 @@
-"""The command, as a person or a script uses it."""
+"""The command line, as a person or a script uses it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_version_and_help() -> None:
 
 
 @pytest.mark.engine
-def test_run_passes_everything_on(tmp_path: Path) -> None:
+def test_run_passes_arguments_stdin_environment_and_files(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data/in.txt").write_text("beside")
     (tmp_path / "prog.py").write_text(
@@ -70,7 +70,7 @@ def test_a_program_on_stdin() -> None:
     ],
     ids=["timeout", "oom", "flood", "signal"],
 )
-def test_verdicts_have_exit_codes_and_are_said(
+def test_verdicts_have_exit_codes_and_messages(
     program: str, options: list[str], code: int, said: str
 ) -> None:
     done = codeforge("run", "-", *options, stdin=program)
@@ -79,7 +79,7 @@ def test_verdicts_have_exit_codes_and_are_said(
 
 
 @pytest.mark.engine
-def test_json_tells_a_verdict_from_an_exit_code() -> None:
+def test_json_distinguishes_a_verdict_from_an_exit_code() -> None:
     done = codeforge("run", "-", "--json", stdin="import os; os.write(1, b'\\xff'); os._exit(124)")
     document = json.loads(done.stdout)
     assert (document["status"], document["exit_code"], document["timed_out"]) == ("error", 124, False)
@@ -130,7 +130,7 @@ def test_a_closed_pipe_ends_the_run_quietly() -> None:
         (["images", "scan", "python", "--severity", "bad"], "--severity must be one of"),
     ],
 )
-def test_mistakes_exit_with_2_and_say_what_is_wrong(arguments: list[str], said: str) -> None:
+def test_a_bad_request_exits_with_2_and_says_what_is_wrong(arguments: list[str], said: str) -> None:
     done = codeforge(*arguments, stdin="print(1)", DOCKER_HOST="unix:///nonexistent")
     assert done.returncode == 2
     assert said in done.stderr
@@ -139,7 +139,7 @@ def test_mistakes_exit_with_2_and_say_what_is_wrong(arguments: list[str], said: 
 
 @pytest.mark.engine("docker")
 @pytest.mark.parametrize("arguments", [["run", "-"], ["doctor"], ["images", "list"], ["images", "pull"]])
-def test_without_an_engine_the_documented_error(arguments: list[str]) -> None:
+def test_without_an_engine_the_error_is_the_documented_one(arguments: list[str]) -> None:
     done = codeforge(*arguments, stdin="print(1)", DOCKER_HOST="unix:///nonexistent")
     assert done.returncode == 69
     text = done.stdout + done.stderr
@@ -147,7 +147,7 @@ def test_without_an_engine_the_documented_error(arguments: list[str]) -> None:
 
 
 @pytest.mark.engine
-def test_doctor_finds_everything_well_here() -> None:
+def test_doctor_finds_no_problem_here() -> None:
     done = codeforge("doctor", "--json")
     report = json.loads(done.stdout)
     assert (done.returncode, report["healthy"]) == (0, True)
@@ -163,8 +163,8 @@ def test_lists() -> None:
 
 
 @pytest.mark.engine
-def test_a_conversation_on_a_terminal(tmp_path: Path) -> None:
-    """Each line that a person types reaches the program at once, and the answer comes back at once."""
+def test_a_dialogue_on_a_terminal(tmp_path: Path) -> None:
+    """Each typed line reaches the program immediately, and its answer comes back immediately."""
     (tmp_path / "talk.py").write_text("while True: print('got', input('> '), flush=True)")
     ours, theirs = pty.openpty()
     command = [*CODEFORGE, "run", str(tmp_path / "talk.py")]
@@ -199,7 +199,7 @@ sys.exit(3)
 
 
 @pytest.mark.engine
-def test_out_writes_what_a_run_left_and_nothing_elsewhere(tmp_path: Path) -> None:
+def test_out_writes_the_files_that_a_run_leaves_and_nothing_elsewhere(tmp_path: Path) -> None:
     results = tmp_path / "results"
     (results / "blocked").mkdir(parents=True)
     (tmp_path / "elsewhere").mkdir()
@@ -223,7 +223,7 @@ def test_out_writes_what_a_run_left_and_nothing_elsewhere(tmp_path: Path) -> Non
 
 
 @pytest.mark.engine
-def test_out_says_in_json_what_it_wrote(tmp_path: Path) -> None:
+def test_the_json_document_lists_the_written_files(tmp_path: Path) -> None:
     (tmp_path / "results/blocked").mkdir(parents=True)
     done = codeforge("run", "-", "--json", "--out", str(tmp_path / "results"), stdin=LEAVES)
     document = json.loads(done.stdout)
@@ -234,7 +234,7 @@ def test_out_says_in_json_what_it_wrote(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
-def test_out_that_cannot_be_written_to_is_said_before_anything_runs(tmp_path: Path) -> None:
+def test_an_unwritable_out_directory_is_reported_before_anything_runs(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = codeforge(
         "run", "-", "--out", str(tmp_path / "file"), stdin="1", DOCKER_HOST="unix:///nonexistent"

@@ -74,7 +74,7 @@ def test_permission_denied_on_the_socket(tmp_path: Path) -> None:
 
 
 def _as_nobody(docker_host: str) -> str:
-    """What a process without privileges is told; root may connect to any socket."""
+    """Return the error of a process without privileges; root may connect to any socket."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -98,7 +98,7 @@ def _as_nobody(docker_host: str) -> str:
 
 @pytest.fixture
 def silent_registry() -> Iterator[str]:
-    """A registry that takes connections and says nothing."""
+    """A registry that accepts connections and sends nothing."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         connections: list[socket.socket] = []
 
@@ -126,7 +126,7 @@ def test_timeout_pulling_an_image(silent_registry: str, monkeypatch: pytest.Monk
     with BlockingCodeExecutor(images={"python": reference}) as executor:
         assert executor.pull_images(["python"], on_step=steps.append) == {"python": False}
         with pytest.raises(ImagePullTimeout) as caught:
-            executor._wait_for(_pull(executor, reference))
+            executor._loop.wait_for(_pull(executor, reference))
     first, advice = str(caught.value).splitlines()
     assert first == "timeout pulling image"
     assert "internet connection" in advice
@@ -162,7 +162,7 @@ def test_an_image_that_is_not_ours_is_refused() -> None:
 
 @pytest.mark.engine("docker")
 def test_a_weaker_sandbox_runs_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take one restriction away behind the executor's back: it must notice before GO."""
+    """Remove one restriction behind the executor's back: it must notice before any code runs."""
     import codeforge.engines.docker
     from codeforge.policy import container_spec
 
@@ -212,11 +212,11 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("mistake", "message"), MISTAKES)
-def test_mistakes_are_told_before_anything_starts(
+def test_mistakes_are_refused_before_anything_starts(
     mistake: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     arguments: dict[str, Any] = {"code": "print(1)", **mistake}
-    # No engine behind it: a request that got as far as one would fail otherwise.
+    # Without an engine: a request that reaches the engine would fail in another way.
     with BlockingCodeExecutor(engine="docker", docker_host=f"unix://{tmp_path}/none") as executor:
         with pytest.raises(InvalidRequest) as caught:
             executor.execute(**arguments)

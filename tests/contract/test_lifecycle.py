@@ -1,4 +1,4 @@
-"""Nothing outlives a run: not a cancellation, not an interrupted or killed host process, not a flood."""
+"""Nothing outlives a run, even if it is cancelled, floods, or its host process is killed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ GONE_WITHIN_S = 5.0
 def _leaves_nothing_behind() -> Iterator[None]:
     before = sandboxes()
     yield
-    assert eventually(lambda: sandboxes() <= before, GONE_WITHIN_S), OBSERVER.told()
+    assert eventually(lambda: sandboxes() <= before, GONE_WITHIN_S), OBSERVER.describe()
 
 
 def run_script(script: str, **options: Any) -> subprocess.Popen[str]:
@@ -69,7 +69,7 @@ def test_after_kill_9_of_the_host_process_the_sandbox_is_gone() -> None:
     OBSERVER.sweep(sandboxes() - before)
 
 
-def test_after_kill_9_of_the_host_process_its_stock_is_gone() -> None:
+def test_after_kill_9_of_the_host_process_its_warm_sandboxes_are_gone() -> None:
     before = sandboxes()
     script = """
 from codeforge import BlockingCodeExecutor
@@ -155,7 +155,7 @@ def test_stream_yields_output_and_then_the_result() -> None:
     assert last.result.exit_code == 2
 
 
-def test_close_ends_what_still_runs() -> None:
+def test_close_ends_running_programs() -> None:
     executor = BlockingCodeExecutor()
     started = threading.Event()
     with ThreadPoolExecutor(1) as threads:
@@ -176,7 +176,7 @@ def test_many_threads_share_one_executor(executor: BlockingCodeExecutor) -> None
     assert len({result.container_id for result in results}) == 24
 
 
-def test_max_sandboxes_is_kept_and_everyone_is_served() -> None:
+def test_max_sandboxes_is_kept_and_every_caller_is_served() -> None:
     before = sandboxes(all_states=False)
     seen: list[int] = []
     with BlockingCodeExecutor(max_sandboxes=2) as executor, ThreadPoolExecutor(6) as threads:
@@ -188,7 +188,7 @@ def test_max_sandboxes_is_kept_and_everyone_is_served() -> None:
     assert eventually(lambda: sandboxes(all_states=False) <= before, GONE_WITHIN_S)
 
 
-def test_execute_many_keeps_the_order_and_takes_requests_as_it_goes(executor: BlockingCodeExecutor) -> None:
+def test_execute_many_keeps_the_order_and_takes_requests_one_by_one(executor: BlockingCodeExecutor) -> None:
     taken: list[int] = []
 
     def endless() -> Iterator[ExecutionRequest | dict[str, object]]:
@@ -228,7 +228,7 @@ def test_memory_of_the_host_stays_flat_under_a_flood() -> None:
         assert host.stdout is not None
         status, truncated, kept, growth_mib = json.loads(host.stdout.read())
     assert (status, truncated, kept) == (Status.OUTPUT_LIMIT, True, 8 << 20)
-    assert growth_mib < 48  # half a GiB came; 8 MiB are kept, and copied a few times
+    assert growth_mib < 48  # half a GiB arrived; 8 MiB are kept, and copied a few times
 
 
 @pytest.mark.engine("docker")
@@ -256,7 +256,7 @@ def test_the_engine_sees_the_documented_restrictions() -> None:
     assert config["Memory"] == config["MemorySwap"] == 512 << 20
     assert config["CpuQuota"] == 50_000
     assert config["SecurityOpt"] == ["no-new-privileges"]
-    # Podman tells of the fourteen that it gives by itself.
+    # Podman lists the capabilities that it would grant by default.
     assert config["CapDrop"] == ["ALL"] if UNDER_TEST != "podman" else len(config["CapDrop"]) >= 11
     assert not config["CapAdd"]
     assert not config["Privileged"]
@@ -268,7 +268,7 @@ def test_the_engine_sees_the_documented_restrictions() -> None:
     assert os.environ.get("HOME", "/root") not in " ".join(inspected["Config"]["Env"])
 
 
-def test_a_source_of_stdin_that_fails_ends_the_run_and_reaches_the_caller() -> None:
+def test_an_exception_in_the_source_of_stdin_ends_the_run_and_reaches_the_caller() -> None:
     async def broken() -> AsyncIterator[bytes]:
         yield b"first\n"
         raise LookupError("the source broke")
@@ -283,7 +283,7 @@ def test_a_source_of_stdin_that_fails_ends_the_run_and_reaches_the_caller() -> N
     assert time.monotonic() - start < 10
 
 
-def test_stdin_may_come_in_pieces_while_the_program_runs() -> None:
+def test_stdin_may_arrive_while_the_program_runs() -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for number in range(3):
             await asyncio.sleep(0.1)

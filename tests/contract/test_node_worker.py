@@ -19,7 +19,10 @@ from codeforge.model.languages import GUEST_DIR, JAVASCRIPT, TYPESCRIPT, Languag
 
 TESTS = Path(__file__).parents[1]
 GUEST = TESTS.parent / "src" / "codeforge" / "guest"
-GUEST_FILES = ("node_worker.cjs", "node_preload.cjs", "typescript_preload.cjs", "typescript_sample.ts")
+GUEST_FILES = [
+    *(GUEST / "node" / name for name in ("node_worker.cjs", "node_preload.cjs")),
+    *(GUEST / "typescript" / name for name in ("typescript_preload.cjs", "typescript_sample.ts")),
+]
 SAMPLE = (GUEST / "typescript" / "typescript_sample.ts").read_text()
 
 RUN_UID = 10001
@@ -239,7 +242,7 @@ def run_twice(language: Language, case: Case, *, preload: Sequence[str], go: boo
         "stdin": case.stdin,
     }
     tmpfs = f"rw,noexec,nosuid,nodev,size=64m,uid={RUN_UID},gid={RUN_UID}"
-    mounts = [f"--volume={GUEST / name}:{GUEST_DIR}/{name}:ro" for name in GUEST_FILES]
+    mounts = [f"--volume={path}:{GUEST_DIR}/{path.name}:ro" for path in GUEST_FILES]
     done = subprocess.run(
         [
             *("docker", "run", "--rm", "--interactive", "--network=none", "--read-only", "--memory=512m"),

@@ -1,4 +1,4 @@
-"""Every way a run can end, and what the result says of it."""
+"""Every way in which a run can end, and its result."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_ok(executor: BlockingCodeExecutor, language: str) -> None:
     assert (result.status, result.exit_code, result.stdout, result.stderr) == (Status.OK, 0, "hello\n", "")
 
 
-def test_exit_code_is_the_programs(executor: BlockingCodeExecutor, language: str) -> None:
+def test_the_exit_code_is_the_programs(executor: BlockingCodeExecutor, language: str) -> None:
     result = executor.execute(EXIT_3[language], language)
     assert (result.status, result.exit_code, result.success) == (Status.ERROR, 3, False)
     assert result.error == "exited with code 3"
@@ -84,7 +84,7 @@ def test_timeout_keeps_partial_output(executor: BlockingCodeExecutor, language: 
     assert timeout <= result.execution_time < timeout + 2
 
 
-def test_out_of_memory_is_told_with_advice(executor: BlockingCodeExecutor) -> None:
+def test_out_of_memory_is_reported_with_advice(executor: BlockingCodeExecutor) -> None:
     result = python(executor, EAT_MEMORY, memory_limit="64m")
     assert result.oom_killed
     assert str(result.error).startswith("container killed (OOMKilled)")
@@ -99,7 +99,9 @@ def test_more_memory_helps(executor: BlockingCodeExecutor) -> None:
 
 # gVisor's whole sandbox ends then: test_gvisor.py.
 @pytest.mark.engine("docker", "podman", "bubblewrap")
-def test_out_of_memory_in_a_child_is_told_although_the_parent_goes_on(executor: BlockingCodeExecutor) -> None:
+def test_out_of_memory_in_a_child_is_reported_although_the_parent_continues(
+    executor: BlockingCodeExecutor,
+) -> None:
     code = """
         import os
         if os.fork() == 0:
@@ -113,7 +115,7 @@ def test_out_of_memory_in_a_child_is_told_although_the_parent_goes_on(executor: 
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGABRT])
-def test_a_signal_is_told_by_number_and_is_not_out_of_memory(
+def test_a_signal_is_reported_by_number_and_is_not_out_of_memory(
     executor: BlockingCodeExecutor, number: signal.Signals
 ) -> None:
     result = python(executor, f"import os; os.kill(os.getpid(), {int(number)})")
@@ -130,7 +132,7 @@ def test_an_exit_code_that_looks_like_a_verdict_is_only_an_exit_code(
     assert (result.status, result.exit_code, result.signal) == (Status.ERROR, told, None)
 
 
-def test_output_beyond_the_limit_is_cut_and_told(executor: BlockingCodeExecutor) -> None:
+def test_output_beyond_the_limit_is_cut_and_reported(executor: BlockingCodeExecutor) -> None:
     result = python(executor, "import sys; sys.stdout.write('x' * 3_000_000); sys.stderr.write('y' * 10)")
     assert (result.status, result.truncated) == (Status.OK, True)
     assert result.stdout == "x" * (1 << 20)
@@ -162,13 +164,13 @@ def test_a_flood_on_both_streams_does_not_deadlock(executor: BlockingCodeExecuto
     assert (result.status, len(result.stdout), len(result.stderr)) == (Status.OK, 1 << 20, 1 << 20)
 
 
-def test_bytes_come_out_as_they_went_in(executor: BlockingCodeExecutor) -> None:
+def test_bytes_come_out_unchanged(executor: BlockingCodeExecutor) -> None:
     result = python(executor, "import sys; sys.stdout.buffer.write(bytes(range(256)))")
     assert result.stdout_bytes == bytes(range(256))
     assert "\ufffd" in result.stdout
 
 
-def test_error_quotes_the_traceback(executor: BlockingCodeExecutor) -> None:
+def test_the_error_quotes_the_traceback(executor: BlockingCodeExecutor) -> None:
     result = python(executor, "1 / 0")
     assert "ZeroDivisionError: division by zero" in str(result.error)
     assert 'File "/code/main.py", line 1, in <module>' in result.stderr
@@ -199,7 +201,7 @@ def test_files_in_and_out(executor: BlockingCodeExecutor) -> None:
     }
 
 
-def test_files_beyond_the_limit_are_told(executor: BlockingCodeExecutor) -> None:
+def test_files_beyond_the_limit_are_reported(executor: BlockingCodeExecutor) -> None:
     code = """
         open("small", "w").write("x")
         open("large", "wb").truncate(17 << 20)
@@ -245,7 +247,7 @@ def test_stdin_args_and_environment(executor: BlockingCodeExecutor) -> None:
     assert result.stdout == "first rest ['a b', '', 'é'] välue /tmp\n"
 
 
-def test_no_stdin_is_an_empty_one(executor: BlockingCodeExecutor) -> None:
+def test_without_stdin_the_program_reads_an_empty_one(executor: BlockingCodeExecutor) -> None:
     assert "EOFError" in python(executor, "input()").stderr
 
 
@@ -261,7 +263,7 @@ def test_large_stdin_arrives_whole(executor: BlockingCodeExecutor) -> None:
     assert python(executor, code, stdin=data).stdout.strip() == hashlib.sha256(data).hexdigest()
 
 
-def test_variables_that_an_interpreter_reads_at_its_start_are_heeded(executor: BlockingCodeExecutor) -> None:
+def test_variables_that_an_interpreter_reads_at_start_take_effect(executor: BlockingCodeExecutor) -> None:
     result = python(
         executor, "import sys; print(sys.flags.hash_randomization)", env_vars={"PYTHONHASHSEED": "0"}
     )
@@ -290,7 +292,7 @@ def test_es_modules_and_top_level_await_are_detected(executor: BlockingCodeExecu
     assert not result.files
 
 
-def test_callbacks_get_the_output_as_it_comes_in_the_callers_thread(executor: BlockingCodeExecutor) -> None:
+def test_callbacks_get_the_output_live_in_the_callers_thread(executor: BlockingCodeExecutor) -> None:
     import threading
 
     heard: list[tuple[str, str, int, float]] = []

@@ -25,7 +25,7 @@ from codeforge.policy import LABEL, container_spec
 from contract.podman_service import PodmanService, podman_service
 from contract.support import eventually
 
-pytestmark = pytest.mark.engine("podman")
+pytestmark = [pytest.mark.engine("podman"), pytest.mark.core]
 
 PYTHON = LanguageTable(LANGUAGES).find("python")
 NOBODY = 65534

@@ -82,6 +82,6 @@ def test_the_example_runs(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "examples/analysis.py"), str(data_file())]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "three live copies" in done.stdout
-    assert "knows of no model" in done.stdout
+    assert "three forks in" in done.stdout
+    assert "the original session has no model" in done.stdout
     assert [path.read_bytes()[:8] for path in tmp_path.rglob("scatter.png")] == [PNG]

@@ -1,4 +1,4 @@
-"""``codeforge repl``, by a person at a terminal, which is tmux; and without one."""
+"""``codeforge repl`` at a terminal (in tmux), and without one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.engine
 
 
 class Terminal:
-    """A terminal with the prompt in it, and a person who waits for it before typing on."""
+    """A terminal that runs the prompt, and a person who types when it is ready."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         self._tmux = ("tmux", "-f", "/dev/null", "-S", str(folder / "socket"))
@@ -43,11 +43,11 @@ class Terminal:
 
     @property
     def lines(self) -> list[str]:
-        """What is shown."""
+        """The lines on the screen."""
         return self._run("capture-pane", "-p").rstrip("\n").split("\n")
 
     def until(self, condition: Callable[[list[str]], bool]) -> list[str]:
-        """Wait for it to be shown."""
+        """Wait until the screen fulfils a condition; return its lines."""
         deadline = time.monotonic() + PATIENCE_S
         while not condition(lines := self.lines):
             assert time.monotonic() < deadline, "\n".join(lines)
@@ -61,17 +61,17 @@ class Terminal:
         self._run("send-keys", "-l", text)
 
     def prompt(self) -> list[str]:
-        """Wait until it asks for something."""
+        """Wait for an empty prompt; return the lines on the screen."""
         return self.until(lambda lines: lines[-1].endswith(">") and " " not in lines[-1])
 
     def __call__(self, text: str) -> list[str]:
-        """Type a line, and wait for the next prompt: what was shown in between."""
+        """Type a line and wait for the next prompt; return the lines in between."""
         self.prompt()
         self.type(text)
         return self.enter(text)
 
     def enter(self, end: str) -> list[str]:
-        """Enter a line that ends like that; what was shown up to the next prompt."""
+        """Press Enter behind a line that ends with ``end``; return the lines up to the next prompt."""
         before = len(self.until(lambda lines: "".join(lines[-2:]).endswith(end[-60:])))
         self.press("Enter")
         self.until(lambda lines: len(lines) > before)
@@ -97,7 +97,7 @@ def terminal() -> Iterator[Callable[..., Terminal]]:
                 each.close()
 
 
-def test_a_person_types_and_sees(terminal: Callable[..., Terminal]) -> None:
+def test_a_person_types_cells_and_sees_their_results(terminal: Callable[..., Terminal]) -> None:
     python = terminal()
     assert "python in a sandbox" in python.prompt()[0]
     assert python("x = 6 * 7") == []
@@ -150,7 +150,7 @@ def test_ctrl_c_stops_a_cell_and_the_session_keeps_its_state(terminal: Callable[
     python.press("Enter")
     python.until(lambda lines: "here" in lines)
     python.press("C-c")
-    python.until(lambda lines: "takes no notice" in lines[-1])
+    python.until(lambda lines: "still running" in lines[-1])
     python.press("C-c")
     python.prompt()
     assert python("'x' in globals()") == ["False"]
@@ -159,7 +159,7 @@ def test_ctrl_c_stops_a_cell_and_the_session_keeps_its_state(terminal: Callable[
     assert eventually(lambda: sandboxes() <= before, 10)
 
 
-def test_branches_go_their_own_ways(terminal: Callable[..., Terminal]) -> None:
+def test_branches_are_independent(terminal: Callable[..., Terminal]) -> None:
     python = terminal()
     python("x = 1")
     assert python(":fork") == ["Branch 1 is a copy of branch 0; :switch 1 goes there."]
@@ -170,13 +170,13 @@ def test_branches_go_their_own_ways(terminal: Callable[..., Terminal]) -> None:
     assert python("x") == ["2"]
     assert python(":branches") == ["* 0", "  1"]
     python(":close 1")
-    assert python(":switch 1") == ["Error: there is no branch 1; there are 0"]
+    assert python(":switch 1") == ["Error: there is no branch 1; the branches are 0"]
     python.type(":quit")
     python.press("Enter")
     python.until(lambda lines: lines[-1] == "left with 0")
 
 
-def test_an_interpreter_that_ended_is_told_and_another_one_finds_the_files(
+def test_after_an_interpreter_ended_restart_starts_one_that_finds_the_files(
     terminal: Callable[..., Terminal],
 ) -> None:
     python = terminal("--memory", "128m")
@@ -185,7 +185,7 @@ def test_an_interpreter_that_ended_is_told_and_another_one_finds_the_files(
     assert shown[0] == "Error: the interpreter ended with exit code 3"
     assert ":restart" in shown[1]
     assert ":restart" in python("1")[0]
-    assert python(":restart") == ["A new interpreter; the files are there."]
+    assert python(":restart") == ["Started a new interpreter; the files are kept."]
     assert python("open('kept.txt').read()") == ["'kept'"]
     shown = python("b = bytearray(1 << 30)")
     assert "out of memory at 128m" in shown[0] or "MemoryError" in shown[-1]
@@ -219,8 +219,8 @@ def test_files_go_in_and_come_out(terminal: Callable[..., Terminal]) -> None:
 EVIL = "\x1b]0;evil\x07\x1b[2J\x9b2J\rover\u202e\u200b"
 
 
-def test_nothing_that_a_terminal_obeys_gets_to_it(terminal: Callable[..., Terminal], tmp_path: Path) -> None:
-    """By any way out: both streams, values, tracebacks, displays, names of files, why there is no fork."""
+def test_no_control_sequence_reaches_the_terminal(terminal: Callable[..., Terminal], tmp_path: Path) -> None:
+    """Neither by stdout, stderr, values, tracebacks, displays, names of files nor completions."""
     with tempfile.NamedTemporaryFile() as recorded:
         python = terminal()
         python.prompt()
@@ -304,13 +304,13 @@ def test_without_a_terminal_stdin_is_one_cell() -> None:
         ("import os; os._exit(0)", [], "the interpreter ended with exit code 0"),
     ],
 )
-def test_a_cell_that_does_not_reach_its_end_is_1(code: str, options: list[str], said: str) -> None:
+def test_a_cell_that_does_not_run_to_its_end_exits_with_1(code: str, options: list[str], said: str) -> None:
     done = piped(code, *options)
     assert (done.stdout, done.returncode) == ("", 1)
     assert said in done.stderr
 
 
-def test_options_are_those_of_run(tmp_path: Path) -> None:
+def test_options_work_as_in_codeforge_run(tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("beside")
     code = "import os; print(os.environ['A'], open('b').read(), open('/proc/self/limits').read()[:4])"
     done = piped(code, "--env", "A=1=2", "--file", f"{tmp_path / 'in.txt'}:b", "--memory", "256m")
@@ -332,7 +332,7 @@ def test_mistakes_exit_with_2(arguments: list[str], said: str) -> None:
 
 
 @pytest.mark.parametrize("group", [False, True], ids=["it alone", "as a terminal's Ctrl-C"])
-def test_ctrl_c_interrupts_what_stdin_said(group: bool) -> None:
+def test_ctrl_c_interrupts_the_cell_from_stdin(group: bool) -> None:
     with subprocess.Popen(
         [*CODEFORGE, "repl"],
         stdin=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""The list of packages of each image, as ``docker save`` gives it, against what went into the image."""
+"""The inventory of each image, compared with the packages that were installed in it."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def image(request: pytest.FixtureRequest) -> tuple[Language, list[Package]]:
     return language, packages
 
 
-def said_inside(language: Language, *command: str) -> str:
+def printed_inside(language: Language, *command: str) -> str:
     argv = ["docker", "run", "--rm", "--pull=never", "--network=none", language.image, *command]
     return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
 
 
 def locked(language: Language) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
-    """What must be in the image, and what of this kind may be."""
+    """Return the packages that the image must have, and those that it may have."""
     if language == PYTHON:
         text = (DOCKER / "python-requirements.lock").read_text()
         rows = set(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", text, re.MULTILINE))
@@ -48,7 +48,7 @@ def locked(language: Language) -> tuple[set[tuple[str, str]], set[tuple[str, str
     return top, {(tree[path].get("name", name), tree[path]["version"]) for path, name in named.items()}
 
 
-def test_every_locked_package_is_listed_and_no_other(image: tuple[Language, list[Package]]) -> None:
+def test_the_locked_packages_are_listed_and_no_others(image: tuple[Language, list[Package]]) -> None:
     language, packages = image
     kind = "pypi" if language == PYTHON else "npm"
     found = {(package.name, package.version) for package in packages if package.kind == kind}
@@ -57,10 +57,10 @@ def test_every_locked_package_is_listed_and_no_other(image: tuple[Language, list
     assert required <= found <= allowed
 
 
-def test_debians_packages_are_listed(image: tuple[Language, list[Package]]) -> None:
+def test_debian_packages_are_listed(image: tuple[Language, list[Package]]) -> None:
     language, packages = image
     found = {package.name: package for package in packages if package.kind == "deb"}
-    status = said_inside(language, "cat", "/var/lib/dpkg/status")
+    status = printed_inside(language, "cat", "/var/lib/dpkg/status")
     assert set(found) == set(re.findall(r"^Package: (.+)$", status, re.MULTILINE))
     assert found["libc6"].source == "glibc"
     assert re.fullmatch(r"debian-\d+", found["libc6"].distro)
@@ -70,16 +70,18 @@ def test_debians_packages_are_listed(image: tuple[Language, list[Package]]) -> N
 def test_the_runtime_is_listed(image: tuple[Language, list[Package]]) -> None:
     language, packages = image
     if language in (JAVASCRIPT, TYPESCRIPT):
-        version = said_inside(language, "node", "--version").removeprefix("v")
+        version = printed_inside(language, "node", "--version").removeprefix("v")
         found = {p.version for p in packages if p.name in ("node", "nodejs") and p.kind in ("generic", "deb")}
     else:
-        version = said_inside(language, "python", "-c", "import platform; print(platform.python_version())")
+        version = printed_inside(
+            language, "python", "-c", "import platform; print(platform.python_version())"
+        )
         own = re.compile(r"python|python3\.\d+(-minimal)?")
         found = {p.version for p in packages if own.fullmatch(p.name) and p.kind in ("generic", "deb")}
     assert any(re.match(rf"{re.escape(version)}([^0-9]|$)", row) for row in found), (version, found)
 
 
-def test_the_list_is_valid_cyclonedx(image: tuple[Language, list[Package]]) -> None:
+def test_the_bill_is_valid_cyclonedx(image: tuple[Language, list[Package]]) -> None:
     language, packages = image
     text = to_cyclonedx(packages, language.image, "sha256:" + "0" * 64, datetime.now(UTC))
     assert JsonStrictValidator(SchemaVersion.V1_5).validate_str(text) is None

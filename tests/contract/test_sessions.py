@@ -441,7 +441,7 @@ def test_files_come_out_as_a_directory(holder: BlockingSession, tmp_path: Path) 
     )
     brought = holder.files.download(tmp_path, "out")
     assert {str(path.relative_to(tmp_path)) for path in brought.files} == {"deep/a", "b"}
-    assert brought.skipped == {"out/link": "a link", "out/pipe": "no regular file"}
+    assert brought.skipped == {"out/link": "a link", "out/pipe": "not a regular file"}
     assert (tmp_path / "deep" / "a").read_text() == "a"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "deep"]
 

@@ -1,4 +1,4 @@
-"""``execute_with_tests``: pytest and jest inside the sandbox, and what comes back of them."""
+"""``execute_with_tests``: pytest and jest in the sandbox, and the outcomes they report."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_code_that_does_not_import_is_an_error(executor: BlockingCodeExecutor) -
     assert [test.outcome for test in result.tests] == ["error"]
 
 
-def test_code_that_leaves_early_has_no_outcomes_and_no_success(executor: BlockingCodeExecutor) -> None:
+def test_code_that_exits_early_has_no_outcomes_and_no_success(executor: BlockingCodeExecutor) -> None:
     result = executor.execute_with_tests("import os\nos._exit(1)", "import main\ndef test(): pass")
     assert (result.success, result.tests) == (False, ())
 

@@ -53,11 +53,11 @@ async def scenario(executor):
 """,
     "files that are being collected": """
 async def scenario(executor):
-    from codeforge.sandboxes.run import Conduct
+    from codeforge.sandboxes.run import RunDriver
     def stand_still(*_):
         say(0)
         time.sleep(1000)
-    Conduct._bring_out = stand_still
+    RunDriver._keep_file = stand_still
     await executor.execute("for n in range(10): open(f'{n}', 'wb').write(b'x' * 1_500_000)")
 """,
     "a batch that reuses its sandboxes": """

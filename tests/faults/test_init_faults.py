@@ -107,7 +107,7 @@ def _row(name: str, script: tuple[str, ...]) -> Language:
 def test_whatever_init_does_the_caller_is_told_no_lie(
     state: str, daemon: SecondDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for grace in ("conduct.KILL_GRACE_S", "conduct.COLLECT_GRACE_S"):
+    for grace in ("sandboxes.run.KILL_GRACE_S", "sandboxes.run.COLLECT_GRACE_S"):
         monkeypatch.setattr(f"codeforge.{grace}", GRACE_S)
     monkeypatch.setattr("codeforge.sandboxes.sandbox.START_TIMEOUT_S", 5.0)
 

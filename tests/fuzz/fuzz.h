@@ -1,5 +1,5 @@
-/* What the fuzzers share: libFuzzer's entry, or (with -DREPLAY) a main() that takes inputs as files or,
- * packed as u32 size and bytes, on stdin. One source file of a fuzzer includes this. */
+/* Shared by the fuzzers: libFuzzer's entry, or (with -DREPLAY) a main() that reads inputs from files or, packed
+ * as u32 size and bytes, from stdin. One source file of each fuzzer includes this. */
 #ifndef CODEFORGE_FUZZ_H
 #define CODEFORGE_FUZZ_H
 
@@ -23,11 +23,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void run_one(FILE *from, size_t size)
 {
-    uint8_t *data = malloc(size ? size : 1); /* of exactly its size: what reads beyond it is found */
+    uint8_t *data = malloc(size ? size : 1); /* of exactly that size, so that a read beyond it is found */
     if (!data || fread(data, 1, size, from) != size)
         exit(2);
     if (getenv("FUZZ_PLANT") && size == 5 && memcmp(data, "PLANT", 5) == 0)
-        printf("%d\n", ((volatile uint8_t *)data)[size]); /* shows that a fault here does not pass */
+        printf("%d\n", ((volatile uint8_t *)data)[size]); /* shows that faults are found */
     LLVMFuzzerTestOneInput(data, size);
     free(data);
 }

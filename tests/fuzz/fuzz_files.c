@@ -1,11 +1,13 @@
 /* Files in and files out (files.c, names.c), in a directory of their own: any paths from the host, any tree.
  *
- * An input is a script, an operation a byte. What must hold:
- *   - nothing beside that directory changes, and no link is followed;
- *   - every file that is sent is a regular one with one name, sent as it is, and not an untouched input;
- *   - the bounds on bytes and names are kept, and everything is sent, told or an input. */
+ * An input is a script in which each byte is an operation. Invariants:
+ *   - nothing outside of that directory changes, and no link is followed;
+ *   - every file that is sent is a regular file with one name, unchanged, and not an untouched input;
+ *   - the limits on bytes and names hold, and every file is sent, reported or an input. */
 #include "fuzz.h"
-#include "init.h"
+#include "channel.h"
+#include "fail.h"
+#include "files.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -14,21 +16,27 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { NAMES_MAX = 1024, DEPTH_MAX = 32, KEPT_BYTES = 5 };
+enum { NAMES_MAX = 1024, KEPT_BYTES = 5 };
 
 static struct {
     char home[64]; /* holds "in" and a canary */
     char mentioned[NAMES_MAX][4096], inputs[NAMES_MAX][256];
     int mentions, input_count;
-    bool touched; /* something but file_create() was at work */
+    bool touched; /* something other than file_create() changed the tree */
     bool too_many;
     uint64_t bytes;
     int file; /* being sent; -1: none */
 } look;
 
-/* --- What files.c needs of the rest of init -------------------------------------------------------- */
+/* --- Stubs for what files.c needs from init -------------------------------------------------------- */
 
 struct outbox outbox;
+
+void fail(const char *format, ...)
+{
+    (void)format;
+    abort();
+}
 
 static void end_file(void)
 {
@@ -39,7 +47,7 @@ static void end_file(void)
     look.file = -1;
 }
 
-/* A path must be one that a plain walk without links comes to. */
+/* Checks that a walk without links reaches the path. */
 static void mention(const uint8_t *path, size_t size)
 {
     char *name = look.mentioned[look.mentions++];
@@ -138,7 +146,7 @@ static void look_beside(void)
 static int depth_and_name(const char *path, const struct stat *st, int type, struct FTW *where)
 {
     (void)st;
-    if (type == FTW_D || type == FTW_DNR || where->level > DEPTH_MAX + 1)
+    if (type == FTW_D || type == FTW_DNR || where->level > DIRECTORIES_DEEP_MAX + 1)
         return 0;
     const char *name = path + 2; /* "./" */
     for (int i = 0; i < look.mentions; i++)
@@ -147,7 +155,7 @@ static int depth_and_name(const char *path, const struct stat *st, int type, str
     for (int i = 0; i < look.input_count; i++)
         if (strcmp(look.inputs[i], name) == 0)
             return 0;
-    fprintf(stderr, "neither sent nor told: %s\n", name);
+    fprintf(stderr, "neither sent nor reported: %s\n", name);
     abort();
 }
 
@@ -162,7 +170,7 @@ static uint8_t next(struct script *s)
     return s->at < s->end ? *s->at++ : 0;
 }
 
-/* Often one of few names, so that operations meet; else whatever the script has. */
+/* Often one of a few names, so that operations meet; otherwise bytes of the script. */
 static size_t path_of(struct script *s, char path[256])
 {
     static const char *const names[] = {"a", "b", "d", "d/a", "d/b", "d/d/a", "l/a", "../canary", "/a", "d/../a", "./a", "d//a", "..", "n", "../x", "d/../../x"};
@@ -194,10 +202,10 @@ static void create(struct script *s)
     HOLDS(write(fd, data, next(s)) >= 0);
     file_close(fd, (uint8_t *)path, size);
     strcpy(look.inputs[look.input_count++], path);
-    look.touched = look.touched || strstr(path, "./"); /* comes back by another name; the host sends none such */
+    look.touched = look.touched || strstr(path, "./"); /* such a file comes back under another name; the host sends no such path */
 }
 
-/* What the fuzzer itself must not meddle with: it knows no O_NOFOLLOW for every part. */
+/* Paths that the fuzzer itself must not change: it has no O_NOFOLLOW for every part. */
 static bool leads_out(char *path)
 {
     struct stat st;
@@ -210,7 +218,7 @@ static bool leads_out(char *path)
     return link || path[0] == '/' || path[0] == 0 || strstr(path, "..");
 }
 
-/* As a run would, below the directory; what fails, fails. */
+/* Changes the tree as a run would. Errors are ignored. */
 static void meddle(struct script *s, uint8_t how)
 {
     static const char *const targets[] = {"..", "/", "../canary", ".", "a", "d"};

@@ -1,13 +1,14 @@
-/* Any bytes, cut into pieces in any way, through the parts of init that take frames apart and put
- * them together (frame.c) and gather commands (command.c).
+/* Any bytes, in pieces of any size, through the parts of init that parse and build frames (frame.c) and
+ * gather commands (command.c).
  *
- * The first byte seeds how the rest is cut. What must hold:
- *   - the frames are those that a plain reading of the whole finds, however it was cut;
- *   - a payload lies inside the inbox;
- *   - what an outbox took comes out of a pipe as the same frames, however it was flushed;
- *   - a command's message has as many strings as it says, and they are those that were put in. */
+ * The first byte seeds the sizes of the pieces. Invariants:
+ *   - the frames are those that a plain parser finds in the whole, whatever the pieces;
+ *   - each payload lies inside the inbox;
+ *   - frames put into an outbox come out of a pipe unchanged, however it is flushed;
+ *   - a command's message has as many strings as it says, and they are the ones put in. */
 #include "fuzz.h"
-#include "init.h"
+#include "command.h"
+#include "frame.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -15,10 +16,9 @@
 #include <string.h>
 #include <unistd.h>
 
-struct inbox inbox;
+static struct inbox inbox;
 static struct inbox echo;
 static struct outbox out;
-struct command command;
 static int pipe_ends[2] = {-1, -1};
 
 static uint32_t next_random(uint32_t *state)
@@ -27,7 +27,7 @@ static uint32_t next_random(uint32_t *state)
     return *state >> 16;
 }
 
-/* --- A plain reading ---------------------------------------------------------------------------- */
+/* --- A plain parser ----------------------------------------------------------------------------- */
 
 struct reading {
     const uint8_t *data;
@@ -101,7 +101,7 @@ static void obey(const struct frame *f)
 
 /* --- The outbox ----------------------------------------------------------------------------------------- */
 
-/* Everything that is in the pipe must be what was sent, in order. */
+/* Checks that the pipe holds exactly what was sent, in order. */
 static void take_echo(struct reading *sent)
 {
     for (;;) {

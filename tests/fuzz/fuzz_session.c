@@ -1,11 +1,11 @@
-/* A session's frames (session.c, branch.c, session_files.c): any from the host, any tree under the hands of
- * a program, interpreters that say anything, in pieces, or hang up.
+/* A session (session.c, branch.c, session_files.c): any frames from the host, any tree that a program makes,
+ * interpreters that send anything, in pieces, or hang up.
  *
- * An input is a script, an operation a byte. What must hold:
- *   - nothing beside /code and /tmp changes, nothing from there is answered, and no link is followed;
- *   - each request about files, and each FORK, is answered once, within a frame;
- *   - each frame says a branch's number, and what an interpreter said and wrote comes as it was;
- *   - no descriptor is left over. */
+ * An input is a script in which each byte is an operation. Invariants:
+ *   - nothing outside of /code and /tmp changes, no answer has data from there, and no link is followed;
+ *   - each request about files, and each FORK, gets one answer, in one frame;
+ *   - each frame carries a branch's number, and what an interpreter sent and wrote arrives unchanged;
+ *   - no descriptor leaks. */
 #include "fuzz.h"
 
 #include <dirent.h>
@@ -21,7 +21,7 @@ static const char secret[] = "the canary sings";
 static char home[64];
 static unsigned questions, answers;
 
-/* --- What comes of it --------------------------------------------------------------------------------- */
+/* --- Frames to the host ------------------------------------------------------------------------------- */
 
 static bool holds_secret(const uint8_t *payload, size_t size)
 {
@@ -125,7 +125,7 @@ static size_t rest_of(struct script *s, size_t most)
     return most < (size_t)(s->end - s->at) ? most : (size_t)(s->end - s->at);
 }
 
-/* Often one of few names, so that operations meet; else whatever the script has. */
+/* Often one of a few names, so that operations meet; otherwise bytes of the script. */
 static size_t path_of(struct script *s, char path[256])
 {
     static const char *const names[] = {"a", "b", "d", "d/a", "d/b", "d/d/a", "l", "l/file", "l/a", "d/l", "d/l/file", "../canary/file", "/a",
@@ -145,7 +145,7 @@ static size_t path_of(struct script *s, char path[256])
 
 static void obey(uint8_t type, const uint8_t *payload, size_t size)
 {
-    uint8_t *exact = malloc(size ? size : 1); /* what reads beyond it is found */
+    uint8_t *exact = malloc(size ? size : 1); /* so that a read beyond it is found */
     struct frame f = {type, (uint32_t)size, exact};
     memcpy(exact, payload, size);
     jmp_buf outer;
@@ -211,7 +211,7 @@ static void start(struct script *s)
     uint8_t payload[4], program[] = "program";
     branch_of(s, payload);
     started = get_u32(payload);
-    hears_at_once = next(s) % 4 != 0;
+    reads_at_once = next(s) % 4 != 0;
     obey(F_ARG, program, sizeof program - 1);
     if (!worker.pid)
         obey(F_WORKER, payload, 0);
@@ -245,28 +245,26 @@ static void signal_or_forget(struct script *s)
 static void serve(struct script *s)
 {
     struct branch *b = branches + next(s) % 4u;
-    if (worker.becomes_branch) {
-        session_adopt_worker();
-        close_end(&interpreters[started]);
-        interpreters[started] = worker_end;
-        worker_end = -1;
+    if (worker.task == BECOMES_BRANCH) {
+        reads_at_once = true;
+        session_serve_worker(POLLOUT);
     }
-    if (!b->there)
+    if (!b->attached)
         return;
     for (int i = 0; i < 2; i++)
         if (b->out[i] >= 0)
-            pump_text(b, i, PAYLOAD_MAX);
+            branch_pump_text(b, i, PAYLOAD_MAX);
     if (b->control >= 0)
-        pump_said(b);
+        branch_pump_said(b);
     if (b->control >= 0 && b->start < b->end)
-        send_message(b);
+        branch_send_message(b);
     if (b->ended)
-        conclude(b);
+        branch_conclude(b);
     take_outbox();
-    HOLDS(!b->there || !b->ended);
+    HOLDS(!b->attached || !b->ended);
 }
 
-/* It takes what is for it, and with FORK the descriptors: the copy's socket becomes that branch's. */
+/* An interpreter reads its socket. With FORK come descriptors: the copy's socket becomes that branch's. */
 static void interpreter_reads(struct script *s)
 {
     static uint8_t bytes[65536];
@@ -290,7 +288,7 @@ static void interpreter_reads(struct script *s)
         for (int i = 0; i < 2; i++)
             close(fds[i]);
         int which = next(s) % 4;
-        close_end(&interpreters[which]);
+        close_fd(&interpreters[which]);
         interpreters[which] = fds[2];
     }
 }
@@ -304,7 +302,7 @@ static void interpreter_says(struct script *s)
     s->at += size;
 }
 
-/* What the fuzzer itself must not meddle with: it knows no O_NOFOLLOW for every part. */
+/* Paths that the fuzzer itself must not change: it has no O_NOFOLLOW for every part. */
 static bool leads_out(char *path)
 {
     struct stat st;
@@ -317,7 +315,7 @@ static bool leads_out(char *path)
     return link || path[0] == '/' || path[0] == 0 || strstr(path, "..") || path[0] == '.';
 }
 
-/* As a program would, in a branch's files; what fails, fails. */
+/* Changes a branch's files as a program would. Errors are ignored. */
 static void meddle(struct script *s)
 {
     static const char *const targets[] = {"../../canary", "../../canary/file", "/", "..", ".", "a", "../../../canary/file", "../../../../canary"};
@@ -355,7 +353,7 @@ static void meddle(struct script *s)
     (void)ignored;
 }
 
-/* In the way of init's own directories. */
+/* Puts something in the place of init's own directories. */
 static void stand_in_the_way(struct script *s)
 {
     char path[64];
@@ -412,7 +410,7 @@ static void operate(struct script *s)
         break;
     case 10:
         if (code > 230)
-            close_end(&interpreters[next(s) % 4u]);
+            close_fd(&interpreters[next(s) % 4u]);
         else
             interpreter_says(s);
         break;
@@ -434,7 +432,7 @@ static void remember_descriptors(void)
         open_before[fd] = fcntl(fd, F_GETFD) >= 0;
 }
 
-/* When init gives up it is gone, with all that it had; else nothing may be left. */
+/* init is gone once it has failed, with all its descriptors. Otherwise none may be left. */
 static void look_at_descriptors(bool gone)
 {
     for (int fd = 0; fd < DESCRIPTORS; fd++)
@@ -446,15 +444,15 @@ static void look_at_descriptors(bool gone)
 
 static void forget_all(void)
 {
-    worker_hang_up();
-    close_end(&worker_end);
+    worker_forget();
+    close_fd(&worker_end);
     for (struct branch *b = branches; b < branches + BRANCHES_MAX; b++) {
-        if (b->there)
-            let_go(b);
+        if (b->attached)
+            branch_detach(b);
         if (b->exists)
-            close_end(&b->files);
-        b->exists = b->there = false;
-        close_end(&interpreters[number_of(b)]);
+            close_fd(&b->files);
+        b->exists = b->attached = false;
+        close_fd(&interpreters[branch_number(b)]);
     }
     outbox.start = outbox.end = 0;
     command_clear(&command);
@@ -473,7 +471,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             interpreters[i] = -1;
     }
     if (memmem(data, size, secret, SECRET_BYTES))
-        return 0; /* the fuzzer sees what is compared, and would make a name of it */
+        return 0; /* the fuzzer sees what is compared, and would put it into a name */
     HOLDS(fchdir(in) == 0);
     remember_descriptors();
     struct script s = {data, data + size}, beginning = {(const uint8_t *)"\0\1", (const uint8_t *)"\0\1" + 2};

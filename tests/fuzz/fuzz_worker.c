@@ -1,12 +1,11 @@
-/* The control socket (worker.c): any order of what the host asks, what the worker says in any pieces, and
- * how slowly either reads.
+/* The control socket (worker.c): requests in any order, frames from the worker in any pieces, and either side
+ * reading slowly.
  *
- * An input is a script, an operation a byte. What must hold:
- *   - init gives up exactly when the worker says what it cannot say now;
- *   - else the run's process, its end and the steps done are what the worker said;
- *   - the worker reads what it was told to the byte, and three descriptors with each FORK. */
+ * An input is a script in which each byte is an operation. Invariants:
+ *   - init fails exactly when the worker sends a frame that is not expected then;
+ *   - otherwise the run's process, its end and the steps done are what the worker sent;
+ *   - the worker reads exactly the bytes that were sent to it, and three descriptors with each FORK. */
 #include "fuzz.h"
-#include "init.h"
 #include "worker_stubs.h"
 
 #include <fcntl.h>
@@ -16,18 +15,18 @@
 
 enum { TOLD_MAX = 1 << 20, SAID_MAX = 1 << 16, FORKS_MAX = 1000 };
 
-/* --- What ought to come of it ------------------------------------------------------------------------ */
+/* --- The expected outcome ---------------------------------------------------------------------------- */
 
 static struct {
     uint8_t told[TOLD_MAX], said[SAID_MAX];
     size_t told_end, told_read, said_end, said_heard;
     size_t fork_at[FORKS_MAX]; /* in told */
     size_t forks, forks_read;  /* with their descriptors */
-    bool failing;              /* init has to give up now */
+    bool failing;              /* init has to fail now */
     unsigned steps, done;
     uint32_t pid;
     int status;
-    bool ended;
+    bool running, ended;
 } model;
 
 static bool all_sent(void)
@@ -37,7 +36,7 @@ static bool all_sent(void)
 
 static void model_hear(void)
 {
-    bool forks = worker.kind == TEMPLATE && run.started_ns && all_sent();
+    bool forks = worker.kind == TEMPLATE && model.running && all_sent();
     while (model.said_end - model.said_heard >= HEADER_BYTES) {
         const uint8_t *p = model.said + model.said_heard;
         uint32_t size = get_u32(p), expected = p[4] == 'P' ? 0 : p[4] == 'X' ? 20 : 4;
@@ -99,12 +98,11 @@ static void told_frame(uint8_t type, const void *payload, size_t size)
 static void start(enum worker_kind kind)
 {
     uint8_t program[] = "program";
-    close_end(&worker_end);
+    close_fd(&worker_end);
     model.told_end = model.told_read = model.said_end = model.said_heard = 0;
     model.steps = model.done = model.pid = 0;
     model.forks = model.forks_read = 0;
-    model.ended = model.failing = false;
-    run = (struct run){.in = -1, .out = {-1, -1}};
+    model.running = model.ended = model.failing = false;
     outbox.start = outbox.end = 0;
     command_clear(&command);
     command_arg(&command, program, sizeof program - 1);
@@ -116,10 +114,10 @@ static void preload(struct script *s)
     static uint8_t text[255 * 17];
     size_t size = next(s) * (next(s) & 1 ? 17u : 1u);
     memset(text, 'x', size);
-    if (run.started_ns || model.told_end > TOLD_MAX / 2)
+    if (model.running || model.told_end > TOLD_MAX / 2)
         return;
     if (worker.control >= 0) {
-        /* At most so much may be on its way; what is, only worker.c knows. */
+        /* There is a limit on what is on its way, and only worker.c knows how much that is. */
         struct pollfd poll = worker_poll();
         if (size + HEADER_BYTES > 4096)
             model.failing = true;
@@ -141,7 +139,7 @@ static void say_go(struct script *s)
     static char whole[COMMAND_BYTES + 16];
     static uint8_t argument[255 * 200];
     int count = next(s) % 5, size = next(s) * (next(s) & 1 ? 200 : 1);
-    if (run.started_ns || worker.control < 0 || model.told_end > TOLD_MAX / 2 || model.forks == FORKS_MAX)
+    if (model.running || worker.control < 0 || model.told_end > TOLD_MAX / 2 || model.forks == FORKS_MAX)
         return;
     memset(argument, 'a', sizeof argument);
     for (int i = 0; i < count; i++)
@@ -151,15 +149,18 @@ static void say_go(struct script *s)
     told_frame(worker.kind == TEMPLATE ? 'f' : 'g', whole, n);
     model.pid = 0;
     model.ended = false;
-    run.started_ns = 1;
+    model.running = true;
     if (worker.kind == TEMPLATE) {
+        struct pipes ours;
         int theirs[3];
-        open_pipes(theirs);
+        open_pipes(&ours, theirs);
         model.fork_at[model.forks++] = at;
         worker_fork_run(theirs);
+        close_pipes(&ours);
     } else {
-        worker_become_run();
-        model.pid = SOME_PID;
+        struct pipes ours = worker_become_run();
+        HOLDS(ours.in >= 0 && ours.out[0] >= 0 && ours.out[1] >= 0);
+        close_pipes(&ours);
     }
     HOLDS(command.argc == 0);
 }
@@ -193,18 +194,20 @@ static void hear(void)
     if (worker.control < 0)
         return;
     model_hear();
-    for (size_t before = SIZE_MAX; before != outbox.end;) { /* with room for all that there is to tell */
+    for (size_t before = SIZE_MAX; before != outbox.end;) { /* with room in the outbox */
         take_outbox();
         before = 0;
-        worker_hear();
+        worker_receive();
     }
     take_outbox();
     HOLDS(!model.failing);
     if (worker.control < 0)
         return;
     HOLDS(worker.steps == model.steps);
-    HOLDS((uint32_t)run.pid == model.pid && run.ended == model.ended);
-    HOLDS(!run.ended || run.status == model.status);
+    if (worker.kind == ONE_RUN)
+        return;
+    HOLDS((uint32_t)worker.forked.pid == model.pid && worker.forked.ended == model.ended);
+    HOLDS(!model.ended || worker.forked.status == model.status);
 }
 
 static void hear_without_room(void)
@@ -215,7 +218,7 @@ static void hear_without_room(void)
     while (outbox_room(&outbox) >= 64)
         outbox_commit(&outbox, F_STDOUT, outbox_room(&outbox));
     ioctl(worker.control, FIONREAD, &before);
-    worker_hear();
+    worker_receive();
     HOLDS(!(worker_poll().events & POLLIN));
     ioctl(worker.control, FIONREAD, &after);
     HOLDS(before == after);
@@ -258,16 +261,14 @@ static void worker_reads(size_t most)
 static void tell(void)
 {
     if (worker.control >= 0 && worker_poll().events & POLLOUT)
-        worker_tell();
+        worker_send();
 }
 
-/* A template stays for the next run, if this one came to its end; else there is a new worker. */
+/* A template stays for the next run if this one has ended. Otherwise there is a new worker. */
 static void end_run(struct script *s)
 {
-    if (worker.kind == TEMPLATE && run.ended && worker.control >= 0 && all_sent()) {
-        run = (struct run){.in = -1, .out = {-1, -1}};
-        model.pid = 0;
-        model.ended = false;
+    if (worker.kind == TEMPLATE && worker.forked.ended && worker.control >= 0 && all_sent()) {
+        model.running = false;
         return;
     }
     worker_drop();
@@ -314,7 +315,7 @@ static void obey(struct script *s)
         break;
     default:
         if (code > 200)
-            close_end(&worker_end);
+            close_fd(&worker_end);
     }
 }
 

@@ -1,10 +1,17 @@
-/* What session.c needs of the rest of init, played: no process is started, /code and /tmp are folders of
- * the fuzzer's, and giving up is a jump back. Linked with --wrap for open, rmdir, kill and waitpid. */
+/* Stubs for what session.c needs from the rest of init: no process is started, /code and /tmp are folders of
+ * the fuzzer's, and fail() jumps back. Linked with --wrap for open, rmdir, kill and waitpid. */
 #ifndef CODEFORGE_SESSION_STUBS_H
 #define CODEFORGE_SESSION_STUBS_H
 
 #include "branch.h"
-#include "init.h"
+#include "channel.h"
+#include "command.h"
+#include "fail.h"
+#include "fd.h"
+#include "posture.h"
+#include "process.h"
+#include "session.h"
+#include "worker.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,12 +22,11 @@
 
 enum { SOME_PID = 42 };
 
+#define NO_WORKER ((struct worker){.control = -1, .pipes = NO_PIPES})
+
 struct outbox outbox;
-struct run run = {.in = -1, .out = {-1, -1}};
-struct worker worker = {.control = -1};
-struct command command;
-struct limits limits;
-int channel_in = -1, channel_out = -1, signals = -1;
+struct worker worker = {.control = -1, .pipes = {-1, {-1, -1}}};
+int channel_in = -1, channel_out = -1, process_signals = -1;
 static jmp_buf gave_up;
 static int interpreters[BRANCHES_MAX]; /* the other ends of their sockets; -1: none */
 static int worker_end = -1;
@@ -30,7 +36,7 @@ static void take_outbox(void);
 int __real_open(const char *path, int flags, ...);
 int __real_rmdir(const char *path);
 
-/* In the sandbox these are places of its own. */
+/* /code and /tmp as paths below the current directory. */
 static const char *placed(const char *path)
 {
     return path[0] == '/' && (strncmp(path, "/code", 5) == 0 || strncmp(path, "/tmp", 4) == 0) ? path + 1 : path;
@@ -65,13 +71,6 @@ pid_t __wrap_waitpid(pid_t pid, int *status, int flags)
     return pid;
 }
 
-void close_end(int *fd)
-{
-    if (*fd >= 0)
-        close(*fd);
-    *fd = -1;
-}
-
 void fail(const char *format, ...)
 {
     (void)format;
@@ -85,11 +84,6 @@ void channel_make_room(size_t payload)
     HOLDS(outbox_room(&outbox) >= payload);
 }
 
-uint64_t now_ns(void)
-{
-    return 1;
-}
-
 void worker_start(enum worker_kind kind)
 {
     int ends[2];
@@ -97,50 +91,60 @@ void worker_start(enum worker_kind kind)
         fail("a second worker");
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends))
         abort();
-    close_end(&worker_end);
+    close_fd(&worker_end);
     worker_end = ends[1];
-    worker = (struct worker){.pid = SOME_PID, .kind = kind, .control = ends[0]};
+    worker = (struct worker){.pid = SOME_PID, .kind = kind, .control = ends[0], .pipes = NO_PIPES};
     command_clear(&command);
 }
 
-void worker_hang_up(void)
+struct worker worker_take(void)
 {
-    close_end(&worker.control);
-    worker = (struct worker){.control = -1};
+    struct worker taken = worker;
+    worker = NO_WORKER;
+    return taken;
+}
+
+void worker_forget(void)
+{
+    close_fd(&worker.control);
+    worker = NO_WORKER;
 }
 
 void worker_become_branch(void)
 {
-    worker.becomes_branch = true;
+    worker.task = BECOMES_BRANCH;
 }
 
 static uint32_t started;
-static bool hears_at_once;
+static bool reads_at_once;
 
-void worker_tell(void)
+/* The worker's end of its socket becomes that of the interpreter. */
+static void move_worker_end(void)
 {
-    if (!hears_at_once)
-        return;
-    session_adopt_worker();
-    close_end(&interpreters[started]);
+    close_fd(&interpreters[started]);
     interpreters[started] = worker_end;
     worker_end = -1;
 }
 
-/* Not reached: the fuzzer has a loop of its own. */
+bool worker_send(void)
+{
+    if (reads_at_once)
+        move_worker_end();
+    return reads_at_once;
+}
+
+/* Not reached: the fuzzer has its own loop. */
 struct pollfd worker_poll(void)
 {
     return (struct pollfd){-1, 0, 0};
 }
-void worker_hear(void) { }
-void reap(void) { }
-void listen_to_host(void) { }
-void wait_for(struct pollfd *fds, nfds_t count, int ms) { (void)fds, (void)count, (void)ms; }
-int timeout_ms(uint64_t now, uint64_t wake_ns) { return (void)now, (void)wake_ns, 0; }
+void worker_receive(void) { }
+void processes_reap(void) { }
+void channel_receive(void (*obey)(const struct frame *f)) { (void)obey; }
+void channel_poll(struct pollfd *fds, nfds_t count, uint64_t wake_ns) { (void)fds, (void)count, (void)wake_ns; }
+void channel_flush(void) { }
 uint32_t oom_kill_count(void) { return 0; }
 uint32_t pids_refused_count(void) { return 0; }
-uint64_t socket_count(uint64_t *ports) { return *ports = 0; }
-uint64_t task_count(void) { return 0; }
 void channel_wait_room(size_t payload) { channel_make_room(payload); }
 
 #endif

@@ -1,8 +1,13 @@
-/* What worker.c needs of the rest of init, played: no process is started, and giving up is a jump back. */
+/* Stubs for what worker.c needs from the rest of init: no process is started, and fail() jumps back. */
 #ifndef CODEFORGE_WORKER_STUBS_H
 #define CODEFORGE_WORKER_STUBS_H
 
-#include "init.h"
+#include "channel.h"
+#include "command.h"
+#include "fail.h"
+#include "fd.h"
+#include "process.h"
+#include "worker.h"
 
 #include <fcntl.h>
 #include <setjmp.h>
@@ -11,41 +16,21 @@
 enum { SOME_PID = 42 };
 
 struct outbox outbox;
-struct run run;
-struct command command;
 static jmp_buf gave_up;
 
 static int worker_end = -1; /* of the socket */
 
-void close_end(int *fd)
+pid_t process_start(struct command *c, const int stdio[3], int control, bool template)
 {
-    if (*fd >= 0)
-        close(*fd);
-    *fd = -1;
-}
-
-void open_pipes(int theirs[3])
-{
-    for (int i = 0; i < 3; i++)
-        theirs[i] = open("/dev/null", O_RDWR | O_CLOEXEC);
-}
-
-pid_t start_command(int in, int out, int err, int control, bool template)
-{
-    (void)in, (void)out, (void)err, (void)template;
+    (void)stdio, (void)template;
     worker_end = fcntl(control, F_DUPFD_CLOEXEC, 0);
     fcntl(worker_end, F_SETFL, O_NONBLOCK);
-    command_clear(&command);
+    command_clear(c);
     return SOME_PID;
 }
 
-void kill_everything(void)
+void processes_kill_all(void)
 {
-}
-
-void session_adopt_worker(void)
-{
-    worker_hang_up();
 }
 
 void fail(const char *format, ...)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -79,11 +79,14 @@ Batch = Callable[..., list[ExecutionResult]]
 
 @pytest.fixture(scope="session")
 def run_in_turn(executor: BlockingCodeExecutor) -> Batch:
-    """Runs Python programs one after another in one reused sandbox."""
+    """Runs Python programs, or requests for such, one after another in one reused sandbox."""
 
-    def batch(*codes: str, **options: Any) -> list[ExecutionResult]:
-        requests = [{"code": payload(code), **AMPLE, **options} for code in codes]
-        return list(executor.execute_many(requests, concurrency=1, max_runs_per_sandbox=len(codes)))
+    def batch(*programs: str | Mapping[str, Any], **options: Any) -> list[ExecutionResult]:
+        requests = [
+            {**({"code": payload(each)} if isinstance(each, str) else each), **AMPLE, **options}
+            for each in programs
+        ]
+        return list(executor.execute_many(requests, concurrency=1, max_runs_per_sandbox=len(programs)))
 
     return batch
 
@@ -125,8 +128,12 @@ def watch() -> Iterator[Watch]:
         SHARED.append(executor)
 
         @contextlib.contextmanager
-        def watched(code: str, language: str = "python", **options: Any) -> Iterator[Watched]:
-            code = payload(code) if language == "python" else code
+        def watched(
+            program: str | Mapping[str, Any], language: str = "python", **options: Any
+        ) -> Iterator[Watched]:
+            if isinstance(program, str):
+                code = payload(program) if language == "python" else program
+                program = {"code": code, "language": language}
             before = OBSERVER.of(executor, running=True)
             told: list[str] = []
             release = threading.Event()
@@ -136,9 +143,8 @@ def watch() -> Iterator[Watch]:
                 yield b"\n"
 
             with ThreadPoolExecutor(1) as threads:
-                request = ExecutionRequest(code=code, language=language, stdin=stdin(), **AMPLE | options)
-                listeners = {"stdout": told.append, "stderr": None}
-                running = threads.submit(executor._run_listening, request, listeners)
+                request = ExecutionRequest(**{**program, "stdin": stdin(), **AMPLE, **options})
+                running = threads.submit(executor._run, request, told.append, None)
                 try:
                     reported = eventually(lambda: "\n" in "".join(told) or running.done(), 90)
                     assert reported

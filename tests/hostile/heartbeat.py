@@ -53,8 +53,7 @@ class Heartbeat:
 
     def __enter__(self) -> Self:
         request = ExecutionRequest(code=_PROGRAM, timeout=LONGEST_S, stdin=until(self._stop))
-        listeners = {"stdout": self._beat, "stderr": None}
-        self._running = self._thread.submit(self._executor._run_listening, request, listeners)
+        self._running = self._thread.submit(self._executor._run, request, self._beat, None)
         assert eventually(lambda: bool(self._beats), 60), "it never began"
         return self
 

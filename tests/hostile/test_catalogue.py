@@ -8,23 +8,28 @@ from typing import Literal
 
 import pytest
 
-from hostile.cases import MARK, NOT_SHOWN, SIZES, cases, tally
+from codeforge.audit.attack_cases import FULL, QUICK
+from codeforge.audit.catalogue import ids, ids_in
+from codeforge.audit.probes import PROBES
+from hostile.cases import MARK, NOT_SHOWN, TRIED, tally
 
 HERE = Path(__file__).parent
-ALL = {case for group in SIZES for case in cases(group)}
+ALL = {case for group in TRIED for case in ids(group)}
 
 
 def marked() -> set[str]:
-    """The cases that the tests beside this one name."""
+    """The cases that the tests beside this one name, or the audit's checks that they are made for."""
+    rules = [each.rule for each in (*PROBES, *QUICK, *FULL)]
     calls = (
         node
         for path in HERE.glob("test_*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == MARK
     )
-    return {
+    named = {
         str(argument.value) for call in calls for argument in call.args if isinstance(argument, ast.Constant)
     }
+    return named.union(*(ids_in(rule.reference) for rule in rules))
 
 
 def test_every_case_has_a_test_or_a_reason() -> None:

@@ -5,76 +5,11 @@ from __future__ import annotations
 import pytest
 
 from codeforge import BlockingCodeExecutor, InvalidRequest
-from hostile.conftest import Attack, Watch
+from hostile.conftest import Watch
 
 pytestmark = pytest.mark.core
 
 WRITABLE = ["/code", "/dev/shm", "/tmp"]
-
-
-@pytest.mark.catalogue("F01")
-def test_exactly_three_places_can_be_written_to(run: Attack) -> None:
-    told = run("""
-        writable, looked = [], 0
-        for folder, folders, names in os.walk("/"):
-            if folder == "/":
-                folders.remove("sys")
-            if folder == "/proc":  # its own entries are processes and knobs; see the tests of these
-                folders[:] = ["self", "sys"]
-            looked += 1
-            path = f"{folder}/mark"
-            for make in (lambda: os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)),
-                         lambda: os.mkdir(path), lambda: os.symlink("x", path), lambda: os.mkfifo(path)):
-                if attempt(make) == "ok":
-                    writable.append(folder)
-                    os.rmdir(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
-        report({"writable": sorted(set(writable)), "looked": looked})
-    """)
-    assert told["looked"] > 300
-    assert told["writable"] == WRITABLE
-
-
-@pytest.mark.catalogue("F01")
-def test_no_file_of_the_image_can_be_opened_for_writing(run: Attack) -> None:
-    told = run("""
-        opened, looked, devices = [], 0, {os.stat("/").st_dev, os.stat("/opt/codeforge").st_dev}
-        for folder, folders, names in os.walk("/"):
-            folders[:] = [n for n in folders if os.lstat(f"{folder}/{n}").st_dev in devices]
-            for name in names:
-                looked += 1
-                path = f"{folder}/{name}"
-                if os.path.islink(path) or not os.path.isfile(path):  # Podman masks one with /dev/null
-                    continue
-                if attempt(lambda: os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))) == "ok":
-                    opened.append(path)
-        report({"opened": opened, "looked": looked})
-    """)
-    assert told["looked"] > 1000
-    assert told["opened"] == []
-
-
-@pytest.mark.catalogue("F01")
-@pytest.mark.parametrize("language", ["javascript", "typescript"])
-def test_node_writes_in_the_same_places_only(run: Attack, language: str) -> None:
-    told = run(
-        """
-        import { readdirSync, mkdirSync, rmdirSync } from "fs";
-        const writable = [];
-        const visit = (folder) => {
-          try { mkdirSync(folder + "/mark"); rmdirSync(folder + "/mark"); writable.push(folder); } catch {}
-          let entries = [];
-          try { entries = readdirSync(folder, { withFileTypes: true }); } catch {}
-          for (const entry of entries)
-            if (entry.isDirectory() && !["proc", "sys", "node_modules"].includes(entry.name))
-              visit((folder === "/" ? "" : folder) + "/" + entry.name);
-        };
-        visit("/");
-        console.log(JSON.stringify(writable.sort()));
-        """,
-        language,
-        type_check=False,
-    )
-    assert [place for place in told if not place.startswith("/tmp/")] == WRITABLE
 
 
 @pytest.mark.catalogue("F01", "P24")
@@ -96,22 +31,6 @@ def test_seen_from_outside_all_that_is_writable_is_memory_and_may_not_execute(wa
         assert {"noexec", "nosuid", "nodev"} <= writable[place][1]
     (root,) = [line for line in lines if line[4] == "/"]
     assert "ro" in root[5].split(",")
-
-
-@pytest.mark.catalogue("F02")
-def test_cannot_remount(run: Attack) -> None:
-    told = run("""
-        remount, bind = 32, 4096
-        points = [line.split()[4] for line in open("/proc/self/mountinfo")]
-        answers = {str(call("mount", 0, point.encode(), 0, remount | how, 0))
-                   for point in points for how in (0, bind)}
-        plain = (ctypes.c_uint64 * 4)(0, 1, 0, 0)  # take the read-only attribute away
-        answers.add(call("mount_setattr", -100, b"/", 0, plain, 32))
-        report({"answers": sorted(answers), "points": len(points), "after": attempt(open, "/mark", "w")})
-    """)
-    assert told["points"] > 8
-    assert told["answers"] == ["EPERM"]
-    assert told["after"] in ("EROFS", "EACCES")
 
 
 HOSTILE_PATHS = [

@@ -24,45 +24,6 @@ def left_by(executor: BlockingCodeExecutor, body: str, **options: Any) -> Execut
 
 
 @pytest.mark.catalogue("F03")
-def test_links_are_reported_and_never_followed(executor: BlockingCodeExecutor) -> None:
-    result = left_by(
-        executor,
-        """
-        open("mine", "w").write("mine")
-        targets = {
-            "absolute": "/etc/passwd", "relative": "../etc/passwd", "loop": "loop", "dangling": "nothing",
-            "root": "/", "by proc": "/proc/self/root/etc/passwd", "init's": "/proc/1/fd/1", "own": "mine",
-            "device": "/dev/zero",
-        }
-        for name, target in targets.items():
-            os.symlink(target, name)
-        open("hard", "w").write("two names")
-        os.link("hard", "hard too")
-        open("/tmp/kept", "w").write("elsewhere")
-        os.mkdir("deep")
-        os.symlink("/etc", "deep/etc")
-        """,
-    )
-    assert dict(result.files) == {"mine": b"mine"}
-    links = {
-        "absolute",
-        "relative",
-        "loop",
-        "dangling",
-        "root",
-        "by proc",
-        "init's",
-        "own",
-        "device",
-        "deep/etc",
-    }
-    assert dict(result.files_skipped) == dict.fromkeys(links, "not_regular") | {
-        "hard": "linked",
-        "hard too": "linked",
-    }
-
-
-@pytest.mark.catalogue("F03")
 @pytest.mark.parametrize("language", ["javascript", "typescript"])
 def test_links_that_node_makes_are_not_followed(executor: BlockingCodeExecutor, language: str) -> None:
     code = """
@@ -92,58 +53,6 @@ def test_a_link_where_the_program_itself_was_is_not_followed(executor: BlockingC
     )
     assert dict(result.files) == {"taken/file": b"input"}
     assert dict(result.files_skipped) == {"main.py": "not_regular", "given": "not_regular"}
-
-
-SWAP = """
-import ctypes
-os.mkdir("dir")
-open("dir/passwd", "w").write("mine")
-os.symlink("/etc", "other")
-open("passwd", "w").write("mine")
-os.symlink("/etc/passwd", "link")
-if os.fork() == 0:
-    os.setsid()
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    for fd in range(3):
-        os.close(fd)
-    while True:
-        for one, two in ((b"dir", b"other"), (b"passwd", b"link")):
-            _libc.renameat2(-100, one, -100, two, 2)  # exchange
-time.sleep(0.05)
-report(0)
-"""
-
-
-@pytest.mark.catalogue("F04")
-def test_names_that_were_being_swapped_show_nothing_else(executor: BlockingCodeExecutor) -> None:
-    for _ in range(6):
-        result = left_by(executor, SWAP)
-        assert all(data == b"mine" for data in result.files.values()), result.files
-        # The race is over when they are looked at: each pair is there once, as a file and as a link.
-        files, links = set(result.files), set(result.files_skipped)
-        assert len({"passwd", "link"} & files) == len({"passwd", "link"} & links) == 1
-        assert len({"dir/passwd", "other/passwd"} & files) == len({"dir", "other"} & links) == 1
-
-
-@pytest.mark.catalogue("F05")
-def test_special_files_are_skipped_and_hold_nothing_up(executor: BlockingCodeExecutor) -> None:
-    start = time.monotonic()
-    result = left_by(
-        executor,
-        """
-        os.mkfifo("pipe")
-        os.mkfifo("closed", 0)
-        socket.socket(socket.AF_UNIX).bind("socket")
-        os.mkdir("place")
-        os.mkfifo("place/pipe")
-        open("mine", "w").write("mine")
-        report(0)
-        """,
-    )
-    assert time.monotonic() - start < 30
-    assert dict(result.files) == {"mine": b"mine"}
-    special = {"pipe", "closed", "socket", "place/pipe"}
-    assert dict(result.files_skipped) == dict.fromkeys(special, "not_regular")
 
 
 @pytest.mark.catalogue("F05")
@@ -177,7 +86,7 @@ def test_sparse_files_stay_within_the_limit(executor: BlockingCodeExecutor) -> N
         """,
     )
     told = result.stdout
-    assert told.startswith('["EFBIG", "ok"')
+    assert told.startswith('["EFBIG", "allowed"')
     kept = sum(map(len, result.files.values()))
     assert kept <= 16 << 20
     assert sorted(set(result.files_skipped.values())) == ["too_large"]
@@ -274,7 +183,7 @@ def test_the_number_of_files_is_bounded(executor: BlockingCodeExecutor) -> None:
         executor,
         """
         made = 0
-        while made < 100_000 and attempt(lambda: open(f"f{made}", "w").close()) == "ok":
+        while made < 100_000 and attempt(lambda: open(f"f{made}", "w").close()) == "allowed":
             made += 1
         report(made)
         """,

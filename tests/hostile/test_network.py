@@ -30,78 +30,6 @@ def connect(address, port, family=None, kind=socket.SOCK_STREAM):
         client.settimeout(2)
         return attempt(client.connect, (address, port))
 """
-NODE_CONNECT = """
-const net = require("net");
-const connect = (host, port) => new Promise(resolve => {
-  const client = net.connect({ host, port, timeout: 2000 });
-  client.on("connect", () => { client.destroy(); resolve("ok"); });
-  client.on("timeout", () => { client.destroy(); resolve("timeout"); });
-  client.on("error", error => resolve(error.code));
-});
-"""
-
-
-@pytest.mark.catalogue("N01")
-def test_no_metadata_service_at_once(run: Attack) -> None:
-    told = run(f"""{CONNECT}
-start = time.monotonic()
-services = "169.254.169.254", "fd00:ec2::254", "169.254.170.2", "100.100.100.200"
-facts = {{address: connect(address, 80) for address in services}}
-report(facts | {{"seconds": time.monotonic() - start}})
-""")
-    assert told.pop("seconds") < 1
-    assert told.pop("fd00:ec2::254") in (UNREACHABLE, "EADDRNOTAVAIL")
-    assert told == dict.fromkeys(told, UNREACHABLE)
-
-
-@pytest.mark.catalogue("N01", "N02")
-def test_node_reaches_no_metadata_service_and_no_name(run: Attack) -> None:
-    told = run(
-        NODE_CONNECT
-        + """
-        const start = Date.now();
-        const hosts = ["169.254.169.254", "1.1.1.1", "metadata.google.internal"];
-        Promise.all(hosts.map(host => connect(host, 80)))
-          .then(codes => console.log(JSON.stringify([...codes, Date.now() - start])));
-        """,
-        "javascript",
-    )
-    assert told[:2] == [UNREACHABLE] * 2
-    assert told[2] in ("EAI_AGAIN", "ENOTFOUND")
-    assert told[3] < 2000
-
-
-@pytest.mark.catalogue("N01")
-def test_typescript_reaches_no_metadata_service(run: Attack) -> None:
-    code = """
-        import { request } from "http";
-        request("http://169.254.169.254/latest/meta-data/")
-          .on("error", (error: NodeJS.ErrnoException) => console.log(JSON.stringify(error.code))).end();
-    """
-    assert run(code, "typescript") == UNREACHABLE
-
-
-@pytest.mark.catalogue("N02")
-def test_no_name_is_resolved_and_no_name_server_reached(run: Attack) -> None:
-    told = run(f"""{CONNECT}
-def resolve(name):
-    try:
-        return socket.getaddrinfo(name, 80) and "ok"
-    except socket.gaierror as error:
-        return error.errno == socket.EAI_AGAIN and "EAI_AGAIN" or str(error)
-start = time.monotonic()
-names = [resolve(name) for name in ("example.com", "metadata.google.internal", "host.docker.internal")]
-seconds = time.monotonic() - start
-report({{
-    "names": names, "seconds": seconds,
-    "udp": connect("8.8.8.8", 53, kind=socket.SOCK_DGRAM), "tcp": connect("8.8.8.8", 53),
-    "https": [connect(address, 443) for address in ("1.1.1.1", "2606:4700:4700::1111")],
-}})
-""")
-    assert told["names"] == ["EAI_AGAIN"] * 3
-    assert told["seconds"] < 3
-    assert (told["udp"], told["tcp"]) == (UNREACHABLE, UNREACHABLE)
-    assert set(told["https"]) <= {UNREACHABLE, "EADDRNOTAVAIL"}
 
 
 @pytest.mark.catalogue("N02")
@@ -187,7 +115,7 @@ report([connect({gateway!r}, {server.getsockname()[1]}), sorted(os.listdir("/sys
         )
         reached = has_caller(server)
     assert "eth0" in told[1]
-    assert told[0] == "ok"
+    assert told[0] == "allowed"
     assert reached
 
 
@@ -215,19 +143,6 @@ def test_loopback_is_the_only_interface(run: Attack, watch: Watch) -> None:
     assert settings["IPAddress"] == ""
     assert not settings["Ports"]
     assert theirs != ours
-
-
-@pytest.mark.catalogue("N04", "N07")
-def test_node_lists_no_other_interface(run: Attack) -> None:
-    told = run(
-        """
-        let told;
-        try { told = Object.keys(require("os").networkInterfaces()); } catch (error) { told = [error.code]; }
-        console.log(JSON.stringify(told));
-        """,
-        "javascript",
-    )
-    assert told in (["ERR_SYSTEM_ERROR"], ["lo"])  # it asks by netlink
 
 
 @pytest.mark.catalogue("N05")
@@ -274,36 +189,6 @@ def test_no_socket_lies_in_the_file_system(watch: Watch, language: str) -> None:
     assert found == []
     assert "docker.sock" not in mounted
     assert "containerd.sock" not in mounted
-
-
-@pytest.mark.catalogue("N06")
-def test_a_program_finds_no_socket_and_no_agent(run: Attack) -> None:
-    told = run("""
-        found, looked = [], 0
-        for folder, folders, names in os.walk("/"):
-            if folder == "/":
-                folders[:] = [name for name in folders if name not in ("proc", "sys")]
-            for name in names:
-                looked += 1
-                try:
-                    if stat.S_ISSOCK(os.lstat(f"{folder}/{name}").st_mode):
-                        found.append(f"{folder}/{name}")
-                except OSError:
-                    pass
-        named = [key for key in os.environ if key.endswith("SOCK")]
-        report({"found": found, "looked": looked, "named": named})
-    """)
-    assert told.pop("looked") > 500
-    assert told == {"found": [], "named": []}
-
-
-@pytest.mark.catalogue("N07")
-def test_no_netlink(run: Attack) -> None:
-    told = run("""
-        each = [(kind, protocol) for kind in (socket.SOCK_DGRAM, socket.SOCK_RAW) for protocol in range(24)]
-        report(sorted({attempt(socket.socket, 16, *one) for one in each}))
-    """)
-    assert told == ["EAFNOSUPPORT"]
 
 
 @pytest.mark.catalogue("N08")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from codeforge import BlockingCodeExecutor, ExecutionRequest, ExecutionResult, KillReason, Status
+from codeforge.audit.probe_runner import program
 from hostile.heartbeat import Arena
 
 MIB = 1 << 20
@@ -21,7 +22,6 @@ def arena(executor: BlockingCodeExecutor) -> Iterator[Arena]:
 
 
 ALL_BYTES = {
-    "python": "import os\nfor stream in (1, 2): os.write(stream, bytes(range(256)) * 9)",
     "javascript": """
         const all = Buffer.from(Array.from({ length: 256 * 9 }, (_, i) => i % 256))
         for (const stream of [1, 2]) require('fs').writeSync(stream, all)
@@ -35,11 +35,14 @@ ALL_BYTES = {
 
 
 @pytest.mark.catalogue("O01", "O02")
-@pytest.mark.parametrize("language", ALL_BYTES)
+@pytest.mark.parametrize("language", ["python", *ALL_BYTES])
 def test_every_byte_comes_out_as_it_is_and_the_result_is_json(
     executor: BlockingCodeExecutor, language: str
 ) -> None:
-    result = executor.execute(ALL_BYTES[language], language, timeout=60)
+    if language == "python":
+        result = executor.execute(**program("endings.py", "all_bytes"))
+    else:
+        result = executor.execute(ALL_BYTES[language], language, timeout=60)
     assert result.stdout_bytes == result.stderr_bytes == bytes(range(256)) * 9
     text = json.dumps(result.to_dict())
     assert text.isascii()

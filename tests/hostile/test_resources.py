@@ -43,25 +43,6 @@ def test_fork_bomb_that_heeds_no_error_ends_with_its_time(arena: Arena) -> None:
 
 
 @pytest.mark.catalogue("R01")
-def test_children_are_counted_together_with_init_and_the_program(arena: Arena) -> None:
-    code = """
-        import os, signal
-        children = 0
-        while True:
-            try:
-                if os.fork() == 0:
-                    signal.pause()
-            except BlockingIOError:
-                break
-            children += 1
-        print(children)
-    """
-    result = arena.attack(code)
-    assert (result.status, int(result.stdout)) == (Status.OK, PIDS["python"] - 2)
-    assert result.evidence.pids_refused == 1
-
-
-@pytest.mark.catalogue("R01")
 def test_node_fork_bomb_is_bounded(arena: Arena) -> None:
     code = """
         const { fork } = require('child_process')
@@ -70,25 +51,6 @@ def test_node_fork_bomb_is_bounded(arena: Arena) -> None:
     result = arena.attack(code, "javascript", memory="128m", timeout=3)
     assert result.status in (Status.TIMEOUT, Status.OUT_OF_MEMORY, Status.KILLED)
     assert result.evidence.pids_refused + result.evidence.oom_kills >= 1
-
-
-@pytest.mark.catalogue("R02")
-def test_thread_bomb_gets_a_clean_error_at_the_same_limit(arena: Arena) -> None:
-    code = """
-        import os, threading
-        hold = threading.Event()
-        threads = 0
-        try:
-            while True:
-                threading.Thread(target=hold.wait, daemon=True).start()
-                threads += 1
-        except RuntimeError as error:
-            print(threads, error, flush=True)
-        os._exit(0)
-    """
-    result = arena.attack(code)
-    assert result.stdout == f"{PIDS['python'] - 2} can't start new thread\n"
-    assert result.evidence.pids_refused == 1
 
 
 @pytest.mark.catalogue("R02")
@@ -101,15 +63,6 @@ def test_node_thread_bomb_gets_a_clean_error(arena: Arena) -> None:
     assert result.status is Status.ERROR
     assert "ERR_WORKER_INIT_FAILED" in result.stderr
     assert result.evidence.pids_refused >= 1
-
-
-@pytest.mark.catalogue("R03")
-def test_memory_bomb_is_out_of_memory(arena: Arena) -> None:
-    result = arena.attack("blocks = []\nwhile True: blocks.append(bytearray(4 << 20))")
-    assert result.status is Status.OUT_OF_MEMORY
-    assert result.evidence.oom_event
-    assert result.evidence.oom_kills >= 1
-    assert result.memory_used <= 64 * MIB
 
 
 @pytest.mark.catalogue("R03")
@@ -129,20 +82,6 @@ def test_node_heap_bomb_ends_by_its_own_heap_limit_or_the_kernel_s(arena: Arena)
         assert (result.status, result.signal) == (Status.KILLED, 6)
         assert "JavaScript heap out of memory" in result.stderr
         assert not result.evidence.oom_event
-
-
-@pytest.mark.catalogue("R04")
-def test_memory_bomb_in_a_child_is_told_though_its_parent_does_well(arena: Arena) -> None:
-    code = """
-        import os
-        if os.fork() == 0:
-            blocks = []
-            while True: blocks.append(bytearray(4 << 20))
-        print(os.waitstatus_to_exitcode(os.wait()[1]))
-    """
-    result = arena.attack(code)
-    assert (result.status, result.exit_code, result.stdout) == (Status.OUT_OF_MEMORY, 0, "-9\n")
-    assert result.evidence.oom_kills == 1
 
 
 FAKES = {
@@ -226,37 +165,6 @@ def test_names_that_are_looked_up_in_vain_count_as_memory_of_the_program(arena: 
     # The kernel frees such names again; on a busy machine it may not find the time, and kills.
     assert result.status in (Status.TIMEOUT, Status.OUT_OF_MEMORY)
     assert result.memory_used <= 32 * MIB
-
-
-@pytest.mark.catalogue("R11")
-def test_descriptors_end_at_their_limit_and_the_result_is_delivered(arena: Arena) -> None:
-    code = """
-        import os
-        last = 0
-        try:
-            while True: last = os.open("/dev/null", os.O_RDONLY)
-        except OSError as error:
-            print(last, error.errno)
-    """
-    result = arena.attack(code)
-    assert (result.status, result.stdout) == (Status.OK, "1023 24\n")
-
-
-@pytest.mark.catalogue("R21")
-def test_orphans_are_buried_so_that_processes_do_not_run_out(arena: Arena) -> None:
-    code = """
-        import os
-        for _ in range(500):
-            child = os.fork()
-            if child == 0:
-                if os.fork() == 0:
-                    os._exit(0)
-                os._exit(0)
-            os.waitpid(child, 0)
-        print("ok")
-    """
-    result = arena.attack(code, timeout=10)
-    assert (result.status, result.stdout, result.evidence.pids_refused) == (Status.OK, "ok\n", 0)
 
 
 @pytest.mark.catalogue("R21")

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from codeforge import BlockingCodeExecutor, InvalidRequest, Status
-from hostile.conftest import Attack, Watch
+from codeforge.audit.attack_cases import facts
+from codeforge.audit.probe_runner import program
+from hostile.conftest import Attack, Watch, answer
 from hostile.heartbeat import Arena
 from observer import UNDER_TEST
 
@@ -23,32 +25,15 @@ def arena(executor: BlockingCodeExecutor) -> Iterator[Arena]:
         yield arena
 
 
-FILL = """
-    facts = {}
-    for place in ("/tmp", "/code", "/dev/shm"):
-        before, written, problem = os.statvfs(place).f_bavail, 0, "none"
-        for number in range(1000):
-            fd = os.open(f"{place}/{number}", os.O_WRONLY | os.O_CREAT)
-            try:
-                while True: written += os.write(fd, b"x" * 65536)
-            except OSError as error:
-                problem = errno.errorcode[error.errno]
-            if problem == "ENOSPC":
-                break
-        facts[place] = [problem, written]
-    report(facts)
-"""
-
-
 @pytest.mark.catalogue("R07", "R08")
 def test_filled_places_are_full_at_their_size_and_nothing_reaches_the_disk(watch: Watch) -> None:
-    with watch(f"{FILL}\n    input()", memory_limit="64m") as seen:
+    places = ("/tmp", "/code", "/dev/shm")
+    with watch(program("resources.py", "fill_folder", *places), memory_limit="64m") as seen:
         upper = seen.inspected.get("GraphDriver", {}).get("Data", {}).get("UpperDir")
         found = Path(upper).rglob("*") if upper else ()  # without an engine that keeps one, root has no disk
         on_disk = sum(path.stat().st_size for path in found if path.is_file())
-    problems = {place: problem for place, (problem, _) in seen.told.items()}
-    assert problems == dict.fromkeys(["/tmp", "/code", "/dev/shm"], "ENOSPC")
-    assert all(0 < written <= 16 * MIB for _, written in seen.told.values())
+    assert seen.told["answer"] == "ENOSPC"
+    assert all(0 < int(seen.told[place]) <= 16 * MIB for place in places)
     assert on_disk == 0
 
 
@@ -58,9 +43,9 @@ def test_a_file_ends_where_its_place_does(run: Attack) -> None:
         fd = os.open("/dev/shm/large", os.O_WRONLY | os.O_CREAT)
         sparse = attempt(os.truncate, fd, 1 << 50)
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-        report([sparse, fate(lambda: os.ftruncate(fd, 1 << 40))])
+        report([sparse, in_child(os.ftruncate, fd, 1 << 40)])
     """
-    assert run(code) == ["EFBIG", -25]  # SIGXFSZ
+    assert run(code) == ["EFBIG", "SIGXFSZ"]
 
 
 @pytest.mark.catalogue("R08")
@@ -75,42 +60,21 @@ def test_no_message_queue_can_be_made(run: Attack) -> None:
     assert run(code) == {"by call": "EPERM", "by file": by_file}
 
 
-INODES = """
-    import errno, itertools, os
-    for number in itertools.count():
-        try:
-            os.close(os.open(f"{place}/{{number}}", os.O_CREAT))
-        except OSError as error:
-            print(number, errno.errorcode[error.errno])
-            break
-"""
-
-
 @pytest.mark.catalogue("R09")
-@pytest.mark.parametrize(("place", "left"), [("/tmp", 4095), ("/code", 4094)])
+# In /code are main.py and observe.py, in three folders.
+@pytest.mark.parametrize(("place", "left"), [("/tmp", 4095), ("/code", 4090)])
 def test_empty_files_end_with_the_places_inodes(arena: Arena, place: str, left: int) -> None:
-    result = arena.attack(INODES.format(place=place), memory="128m")
-    assert result.stdout == f"{left} ENOSPC\n"
+    result = arena.attack(**program("resources.py", "many_files", place), memory="128m")
+    assert facts(result) == {"count": str(left), "answer": "ENOSPC"}
 
 
 @pytest.mark.catalogue("R09")
 def test_empty_files_in_shared_memory_end_or_count_as_memory_of_the_program(arena: Arena) -> None:
-    result = arena.attack(INODES.format(place="/dev/shm"), timeout=10, memory="32m")
+    result = arena.attack(**program("resources.py", "many_files", "/dev/shm"), timeout=10, memory="32m")
     if UNDER_TEST == "bubblewrap":
-        assert result.stdout == "4095 ENOSPC\n"
+        assert facts(result) == {"count": "4095", "answer": "ENOSPC"}
     else:
         assert (result.status, result.evidence.oom_event) == (Status.OUT_OF_MEMORY, True)
-
-
-@pytest.mark.catalogue("R23")
-def test_no_ipc_object_of_system_v_can_be_made(run: Attack) -> None:
-    host = [Path("/proc/sysvipc", kind).read_text() for kind in ("shm", "sem", "msg")]
-    code = """
-        create = 0o1666
-        report([call("shmget", 7, 4096, create), call("semget", 7, 1, create), call("msgget", 7, create)])
-    """
-    assert run(code) == ["EPERM"] * 3
-    assert [Path("/proc/sysvipc", kind).read_text() for kind in ("shm", "sem", "msg")] == host
 
 
 LEAVE = """
@@ -198,41 +162,18 @@ def test_core_dumps_cannot_be_had_again(run: Attack) -> None:
     assert run(code) == ["EPERM", [0, 0]]
 
 
-TAKE = """
-    import fcntl, select, resource
-    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
-    facts, kept = {"uid": os.getuid()}, []
-    try:
-        while len(kept) < 200:
-            kept.append(_libc.inotify_init1(0))
-            if kept[-1] < 0: raise OSError(ctypes.get_errno(), "")
-    except OSError as error:
-        facts["inotify"] = [len(kept) - 1, errno.errorcode[error.errno]]
-    facts["queued"] = 0
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGRTMIN})
-    while (answer := call("rt_sigqueueinfo", os.getpid(), signal.SIGRTMIN,
-                          (ctypes.c_int32 * 32)(signal.SIGRTMIN, 0, -1))) == 0:
-        facts["queued"] += 1
-    facts["queue"] = answer
-    pipes = [os.pipe() for _ in range(300)]
-    facts["pages"] = sum(fcntl.fcntl(write, 1032) for _, write in pipes) >> 12  # F_GETPIPE_SZ
-    for _, write in pipes:
-        try: fcntl.fcntl(write, 1031, 1 << 20)  # F_SETPIPE_SZ
-        except OSError: break
-    facts["all pages"] = sum(fcntl.fcntl(write, 1032) for _, write in pipes) >> 12
-    report(facts)
-"""
-
-
 @pytest.mark.catalogue("R27")
-def test_what_the_kernel_counts_by_user_is_not_taken_from_others(watch: Watch, run: Attack) -> None:
-    with watch(f"{TAKE}\n    input()") as first:
-        second = run(TAKE)
+def test_what_the_kernel_counts_by_user_is_not_taken_from_others(
+    watch: Watch, executor: BlockingCodeExecutor
+) -> None:
+    take = program("resources.py", "take_user_budget")
+    with watch(take) as first:
+        second = answer(executor.execute(**take))
         owner = first.init.stat().st_uid
     told = first.told
-    assert told["inotify"] == [128, "EMFILE"]
-    assert (told["queue"], told["queued"] >= 100) == ("EAGAIN", True)
-    assert told["all pages"] > 10_000
+    assert (told["instances"], told["inotify"]) == ("128", "EMFILE")
+    assert (told["queue"], int(told["queued"]) >= 100) == ("EAGAIN", True)
+    assert int(told["all_pages"]) > 10_000
     assert told.pop("uid") != second.pop("uid")
     assert second == told
     assert owner != 0
@@ -244,7 +185,7 @@ def test_cannot_have_the_machine_write_its_caches_out(run: Attack) -> None:
         fd = os.open("/tmp", os.O_RDONLY)
         report({"sync": call("sync"), "syncfs": call("syncfs", fd), "fsync": attempt(os.fsync, fd)})
     """
-    assert run(code) == {"sync": "EPERM", "syncfs": "EPERM", "fsync": "ok"}
+    assert run(code) == {"sync": "EPERM", "syncfs": "EPERM", "fsync": "allowed"}
 
 
 @pytest.mark.catalogue("R29")

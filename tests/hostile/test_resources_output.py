@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from codeforge import BlockingCodeExecutor, ExecutionRequest, KillReason, Status
+from codeforge.audit.probe_runner import program
 from hostile.heartbeat import Arena
 
 MIB = 1 << 20
@@ -46,19 +47,14 @@ def _status(field: str) -> int:
     return int(found[1]) * 1024
 
 
-FLOODS = {
-    "stdout": "while True: os.write(1, line)",
-    "stderr": "while True: os.write(2, line)",
-    "both": "os.fork()\nwhile True: os.write(1, line); os.write(2, line)",
-}
+FLOODS = {"stdout": ("1",), "stderr": ("2",), "both": ("1", "2")}
 
 
 @pytest.mark.catalogue("R12")
 @pytest.mark.parametrize("kind", FLOODS)
 def test_flood_is_cut_ended_and_not_held_in_memory(arena: Arena, kind: str) -> None:
-    code = f"import os\nline = b'x' * 999_999 + b'\\n'\n{FLOODS[kind]}"
     with Growth() as growth:
-        result = arena.attack(code, timeout=20)
+        result = arena.attack(**program("resources.py", "flood", *FLOODS[kind]), timeout=20)
     assert (result.status, result.evidence.killed) == (Status.OUTPUT_LIMIT, KillReason.FLOOD)
     assert result.truncated
     assert max(len(result.stdout_bytes), len(result.stderr_bytes)) == KEPT
@@ -105,8 +101,7 @@ def test_single_bytes_are_gathered_and_cost_this_process_little(arena: Arena) ->
     with ThreadPoolExecutor(1) as thread:
         before_s = time.process_time()
         request = ExecutionRequest(code=textwrap.dedent(code), timeout=SINGLE_S)
-        listeners = {"stdout": pieces.append, "stderr": pieces.append}
-        result = thread.submit(arena.executor._run_listening, request, listeners).result()
+        result = thread.submit(arena.executor._run, request, pieces.append, pieces.append).result()
         spent_s = time.process_time() - before_s
     assert result.status is Status.TIMEOUT
     assert sum(map(len, pieces)) > 10 * len(pieces)

@@ -1,4 +1,4 @@
-"""Errors: two families, and what each tells a shell and a server."""
+"""Exceptions: two families, and the exit code and HTTP status of each class."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def test_every_class_has_its_exit_code_and_http_status() -> None:
 
 
 @pytest.mark.parametrize("error", CLASSES, ids=lambda c: c.__name__)
-def test_an_error_is_the_callers_or_the_hosts_and_never_both(error: type[CodeForgeError]) -> None:
+def test_an_exception_belongs_to_exactly_one_family(error: type[CodeForgeError]) -> None:
     families = [family for family in (InvalidRequest, HostFailure) if issubclass(error, family)]
     assert len(families) == (0 if error is CodeForgeError else 1)
 
 
 @pytest.mark.parametrize("error", CLASSES, ids=lambda c: c.__name__)
-def test_no_error_looks_like_a_program_that_ended(error: type[CodeForgeError]) -> None:
+def test_no_exit_code_of_ours_looks_like_a_programs_signal(error: type[CodeForgeError]) -> None:
     assert 2 <= error.exit_code < 126
 
 
@@ -58,7 +58,7 @@ def test_a_missing_permission_is_an_unavailable_engine() -> None:
     assert issubclass(errors.EnginePermissionDenied, errors.EngineUnavailable)
 
 
-def test_an_error_of_a_file_is_one_of_the_caller_and_has_what_every_oserror_has() -> None:
+def test_a_file_error_is_an_invalid_request_and_an_oserror() -> None:
     error = errors.FileError(20, "it is no directory", "a/b")
     assert (error.errno, error.strerror, error.filename) == (20, "it is no directory", "a/b")
     assert isinstance(error, errors.InvalidRequest)

@@ -1,4 +1,4 @@
-"""Many at once, but only so many: order, width, laziness, and the end of the others."""
+"""Bounded concurrency: order, width, laziness, and cancellation of the others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from virtual_time import run
 
 
 class Work:
-    """Sleeps as long as its item says, and keeps count of how many do so."""
+    """Sleeps as long as its item says, and counts how many sleep at once."""
 
     def __init__(self) -> None:
         self.begun: list[float] = []
@@ -45,7 +45,7 @@ async def take_all(results: AsyncIterator[tuple[int, float]], into: list[float])
 
 
 @given(st.lists(st.floats(0, 100)), st.integers(1, 12), st.booleans())
-def test_every_item_comes_out_once_with_its_own_index(items: list[float], width: int, ordered: bool) -> None:
+def test_every_item_is_yielded_once_with_its_index(items: list[float], width: int, ordered: bool) -> None:
     async def scenario() -> list[tuple[int, float]]:
         return [found async for found in fan_out(work, items, width, ordered=ordered)]
 
@@ -55,14 +55,14 @@ def test_every_item_comes_out_once_with_its_own_index(items: list[float], width:
     assert work.most == min(width, len(items))
 
 
-def test_in_order_whatever_ends_first() -> None:
+def test_ordered_yields_in_the_order_of_the_items() -> None:
     async def scenario() -> list[float]:
         return [item async for _, item in fan_out(Work(), [3, 1, 2], 3, ordered=True)]
 
     assert run(scenario()) == [3, 1, 2]
 
 
-def test_as_finished_comes_in_the_order_of_the_ends() -> None:
+def test_unordered_yields_in_the_order_in_which_items_end() -> None:
     async def scenario() -> list[tuple[int, float]]:
         return [found async for found in fan_out(Work(), [3, 1, 2], 3, ordered=False)]
 
@@ -70,7 +70,7 @@ def test_as_finished_comes_in_the_order_of_the_ends() -> None:
 
 
 @pytest.mark.parametrize("ordered", [True, False])
-def test_as_many_go_on_at_once_as_asked_for_as_long_as_there_are_items(ordered: bool) -> None:
+def test_the_width_is_used_as_long_as_there_are_items(ordered: bool) -> None:
     async def scenario() -> float:
         async for _ in fan_out(work, [1.0] * 12, 4, ordered=ordered):
             pass
@@ -99,7 +99,7 @@ def test_an_endless_iterable_is_taken_no_further_than_the_width(ordered: bool) -
     run(scenario())
 
 
-def test_nothing_is_taken_before_the_first_result_is_asked_for() -> None:
+def test_no_item_is_taken_before_the_first_result_is_requested() -> None:
     async def scenario() -> None:
         results = fan_out(work, iter([1.0]), 1, ordered=True)
         await asyncio.sleep(5)
@@ -110,7 +110,7 @@ def test_nothing_is_taken_before_the_first_result_is_asked_for() -> None:
     run(scenario())
 
 
-def test_what_one_raises_reaches_the_caller_and_cancels_the_others() -> None:
+def test_an_exception_reaches_the_caller_and_cancels_the_others() -> None:
     async def scenario() -> list[float]:
         found: list[float] = []
         with pytest.raises(LookupError):
@@ -123,7 +123,7 @@ def test_what_one_raises_reaches_the_caller_and_cancels_the_others() -> None:
     assert work.cancelled == [50.0, 60.0]
 
 
-def test_in_order_an_error_comes_in_its_turn() -> None:
+def test_ordered_raises_an_exception_in_its_turn() -> None:
     async def scenario() -> list[float]:
         found: list[float] = []
         with pytest.raises(LookupError):
@@ -133,7 +133,7 @@ def test_in_order_an_error_comes_in_its_turn() -> None:
     assert run(scenario()) == [5.0]
 
 
-def test_outcomes_of_the_moment_in_which_another_raises_are_not_lost() -> None:
+def test_results_that_are_ready_when_another_item_raises_are_not_lost() -> None:
     async def scenario() -> list[float]:
         found: list[float] = []
         with pytest.raises(LookupError):
@@ -144,7 +144,7 @@ def test_outcomes_of_the_moment_in_which_another_raises_are_not_lost() -> None:
 
 
 @pytest.mark.parametrize("ordered", [True, False])
-def test_who_leaves_the_loop_ends_what_goes_on(ordered: bool) -> None:
+def test_leaving_the_loop_cancels_the_rest(ordered: bool) -> None:
     async def scenario() -> None:
         async with contextlib.aclosing(fan_out(work, [1.0, 50.0, 60.0], 3, ordered=ordered)) as results:
             async for _ in results:
@@ -157,7 +157,7 @@ def test_who_leaves_the_loop_ends_what_goes_on(ordered: bool) -> None:
 
 
 @pytest.mark.parametrize("ordered", [True, False])
-def test_cancelling_who_waits_ends_what_goes_on(ordered: bool) -> None:
+def test_cancelling_the_caller_cancels_the_rest(ordered: bool) -> None:
     async def consume() -> None:
         async for _ in fan_out(work, [50.0, 60.0], 2, ordered=ordered):
             pass
@@ -176,7 +176,7 @@ def test_cancelling_who_waits_ends_what_goes_on(ordered: bool) -> None:
 
 
 @pytest.mark.parametrize("ordered", [True, False])
-def test_what_the_source_raises_reaches_the_caller_and_cancels_what_goes_on(ordered: bool) -> None:
+def test_an_exception_of_the_iterable_reaches_the_caller_and_cancels_the_rest(ordered: bool) -> None:
     def broken() -> Iterator[float]:
         yield 1.0
         yield 50.0

@@ -17,7 +17,7 @@ LAYERS = [  # top to bottom; a module imports from its own package and from the 
     "server cluster integrations audit bench grading",
     "blocking client",
     "executor",
-    "workspaces sessions",
+    "workspaces sessions executor_options",
     "sandboxes",
     "engines",
     "environments images",

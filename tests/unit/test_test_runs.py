@@ -1,4 +1,4 @@
-"""Tests beside code: what is sent, and a report that is read as if an enemy had written it."""
+"""Test runs: what is sent to the sandbox, and reports that are parsed as hostile input."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def read(report: bytes, language: Language = PYTHON) -> tuple[TestOutcome, ...]:
     assert language.tests is not None
     result = ExecutionResult(status=Status.OK, exit_code=0, files={language.tests.report: report, "own": b""})
     told = with_outcomes(result, language)
-    assert told.files == {"own": b""}  # the report is ours, not the program's
+    assert told.files == {"own": b""}  # without the report
     json.dumps(told.to_dict(), allow_nan=False, ensure_ascii=False).encode("utf-8")
     return told.tests
 
@@ -45,7 +45,7 @@ def read(report: bytes, language: Language = PYTHON) -> tuple[TestOutcome, ...]:
 
 
 @pytest.mark.parametrize(
-    ("language", "files", "start"),
+    ("language", "files", "command"),
     [
         (PYTHON, {"calc.py", "test_calc.py"}, ("python", "-m", "pytest")),
         (JAVASCRIPT, {"calc.js", "calc.test.js"}, ("node",)),
@@ -53,21 +53,21 @@ def read(report: bytes, language: Language = PYTHON) -> tuple[TestOutcome, ...]:
     ],
     ids=lambda value: value.name if isinstance(value, Language) else "",
 )
-def test_the_code_and_its_tests_lie_under_the_names_that_the_tests_import(
-    language: Language, files: set[str], start: tuple[str, ...]
+def test_code_and_tests_get_the_file_names_that_the_tests_import(
+    language: Language, files: set[str], command: tuple[str, ...]
 ) -> None:
     made = run(
         "code é", "tests", language=language, module="calc", files={"data/x": b"x"}, args=["-k", "one"]
     )
     assert made.files.keys() == {*files, "data/x"}
     assert {made.files[name] for name in files} == {"code é".encode(), b"tests"}
-    assert made.argv[: len(start)] == start
+    assert made.argv[: len(command)] == command
     assert made.argv[-2:] == ("-k", "one")
     assert made.cwd == "/code"
 
 
 @pytest.mark.parametrize("language", LANGUAGES, ids=lambda row: row.name)
-def test_a_test_run_never_uses_the_waiting_interpreter(language: Language) -> None:
+def test_a_test_run_never_uses_the_waiting_worker(language: Language) -> None:
     assert run(language=language).fresh
 
 
@@ -102,7 +102,7 @@ def test_a_module_is_a_name_that_can_be_imported(module: str) -> None:
     ],
     ids=lambda module: ascii(module)[:20],
 )
-def test_a_module_that_is_no_plain_name_is_refused(module: Any) -> None:
+def test_a_module_name_that_cannot_be_imported_is_refused(module: Any) -> None:
     assert "module" in refusal(module=module) or "path" in refusal(module=module)
 
 
@@ -122,12 +122,12 @@ def test_a_lone_surrogate_is_refused_as_in_any_other_run(field: str) -> None:
     "args", ["-x", b"-x", 1, None, [1], [None], [b"-x"], ["a\0b"], ["\ud800"], ["x"] * 1001, ["x" * 61_441]],
     ids=lambda args: ascii(args)[:20],
 )  # fmt: skip
-def test_arguments_of_the_runner_are_checked_like_a_programs(args: Any) -> None:
+def test_arguments_of_the_test_runner_are_checked_like_a_programs(args: Any) -> None:
     assert "args" in refusal(args=args)
 
 
 @pytest.mark.parametrize("path", ["main.py", "test_main.py"])
-def test_a_file_cannot_take_the_place_of_the_code_or_the_tests(path: str) -> None:
+def test_a_file_cannot_replace_the_code_or_the_tests(path: str) -> None:
     assert refusal(files={path: b""}) == f"files: {path!r} is the program itself; give the file another name"
 
 
@@ -195,11 +195,11 @@ BOMB = (
     ],
     ids=lambda report: ascii(report[:40]),
 )  # fmt: skip
-def test_a_hostile_report_is_no_report(report: bytes) -> None:
+def test_a_hostile_report_is_ignored(report: bytes) -> None:
     assert read(report) == ()
 
 
-def test_a_deep_report_is_read_without_harm() -> None:
+def test_a_deeply_nested_report_is_harmless() -> None:
     deep = b"<a>" * 50_000 + b'<testcase name="x"/>' + b"</a>" * 50_000
     assert [test.name for test in read(deep)] == ["x"]
 
@@ -209,37 +209,37 @@ def test_a_deep_report_is_read_without_harm() -> None:
     ["nan", "inf", "-inf", "-1", "1e999", "1e10", "", "x", "1,5", "9" * 5000, "0x10"],
     ids=lambda t: t[:10],
 )
-def test_a_time_that_is_none_is_no_time(time: str) -> None:
+def test_an_invalid_time_counts_as_zero(time: str) -> None:
     assert read(junit(f'<testcase name="x" time="{time}"/>')) == (TestOutcome("x", "passed", 0.0),)
 
 
-def test_a_case_without_anything_is_a_case() -> None:
+def test_a_case_without_attributes_is_a_case() -> None:
     assert read(junit("<testcase/>")) == (TestOutcome("", "passed", 0.0),)
 
 
-def test_a_message_is_cut() -> None:
+def test_a_long_message_is_cut() -> None:
     [test] = read(junit(f'<testcase name="x"><failure>{"m" * 10 * MAX_MESSAGE_CHARS}</failure></testcase>'))
     assert test.message == "m" * MAX_MESSAGE_CHARS
 
 
-def test_a_name_is_cut() -> None:
+def test_a_long_name_is_cut() -> None:
     [test] = read(junit(f'<testcase name="{"n" * 1_000_000}"/>'))
     assert len(test.name) <= MAX_MESSAGE_CHARS
 
 
-def test_more_tests_than_anybody_reads_are_left_out() -> None:
+def test_outcomes_beyond_the_limit_are_dropped() -> None:
     assert len(read(junit("<testcase/>" * (MAX_TESTS + 1)))) == MAX_TESTS
 
 
 @given(st.text(), st.text(), st.text())
-def test_any_text_in_a_report_is_told_or_left_out(classname: str, name: str, time: str) -> None:
+def test_any_text_in_a_report_becomes_printable_outcomes(classname: str, name: str, time: str) -> None:
     case = f"<testcase classname={quoteattr(classname)} name={quoteattr(name)} time={quoteattr(time)}/>"
     text = f"<t>{case}</t>".encode("utf-8", "surrogatepass")
     assert len(read(text)) <= 1
 
 
 @given(st.binary())
-def test_any_bytes_are_a_report_or_none(report: bytes) -> None:
+def test_any_bytes_are_a_report_or_ignored(report: bytes) -> None:
     for language in LANGUAGES:
         assert len(read(report, language)) <= MAX_TESTS
 
@@ -282,13 +282,13 @@ def test_a_suite_that_did_not_load_is_one_error() -> None:
     "duration", ["NaN", "Infinity", "-Infinity", "-1", "1e999", "1e300", "true", "null", '"x"', '""', "[]",
     "{}", "[5]"]
 )  # fmt: skip
-def test_a_duration_that_is_none_is_no_duration(duration: str) -> None:
+def test_an_invalid_duration_counts_as_zero(duration: str) -> None:
     report = jest(case(duration="DURATION")).replace(b'"DURATION"', duration.encode())
     assert read(report, JAVASCRIPT) == (TestOutcome("adds", "passed", 0.0),)
 
 
 @pytest.mark.parametrize("status", [None, 1, True, [], {}, ["passed"]])
-def test_a_status_that_is_no_string_is_an_error_and_never_a_pass(status: Any) -> None:
+def test_a_status_that_is_not_a_string_is_an_error_and_never_a_pass(status: Any) -> None:
     [test] = read(jest(case(status=status)), JAVASCRIPT)
     assert test.outcome == "error"
 
@@ -305,12 +305,12 @@ def test_a_status_that_is_no_string_is_an_error_and_never_a_pass(status: Any) ->
     ],
     ids=lambda report: ascii(report[:40]),
 )  # fmt: skip
-def test_what_is_not_jests_report_is_no_report(report: bytes) -> None:
+def test_json_that_is_not_jests_report_is_ignored(report: bytes) -> None:
     assert read(report, JAVASCRIPT) == ()
 
 
 @pytest.mark.parametrize("field", ["fullName", "duration", "failureMessages", "status"])
-def test_a_value_nested_to_the_parsers_limit_is_read_without_harm(field: str) -> None:
+def test_a_value_nested_to_the_parsers_limit_is_harmless(field: str) -> None:
     for depth in range(100, 1100, 50):
         nested = "[" * depth + "]" * depth
         report = jest(case(**{field: "NESTED"})).replace(b'"NESTED"', nested.encode())
@@ -330,7 +330,7 @@ def test_a_lone_surrogate_in_a_report_can_still_be_printed(field: str) -> None:
     assert "b" in told
 
 
-def test_more_of_jests_tests_than_anybody_reads_are_left_out() -> None:
+def test_jests_outcomes_beyond_the_limit_are_dropped() -> None:
     assert len(read(jest(*[case()] * (MAX_TESTS + 1)), JAVASCRIPT)) == MAX_TESTS
 
 
@@ -377,13 +377,13 @@ OF_THE_SHAPE = st.fixed_dictionaries(
 
 
 @given(ANY_JSON | OF_THE_SHAPE)
-def test_any_json_at_all_is_outcomes_and_never_an_exception(document: Any) -> None:
+def test_any_json_gives_outcomes_and_never_an_exception(document: Any) -> None:
     for test in read(json.dumps(document).encode(), JAVASCRIPT):
         assert test.outcome in ("passed", "failed", "error", "skipped")
         assert 0 <= test.duration < 1e9
 
 
-# --- Either -------------------------------------------------------------------------------------------
+# --- Both ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("language", LANGUAGES, ids=lambda row: row.name)
@@ -393,7 +393,7 @@ def test_a_run_without_a_report_has_no_tests(language: Language) -> None:
     assert (told.tests, told.files, told.status) == ((), {"own": b"x"}, Status.TIMEOUT)
 
 
-def test_a_report_decides_no_status() -> None:
+def test_a_report_does_not_change_the_status() -> None:
     failed = junit('<testcase name="x"><failure/></testcase>')
     result = ExecutionResult(status=Status.OK, exit_code=0, files={".codeforge-report.xml": failed})
     assert with_outcomes(result, PYTHON).success

@@ -1,4 +1,4 @@
-"""Canaries: tokens laid where a sandbox must not reach, which its programs then look for."""
+"""Canaries: tokens put where a sandbox must not reach; the audit's programs search for them."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _MARK = "codeforge-" + "canary-"
 
 
 def token() -> str:
-    """A new one."""
+    """A new token."""
     return _MARK + secrets.token_hex(8)
 
 
 @dataclass(frozen=True, slots=True)
 class Canaries:
-    """What was laid where.
+    """The tokens, and where they are.
 
     Attributes:
         environment: in this process's environment.
         file: name and content of a file in ``folder``.
         neighbour: in the environment and a file of another run.
-        folder: in the host's folder for temporary files.
+        folder: a folder in the host's folder for temporary files.
     """
 
     environment: str
@@ -39,14 +39,14 @@ class Canaries:
 
 @contextlib.contextmanager
 def planted() -> Iterator[Canaries]:
-    """Lay them; afterwards they are gone."""
+    """Put them in place for as long as the block lasts."""
     with tempfile.TemporaryDirectory(prefix="codeforge-audit-") as folder:
-        laid = Canaries(token(), token(), token(), Path(folder))
-        # Readable by anybody, so that only the sandbox is between it and a program.
-        laid.folder.chmod(0o755)
-        (laid.folder / laid.file).write_text(laid.file)
-        os.environ[VARIABLE] = laid.environment
+        canaries = Canaries(token(), token(), token(), Path(folder))
+        # Everybody may read it, so that only the sandbox keeps it from a program.
+        canaries.folder.chmod(0o755)
+        (canaries.folder / canaries.file).write_text(canaries.file)
+        os.environ[VARIABLE] = canaries.environment
         try:
-            yield laid
+            yield canaries
         finally:
             os.environ.pop(VARIABLE, None)

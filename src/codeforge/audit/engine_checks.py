@@ -1,4 +1,4 @@
-"""The engine, as it describes itself, and its way in as this machine shows it."""
+"""Engine checks: what the engine reports about itself, and its socket and files on this machine."""
 
 from __future__ import annotations
 
@@ -23,49 +23,76 @@ _LISTENS = "0A"
 _DISTRIBUTION = re.compile(r"dfsg|\+ds|deb\d|ubuntu|\.el\d|~|-\d")
 
 _ENGINE = Rule(
-    "daemon.version", "29.5.1 or newer", "CIS 1.1.2; NIST 800-190 4.4.1; P26, P17", Severity.HIGH,
-    "update Docker; or move to a distribution that still fixes it",
-)  # fmt: skip
+    "daemon.version",
+    "29.5.1 or newer",
+    "CIS 1.1.2; NIST 800-190 4.4.1; P26, P17",
+    Severity.HIGH,
+    "update Docker, or use a distribution that still maintains its version",
+)
 _RUNC = Rule(
-    "daemon.runc", "1.2.8, 1.3.3, 1.4 or newer (CVE-2025-31133, -52565, -52881)",
-    "NIST 800-190 4.4.1; P26", Severity.HIGH, "update runc, or containerd.io where it brings it",
-)  # fmt: skip
+    "daemon.runc",
+    "1.2.8, 1.3.3, 1.4 or newer (CVE-2025-31133, -52565, -52881)",
+    "NIST 800-190 4.4.1; P26",
+    Severity.HIGH,
+    "update runc, or containerd.io where that package contains it",
+)
 _SECCOMP = Rule(
-    "daemon.seccomp", "on, with the engine's default profile", "CIS 5.22", Severity.HIGH,
+    "daemon.seccomp",
+    "on, with the engine's default profile",
+    "CIS 5.22",
+    Severity.HIGH,
     "run dockerd without --seccomp-profile=unconfined, on a kernel with CONFIG_SECCOMP_FILTER",
-)  # fmt: skip
+)
 _CGROUP = Rule(
-    "daemon.cgroup", "version 2", "R04, R18", Severity.LOW,
-    "boot with systemd.unified_cgroup_hierarchy=1: cgroup.kill and memory.events are there alone",
-)  # fmt: skip
-_SWAP_LIMIT = Rule(
-    "daemon.limits", "memory, swap, pids and cpu quota enforced", "CIS 5.11, 5.12, 5.29", Severity.HIGH,
+    "daemon.cgroup",
+    "version 2",
+    "R04, R18",
+    Severity.LOW,
+    "boot with systemd.unified_cgroup_hierarchy=1: only version 2 has cgroup.kill and memory.events",
+)
+_LIMITS = Rule(
+    "daemon.limits",
+    "memory, swap, pids and cpu quota enforced",
+    "CIS 5.11, 5.12, 5.29",
+    Severity.HIGH,
     "boot with cgroup_enable=memory swapaccount=1",
-)  # fmt: skip
-_RUNTIME = Rule("daemon.runtime", "named, and there", "H11; NIST 800-190 4.5.2", Severity.INFO)
+)
+_RUNTIME = Rule("daemon.runtime", "one that the engine knows", "H11; NIST 800-190 4.5.2", Severity.INFO)
 _SOCKET = Rule(
-    "daemon.socket", "root's and one group's, 0660 or less", "CIS 3.15, 3.16; H10", Severity.HIGH,
+    "daemon.socket",
+    "owned by root or this user, closed to others",
+    "CIS 3.15, 3.16; H10",
+    Severity.HIGH,
     "chown root:docker /var/run/docker.sock; chmod 660 /var/run/docker.sock",
-)  # fmt: skip
+)
 _TCP = Rule(
-    "daemon.tcp", "no listener", "CIS 2.7; H10; NIST 800-190 4.3.1", Severity.HIGH,
+    "daemon.tcp",
+    "no listener",
+    "CIS 2.7; H10; NIST 800-190 4.3.1",
+    Severity.HIGH,
     "remove -H tcp:// and hosts from dockerd's command line and /etc/docker/daemon.json",
-)  # fmt: skip
+)
 _REGISTRIES = Rule(
-    "daemon.insecure-registries", "none but this machine", "CIS 2.5; NIST 800-190 4.2.1", Severity.MEDIUM,
+    "daemon.insecure-registries",
+    "none but on this machine",
+    "CIS 2.5; NIST 800-190 4.2.1",
+    Severity.MEDIUM,
     "remove insecure-registries from /etc/docker/daemon.json",
-)  # fmt: skip
+)
 _BWRAP = Rule(
-    "daemon.bwrap", "root's, nobody else writes it, no set-user-id bit", "P02; H11", Severity.HIGH,
+    "daemon.bwrap",
+    "owned by root, writable by root alone, no set-user-id bit",
+    "P02; H11",
+    Severity.HIGH,
     "chmod u-s,go-w $(command -v bwrap)",
-)  # fmt: skip
+)
 _EXPERIMENTAL = Rule(
     "daemon.experimental", "off", "CIS 2.17", Severity.LOW, "remove experimental from daemon.json"
 )
 
 
 def look(version: Mapping[str, Any], socket: str | None, proc: Path = Path("/proc")) -> Iterator[Check]:
-    """All that there is to say of the engine."""
+    """Every check of Docker, from its ``docker version`` and ``docker info`` and its socket's path."""
     info = version["Info"]
     runc = next((each["Version"] for each in version.get("Components", ()) if each["Name"] == "runc"), "")
     options = " ".join(info.get("SecurityOptions") or ())
@@ -77,7 +104,7 @@ def look(version: Mapping[str, Any], socket: str | None, proc: Path = Path("/pro
     able = {name: bool(info.get(name)) for name in ("MemoryLimit", "SwapLimit", "PidsLimit", "CpuCfsQuota")}
     cpu = able.pop("CpuCfsQuota") or bool(info.get("CPUCfsQuota"))
     lacking = [name for name, there in {**able, "CPU quota": cpu}.items() if not there]
-    yield _SWAP_LIMIT.holds_if(not lacking, f"not {', '.join(lacking)}" if lacking else "all")
+    yield _LIMITS.holds_if(not lacking, f"not {', '.join(lacking)}" if lacking else "all")
     yield _RUNTIME.holds_if(
         info.get("DefaultRuntime") in (info.get("Runtimes") or {}), info.get("DefaultRuntime")
     )
@@ -90,13 +117,13 @@ def look(version: Mapping[str, Any], socket: str | None, proc: Path = Path("/pro
 
 
 def images(configs: Mapping[str, Mapping[str, Any]], languages: list[str]) -> Iterator[Check]:
-    """Each language's image: there, and made for a user without rights."""
+    """Whether each language has its image, and the image runs as an unprivileged user."""
     for name in languages:
         build = f"codeforge images build {name}"
         there = Rule(f"daemon.image-{name}", "on this machine", "H12", Severity.MEDIUM, build)
         runner = Rule(f"daemon.image-user-{name}", "runner", "CIS 4.1; NIST 800-190 4.1.2", fix=build)
         if name not in configs:
-            yield there.holds_if(False, "not here")
+            yield there.holds_if(False, "missing")
             yield runner.not_available("no image")
             continue
         user = str(configs[name].get("Config", {}).get("User") or "root")
@@ -105,10 +132,10 @@ def images(configs: Mapping[str, Mapping[str, Any]], languages: list[str]) -> It
 
 
 def look_at_bubblewrap() -> Iterator[Check]:
-    """What makes sandboxes where there is no daemon."""
+    """The same for bubblewrap: its program, and the control groups that it can use."""
     path = shutil.which("bwrap")
     if path is None:
-        yield _BWRAP.holds_if(False, "not here")
+        yield _BWRAP.holds_if(False, "bwrap is not on the PATH")
         return
     found = Path(path).stat()
     mode = stat.S_IMODE(found.st_mode)
@@ -117,17 +144,23 @@ def look_at_bubblewrap() -> Iterator[Check]:
     tree = find_tree()
     version = f"version {tree.version}" if isinstance(tree, CgroupTree) else tree
     yield _CGROUP.holds_if(version == "version 2", version)
-    yield _SWAP_LIMIT.holds_if(isinstance(tree, CgroupTree), version)
+    yield _LIMITS.holds_if(isinstance(tree, CgroupTree), version)
     if isinstance(tree, CgroupTree):
         tree.close()
 
 
 def environments(languages: Iterable[str]) -> dict[str, Check]:
-    """Each language's environment: there, and nobody else's."""
+    """Language name to whether it has its environment, and nobody else may change that."""
     store, found = EnvironmentStore(), {}
     for name in languages:
         build = f"codeforge environments build {name}"
-        rule = Rule(f"daemon.environment-{name}", "on this machine, its owner's", "H12", Severity.HIGH, build)
+        rule = Rule(
+            f"daemon.environment-{name}",
+            "on this machine, owned by this user or root",
+            "H12",
+            Severity.HIGH,
+            build,
+        )
         try:
             environment = store.find(LanguageTable(LANGUAGES).find(name))
         except EnvironmentFailed as error:
@@ -138,7 +171,7 @@ def environments(languages: Iterable[str]) -> dict[str, Check]:
 
 
 def _name(environment: Environment | None) -> str:
-    return "not here" if environment is None else environment.path.name
+    return "missing" if environment is None else environment.path.name
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -158,9 +191,9 @@ def _runc_is_new(version: str) -> bool:
 
 def _floor(rule: Rule, version: str, new: bool) -> Check:
     if not _numbers(version):
-        return rule.unknown(version or "not told")
+        return rule.unknown(version or "not reported")
     if not new and _DISTRIBUTION.search(version):
-        return rule.unknown(f"{version}: a distribution's, fixed under an old number or not at all; ask it")
+        return rule.unknown(f"{version}: a distribution's; its changelog says whether it has the fixes")
     return rule.holds_if(new, version)
 
 
@@ -177,11 +210,11 @@ def _socket(path: str | None) -> Check:
 
 
 def _listeners(proc: Path) -> Check:
-    """TCP sockets that processes called dockerd listen on."""
+    """Whether a process called dockerd listens on TCP."""
     found: list[str] = []
     engines = 0
     for process in proc.glob("[0-9]*"):
-        # It may end while it is looked at.
+        # The process may end in between.
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             if (process / "comm").read_text().strip() != "dockerd":
                 continue
@@ -189,9 +222,9 @@ def _listeners(proc: Path) -> Check:
             try:
                 found += _listens_on(process)
             except PermissionError:
-                return _TCP.not_available("only root may look at the engine's sockets: sudo codeforge audit")
+                return _TCP.not_available("only root may look at its sockets; run: sudo codeforge audit")
     if not engines:
-        return _TCP.unknown("no process of this machine is called dockerd")
+        return _TCP.unknown("no process on this machine is called dockerd")
     return _TCP.holds_if(not found, ", ".join(found) or "none")
 
 

@@ -1,10 +1,9 @@
-"""The laboratory: an executor whose sandboxes can be looked at, and weakened."""
+"""The audit's executor: runs programs as any other, and lets the audit look at sandboxes and weaken them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import json
 import os
 import time
@@ -21,7 +20,6 @@ from codeforge.engines import (
     BubblewrapEngine,
     Channel,
     DockerEngine,
-    Engine,
     EngineSettings,
     engine_name,
     make_engine,
@@ -32,23 +30,26 @@ from codeforge.executor import CodeExecutor
 from codeforge.model import Language, Output, SandboxLimits
 from codeforge.policy import LABEL
 
-HOLD_S = 600.0
-"""How long a program that is looked at waits, at most."""
+HELD_FOR_S = 600.0
+"""How long a program waits, at most, while its sandbox is looked at."""
 
-_NOTICE_S = 10.0
+_ENGINE_NOTICES_WITHIN_S = 10.0
 
 _WAITS = "import sys\nprint('ready', flush=True)\nsys.stdin.read()\n"
 
 Weaken: TypeAlias = Callable[[dict[str, Any]], None]
 """Takes one control out of a container's description, in place."""
 
+DOCKER, PODMAN, BUBBLEWRAP = ENGINES
 
-class LabEngine(DockerEngine):
-    """Docker, with one control less in every sandbox, if so asked.
+
+class WeakenedDocker(DockerEngine):
+    """Docker, with sandboxes that lack a control, where the self-test asks for that.
 
     Args:
-        weaken: what to take out.
-        unchecked: whether programs run in it all the same.
+        owner: the label of its sandboxes.
+        weaken: takes the control out; ``None``: sandboxes are as always.
+        unchecked: whether programs run even where the posture check finds a fault.
     """
 
     def __init__(self, owner: str, weaken: Weaken | None, *, unchecked: bool) -> None:
@@ -71,11 +72,11 @@ class LabEngine(DockerEngine):
         return [] if self._unchecked else faults
 
 
-class LabBubblewrap(BubblewrapEngine):
-    """bubblewrap, and what became of its sandboxes."""
+class RememberingBubblewrap(BubblewrapEngine):
+    """bubblewrap, which remembers the sandboxes that it launched."""
 
-    def __init__(self, *, allow_unenforced_limits: bool) -> None:
-        super().__init__(allow_unenforced_limits=allow_unenforced_limits)
+    def __init__(self, owner: str) -> None:
+        super().__init__(owner)
         self._launched: set[str] = set()
 
     async def launch(self, language: Language, limits: SandboxLimits, *, uid: int) -> BubblewrapChannel:
@@ -85,133 +86,136 @@ class LabBubblewrap(BubblewrapEngine):
         return channel
 
     def left(self) -> set[str]:
-        """Those that have a control group still, without which no process of theirs can be. Blocks."""
+        """The sandboxes that still have a control group; without one, none has a process left. Blocks."""
         groups = {name for _, names, _ in os.walk("/sys/fs/cgroup") for name in names}
         return self._launched & groups
 
 
-DOCKER, PODMAN, BUBBLEWRAP = ENGINES
+def engine_under_audit(
+    weaken: Weaken | None = None, *, unchecked: bool = False
+) -> tuple[str, DockerEngine | RememberingBubblewrap]:
+    """The engine that the environment names, else the first that is on this machine; and what to call it.
+
+    Raises:
+        Unsupported: its sandboxes are to be weakened, and it is not Docker with its own runtime.
+    """
+    runtime = os.environ.get(RUNTIME_VARIABLE)
+    name = engine_name(None, docker_host=None, runtime=runtime)
+    if name == AUTO:
+        name = next((each for each in ENGINES if unreachable_reason(each) is None), DOCKER)
+    owner = uuid.uuid4().hex
+    kind = GVISOR if runtime is not None and GVISOR in runtime else name
+    if kind == DOCKER:
+        return kind, WeakenedDocker(owner, weaken, unchecked=unchecked)
+    if weaken is not None or unchecked:
+        raise Unsupported("only Docker's own sandboxes can be weakened: CODEFORGE_ENGINE=docker")
+    if kind == BUBBLEWRAP:
+        return kind, RememberingBubblewrap(owner)
+    engine = make_engine(EngineSettings(engine=name, owner=owner, runtime=runtime))
+    if not isinstance(engine, DockerEngine):
+        raise Unsupported(f"the audit does not know the engine {name}")
+    return kind, engine
 
 
 class AuditExecutor(CodeExecutor):
-    """Launches each sandbox when it is asked for, so that each one there is a run's.
-
-    ``CODEFORGE_ENGINE`` and ``CODEFORGE_RUNTIME`` say on which engine; else it is the first of which a socket
-    answers.
+    """Launches each sandbox when a run asks for it, so that every sandbox has a run.
 
     Args:
-        weaken: what to take out of every sandbox.
+        weaken: takes a control out of every sandbox.
         unchecked: whether programs run in sandboxes that are weaker than asked for.
+
+    Attributes:
+        kind: Docker, Podman, bubblewrap or gVisor: some checks differ between them.
     """
 
     def __init__(self, weaken: Weaken | None = None, *, unchecked: bool = False) -> None:
-        self._weaken, self._unchecked = weaken, unchecked
-        runtime = os.environ.get(RUNTIME_VARIABLE)
-        name = engine_name(None, docker_host=None, runtime=runtime)
-        settings = EngineSettings(engine=name, owner=uuid.uuid4().hex, runtime=runtime)
-        super().__init__(engine=self._lab_engine(settings), max_warm=0)
-
-    def _lab_engine(self, settings: EngineSettings) -> Engine:
-        name = settings.engine
-        if name == AUTO:
-            name = next(each for each in ENGINES if unreachable_reason(each) is None)
-        self._containers: DockerEngine | None = None
-        self._bubblewrap: LabBubblewrap | None = None
-        self.kind = GVISOR if GVISOR in (settings.runtime or "") else name
-        """Docker, Podman, bubblewrap or gVisor: what differs between them, the checks have to know."""
-        if self.kind == DOCKER:
-            self._containers = LabEngine(settings.owner, self._weaken, unchecked=self._unchecked)
-            return self._containers
-        if self._weaken is not None or self._unchecked:
-            raise Unsupported("only Docker's own sandboxes can be weakened: CODEFORGE_ENGINE=docker")
-        if name == BUBBLEWRAP:
-            self._bubblewrap = LabBubblewrap(allow_unenforced_limits=settings.allow_unenforced_limits)
-            return self._bubblewrap
-        engine = make_engine(dataclasses.replace(settings, engine=name))
-        assert isinstance(engine, DockerEngine)  # noqa: S101 - Podman and gVisor
-        self._containers = engine
-        return engine
+        kind, engine = engine_under_audit(weaken, unchecked=unchecked)
+        super().__init__(engine=engine, max_warm=0)
+        self.kind = kind
+        self._audited = engine
 
     @property
-    def lab(self) -> DockerEngine:
-        """Docker, or an engine that answers its calls."""
-        if self._containers is None:
-            raise Unsupported("bubblewrap has no daemon that could be asked")
-        return self._containers
+    def docker(self) -> DockerEngine:
+        """Docker, or an engine that answers Docker's calls."""
+        if not isinstance(self._audited, DockerEngine):
+            raise Unsupported("bubblewrap has no daemon to ask")
+        return self._audited
 
     async def launch(self, spec: dict[str, Any]) -> Channel:
-        """A container with whatever is in it; ``close`` removes it."""
-        return await self.lab.launch_container(spec)
+        """Launch a container of any description; closing the channel removes it."""
+        return await self.docker.launch_container(spec)
 
     async def version(self) -> dict[str, Any]:
         """What the engine says of its parts."""
-        client = await self.lab.client()
-        with self.lab.errors():
+        client = await self.docker.client()
+        with self.docker.errors():
             return {**await client.version(), "Info": await client.system.info()}
 
     async def socket_path(self) -> str | None:
         """The engine's socket; ``None`` if it is not on this machine."""
-        path = getattr((await self.lab.client()).connector, "path", None)
+        path = getattr((await self.docker.client()).connector, "path", None)
         return None if path is None else str(path)
 
     async def image_configs(self) -> dict[str, dict[str, Any]]:
-        """Of each language whose image is here, what the engine knows of it."""
-        client, found = await self.lab.client(), {}
+        """Language name to what the engine knows of its image, for the images that it has."""
+        client, found = await self.docker.client(), {}
         for row in self.languages:
             if await self.images.find(row.image) is not None:
-                with self.lab.errors():
+                with self.docker.errors():
                     found[row.name] = await client.images.inspect(row.image)
         return found
 
     async def sandboxes(self) -> set[str]:
-        """Those that are there now, in whatever state."""
-        if self._bubblewrap is not None:
-            return set(self._bubblewrap.sandboxes())
+        """Ids of this executor's sandboxes, in whatever state."""
+        if isinstance(self._audited, RememberingBubblewrap):
+            return set(self._audited.sandboxes())
         return await self._labelled(self.owner)
 
     async def left_of(self, closed: AuditExecutor) -> set[str]:
-        """What is left of another executor's."""
-        if closed._bubblewrap is not None:
-            return await asyncio.to_thread(closed._bubblewrap.left)
+        """Ids of the sandboxes that a closed executor has left behind."""
+        if isinstance(closed._audited, RememberingBubblewrap):
+            return await asyncio.to_thread(closed._audited.left)
         return await self._labelled(closed.owner)
 
     async def _labelled(self, owner: str) -> set[str]:
-        client, filters = await self.lab.client(), {"label": [f"{LABEL}={owner}"]}
-        with self.lab.errors():
+        client, filters = await self.docker.client(), {"label": [f"{LABEL}={owner}"]}
+        with self.docker.errors():
             found = await client.containers.list(all=True, filters=json.dumps(filters))
         return {str(each.id) for each in found}
 
     async def inspect(self, sandbox: str) -> dict[str, Any]:
-        """The engine's description of one; of bubblewrap's, which has none, its first process."""
-        if self._bubblewrap is not None:
-            pid = self._bubblewrap.sandboxes()[sandbox]
+        """The engine's description of a sandbox; bubblewrap, which has none, has its first process."""
+        if isinstance(self._audited, RememberingBubblewrap):
+            pid = self._audited.sandboxes()[sandbox]
             return {"Id": sandbox, "State": {"Pid": pid, "Running": True}, "Config": {"User": ""}}
-        client = await self.lab.client()
-        with self.lab.errors():
+        client = await self.docker.client()
+        with self.docker.errors():
             return dict(await client.containers.container(sandbox).show())
 
-    async def _runs(self, sandbox: str) -> bool:
+    async def _is_running(self, sandbox: str) -> bool:
         return bool((await self.inspect(sandbox))["State"]["Running"])
 
     @contextlib.asynccontextmanager
     async def held(
         self, *, env_vars: Mapping[str, str] | None = None, files: Mapping[str, str | bytes] | None = None
     ) -> AsyncIterator[dict[str, Any]]:
-        """A run that waits; gives what the engine says of its sandbox."""
+        """Hold a run that waits, for as long as the block lasts; gives the description of its sandbox."""
         before = await self.sandboxes()
-        waiting = self.stream(_WAITS, timeout=HOLD_S, stdin=_nothing_yet(), env_vars=env_vars, files=files)
+        waiting = self.stream(
+            _WAITS, timeout=HELD_FOR_S, stdin=silent_stdin(), env_vars=env_vars, files=files
+        )
         async with contextlib.aclosing(waiting) as events:
             async for event in events:
                 if isinstance(event, Output):
                     break
             (new,) = await self.sandboxes() - before
-            # A program is often heard before the engine has noticed that it runs.
-            await until(lambda: self._runs(new), _NOTICE_S)
+            # The program's output often arrives before the engine has noticed that it runs.
+            await until(lambda: self._is_running(new), _ENGINE_NOTICES_WITHIN_S)
             yield await self.inspect(new)
 
 
 async def until(condition: Callable[[], Awaitable[bool]], within_s: float) -> bool:
-    """Whether it comes true in time."""
+    """Wait for the condition; whether it came true in time."""
     deadline = time.monotonic() + within_s
     while not await condition():
         if time.monotonic() > deadline:
@@ -220,6 +224,7 @@ async def until(condition: Callable[[], Awaitable[bool]], within_s: float) -> bo
     return True
 
 
-async def _nothing_yet() -> AsyncIterator[bytes]:
+async def silent_stdin() -> AsyncIterator[bytes]:
+    """A stdin that says nothing and does not end."""
     await asyncio.Event().wait()
     yield b""

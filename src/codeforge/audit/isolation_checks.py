@@ -1,79 +1,92 @@
-"""What needs more than one run to be seen: leftovers, shared budgets, two leases of one sandbox."""
+"""Isolation checks: what takes several runs to see, such as leftovers and shared budgets."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeAlias
 
-from codeforge.audit.attack_cases import said
-from codeforge.audit.executor import AuditExecutor, until
+from codeforge.audit.attack_cases import facts
+from codeforge.audit.executor import AuditExecutor, silent_stdin, until
 from codeforge.audit.model import Check, Rule, Severity
-from codeforge.audit.probe_runner import beside, source
-from codeforge.model import ExecutionResult, Output
+from codeforge.audit.probe_runner import program
+from codeforge.model import ExecutionResult, Output, Status
 
 MANY = 12
-SILENCE_S = 5.0
-"""What a neighbour's sign of life may be late, on a machine that is busy; it is sent every 50 ms."""
-GONE_S = 10.0
-LEAST_PIPE_BYTES = 65536
+LONGEST_SILENCE_S = 5.0
+"""How late a neighbour's sign of life may be on a busy machine; one is sent every 50 ms."""
+GONE_WITHIN_S = 10.0
 DIGEST_CHARS = 64
 
 _LEFTOVERS = Rule("inside.leftovers", "nothing of an earlier run", "F11, R23")
 _BUDGET = Rule("inside.user-budget", "one run takes its user's; another has its own", "R27")
 _RANDOM = Rule("inside.randomness", "no two runs have the same", "X15")
 _LEASES = Rule("inside.leases", "each sandbox has one run", "X13, F11")
-_CANCEL = Rule("inside.cancel", f"its sandbox is gone within {GONE_S:g} s", "X14")
-_SILENCE = Rule("inside.neighbour", f"never silent for {SILENCE_S:g} s", "R01, R16; NIST 800-190 4.4.3")
+_CANCEL = Rule("inside.cancel", f"its sandbox is gone within {GONE_WITHIN_S:g} s", "X14")
+_SILENCE = Rule(
+    "inside.neighbour", f"never silent for {LONGEST_SILENCE_S:g} s", "R01, R16; NIST 800-190 4.4.3"
+)
 _IMAGE = Rule("inside.image-unchanged", "a fresh sandbox sees the same files after the attacks", "P25")
-_LOCKS = Rule(
-    "inside.covert-channels", "not promised on a shared kernel", "F12", Severity.INFO,
+_COVERT_CHANNELS = Rule(
+    "inside.covert-channels",
+    "not promised on a shared kernel",
+    "F12",
+    Severity.INFO,
     "run the engine in a virtual machine where runs must not signal each other",
-)  # fmt: skip
+)
 
 
-async def run(executor: AuditExecutor, what: str, *more: str, payload: str = "endings.py") -> ExecutionResult:
-    """One of the programs with more than one face."""
-    return await executor.execute(source(payload), args=(what, *more), files=beside(payload), timeout=30)
+async def run(executor: AuditExecutor, payload: str, *arguments: str) -> ExecutionResult:
+    """Run one of the audit's programs with these arguments."""
+    return await executor.execute(**program(payload, *arguments), timeout=30)
 
 
 async def leftovers(executor: AuditExecutor) -> Check:
-    """A run that leaves marks, and one that looks for them."""
+    """A run leaves marks wherever it can, and another looks for them."""
     mark = f"mark-{secrets.token_hex(8)}"
-    left = await run(executor, "leave_marks", mark)
-    if left.stdout != "marked\n":
+    left = await run(executor, "leftovers.py", "leave", mark)
+    if left.status is not Status.OK:
         return _LEFTOVERS.unknown(left.error or "the first run could not leave any")
-    found = (await run(executor, "find_marks", mark)).stdout.strip()
-    return _LEFTOVERS.holds_if(found == "nothing", found)
+    looked = await run(executor, "leftovers.py", "find", mark)
+    found = json.loads(looked.stdout)["found"] if looked.status is Status.OK else None
+    if found is None:
+        return _LEFTOVERS.unknown(looked.error or "the second run could not look")
+    return _LEFTOVERS.holds_if(not found, ", ".join(found) or "nothing")
 
 
 async def user_budget(executor: AuditExecutor) -> Check:
-    """One run takes what the kernel counts by user, another one wants some."""
-    taker = executor.stream(
-        source("resources.py"),
-        args=("take_user_budget",),
-        files=beside("resources.py"),
-        stdin=_nothing(),
-        timeout=60,
-    )
+    """One run takes all that the kernel counts by user; another, meanwhile, must get just as much."""
+    taker = executor.stream(**program("resources.py", "take_user_budget"), stdin=silent_stdin(), timeout=60)
+    text = ""
     async with contextlib.aclosing(taker) as events:
         async for event in events:
             if isinstance(event, Output):
-                break
-        found = dict(said(await run(executor, "use_user_budget", payload="resources.py")))
-    pipe = found.get("pipe", "0")
-    holds = found.get("inotify") == "allowed" and int(pipe) >= LEAST_PIPE_BYTES
-    return _BUDGET.holds_if(holds, f"inotify {found.get('inotify')}, pipes of {pipe} bytes")
+                text += event.text
+                if "\n" in text:
+                    break
+        second = dict(facts(await run(executor, "resources.py", "take_user_budget")))
+    try:
+        first = dict(json.loads(text))
+    except ValueError:
+        return _BUDGET.unknown("the first run did not report what it took")
+    users = {first.pop("uid", None), second.pop("uid", None)}
+    got = f"{second.get('instances')} inotify instances, {second.get('all_pages')} pages in pipes"
+    return _BUDGET.holds_if(len(users) == 2 and first == second, got)
 
 
 async def randomness(executor: AuditExecutor) -> Check:
-    """Two runs at once, and what their sources give first."""
-    results = await asyncio.gather(*(run(executor, "randomness") for _ in range(2)))
-    words = [word for result in results for word in result.stdout.split()]
-    return _RANDOM.holds_if(len(words) == len(set(words)) == 6, f"{len(set(words))} of {len(words)} differ")
+    """Two runs at once, and what each source of randomness gives first."""
+    results = await asyncio.gather(*(run(executor, "endings.py", "randomness") for _ in range(2)))
+    try:
+        first, second = (json.loads(result.stdout) for result in results)
+    except ValueError:
+        return _RANDOM.unknown("a run did not report what it drew")
+    same = sum(one == other for one, other in zip(first, second, strict=True))
+    return _RANDOM.holds_if(same == 0, f"{same} of {len(first)} sources gave the same")
 
 
 async def leases(executor: AuditExecutor) -> Check:
@@ -84,34 +97,34 @@ async def leases(executor: AuditExecutor) -> Check:
 
 
 async def cancel(executor: AuditExecutor) -> Check:
-    """A caller who goes away."""
+    """A caller goes away while its run goes on."""
     before = await executor.sandboxes()
-    running = asyncio.ensure_future(run(executor, "ignore_signals"))
+    running = asyncio.ensure_future(run(executor, "endings.py", "ignore_signals"))
 
-    async def there() -> bool:
+    async def has_come() -> bool:
         return bool(await executor.sandboxes() - before)
 
-    async def gone() -> bool:
-        return not await there()
+    async def is_gone() -> bool:
+        return not await has_come()
 
-    came = await until(there, GONE_S)
+    came = await until(has_come, GONE_WITHIN_S)
     running.cancel()
     await asyncio.wait({running})
     started = time.monotonic()
     if not came:
-        return _CANCEL.unknown("the run was not there in time to be cancelled")
-    return _CANCEL.holds_if(await until(gone, GONE_S), f"{time.monotonic() - started:.1f} s")
+        return _CANCEL.unknown("the run did not start in time to be cancelled")
+    return _CANCEL.holds_if(await until(is_gone, GONE_WITHIN_S), f"{time.monotonic() - started:.1f} s")
 
 
 async def image_digest(executor: AuditExecutor) -> str:
-    """Of the files of the image, as a fresh sandbox sees them."""
-    return (await run(executor, "hash_image")).stdout.strip()
+    """A hash of the image's files, as a fresh sandbox sees them."""
+    return (await run(executor, "endings.py", "hash_image")).stdout.strip()
 
 
 def image_unchanged(before: str, after: str) -> Check:
-    """Whether all the attacks in between have left it as it was: page cache and layers are shared."""
+    """Whether the attacks in between left the image as it was: runs share page cache and layers."""
     if len(before) != DIGEST_CHARS or len(after) != DIGEST_CHARS:
-        return _IMAGE.unknown("it could not be told")
+        return _IMAGE.unknown("a run could not hash the files")
     return _IMAGE.holds_if(before == after, f"{before[:12]} before, {after[:12]} after")
 
 
@@ -120,12 +133,14 @@ PAIRS: tuple[PairCheck, ...] = (leftovers, user_budget, randomness, leases, canc
 
 
 async def covert_channels(executor: AuditExecutor) -> Check:
-    """Said, so that nobody takes silence for a promise."""
-    return _LOCKS.not_available("the kernel's locks and caches are shared; nothing here closes them")
+    """Always the same: it is in the list so that nobody takes silence for a promise."""
+    return _COVERT_CHANNELS.not_available(
+        "the kernel's locks and caches are shared; nothing here closes them"
+    )
 
 
 class Heartbeat:
-    """A run that gives signs of life beside others; knows its longest silence."""
+    """A run that gives signs of life beside others; it knows its longest silence."""
 
     def __init__(self, executor: AuditExecutor) -> None:
         self._executor = executor
@@ -134,7 +149,7 @@ class Heartbeat:
 
     @contextlib.asynccontextmanager
     async def beating(self) -> AsyncIterator[None]:
-        """Let it run."""
+        """Run it beside the block."""
         task = asyncio.ensure_future(self._listen())
         try:
             yield
@@ -144,9 +159,7 @@ class Heartbeat:
 
     async def _listen(self) -> None:
         last: float | None = None
-        beats = self._executor.stream(
-            source("resources.py"), args=("heartbeat",), files=beside("resources.py"), timeout=600
-        )
+        beats = self._executor.stream(**program("resources.py", "heartbeat"), timeout=600)
         async with contextlib.aclosing(beats) as events:
             async for _ in events:
                 now = time.monotonic()
@@ -154,12 +167,7 @@ class Heartbeat:
                 last, self._beats = now, self._beats + 1
 
     def check(self) -> Check:
-        """Whether it was let live."""
+        """Whether it was never silent for long."""
         if not self._beats:
-            return _SILENCE.unknown("it did not come to life")
-        return _SILENCE.holds_if(self._longest_s < SILENCE_S, f"at most {self._longest_s:.2f} s")
-
-
-async def _nothing() -> AsyncIterator[bytes]:
-    await asyncio.Event().wait()
-    yield b""
+            return _SILENCE.unknown("it gave no sign of life")
+        return _SILENCE.holds_if(self._longest_s < LONGEST_SILENCE_S, f"at most {self._longest_s:.2f} s")

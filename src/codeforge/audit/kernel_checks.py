@@ -1,4 +1,8 @@
-"""A sandbox as the host's kernel shows it: what is in force, process by process, and nothing unknown."""
+"""Kernel checks: what the host's kernel enforces on a waiting sandbox, thread by thread.
+
+It is read from the host's ``/proc`` and ``/sys``; nothing inside the sandbox is asked. A mount, descriptor,
+process or device that no check here knows is a failure.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +19,16 @@ from codeforge.policy import SYSTEM, USER_IDS
 
 CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 LIMIT_NAMES = {
-    "core": "core file size", "nofile": "open files", "msgqueue": "msgqueue size",
-    "sigpending": "pending signals", "memlock": "locked memory",
-}  # fmt: skip
+    "core": "core file size",
+    "nofile": "open files",
+    "msgqueue": "msgqueue size",
+    "sigpending": "pending signals",
+    "memlock": "locked memory",
+}
 OWN_NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "uts")
 LEAST_FILTERS = 2
 
-# Where a sandbox may have something mounted: what kind it must be, and what options it must have.
+# Where a sandbox may have something mounted, the kinds it may be, and the options it must have.
 _CLOSED = frozenset({"nosuid", "nodev", "noexec"})
 _MOUNTS: dict[str, tuple[set[str], frozenset[str]]] = {
     "/": (set(), frozenset({"ro"})),
@@ -29,15 +36,15 @@ _MOUNTS: dict[str, tuple[set[str], frozenset[str]]] = {
     "/dev": ({"tmpfs"}, frozenset({"nosuid"})),
     "/dev/pts": ({"devpts"}, frozenset({"nosuid", "noexec"})),
     "/dev/mqueue": ({"mqueue"}, _CLOSED),
-    "/dev/shm": ({"tmpfs"}, _CLOSED),  # noqa: S108
+    "/dev/shm": ({"tmpfs"}, _CLOSED),  # noqa: S108 - in a sandbox
     "/sys": ({"sysfs"}, _CLOSED | {"ro"}),
     "/sys/fs/cgroup": ({"tmpfs", "cgroup2"}, _CLOSED),
     "/code": ({"tmpfs"}, _CLOSED),
-    "/tmp": ({"tmpfs"}, _CLOSED),  # noqa: S108
+    "/tmp": ({"tmpfs"}, _CLOSED),  # noqa: S108 - in a sandbox
 }
-_OURS = {point: _MOUNTS[point] for point in ("/code", "/tmp", "/dev/shm")}  # noqa: S108
+_OURS = {point: _MOUNTS[point] for point in ("/code", "/tmp", "/dev/shm")}  # noqa: S108 - in a sandbox
 _READABLE = (*SYSTEM, "/usr", "/etc", "/opt/codeforge", "/node_modules", "/package.json", "/sys/fs/cgroup")
-"""What a sandbox of bubblewrap's may have mounted, to be read."""
+"""What bubblewrap may mount read-only."""
 
 _DEVICE_NODES = {f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty", "console")}
 _ENGINE_FILES = {"/etc/hostname", "/etc/hosts", "/etc/resolv.conf"}
@@ -45,9 +52,19 @@ _NODE_ONLY = {"anon_inode:[eventpoll]", "anon_inode:[eventfd]", "anon_inode:[tim
 _OWN_PIPE = re.compile(r"pipe:\[\d+\]")
 # What runc writes into the device cgroup of every container: nodes may be made, few may be opened.
 _DEVICES = {
-    "c *:* m", "b *:* m", "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm",
-    "c 5:1 rwm", "c 5:2 rwm", "c 136:* rwm", "c 10:200 rwm",
-}  # fmt: skip
+    "c *:* m",
+    "b *:* m",
+    "c 1:3 rwm",
+    "c 1:5 rwm",
+    "c 1:7 rwm",
+    "c 1:8 rwm",
+    "c 1:9 rwm",
+    "c 5:0 rwm",
+    "c 5:1 rwm",
+    "c 5:2 rwm",
+    "c 136:* rwm",
+    "c 10:200 rwm",
+}
 
 Faults: TypeAlias = list[str]
 
@@ -70,7 +87,7 @@ def _is_zero(bits: str) -> bool:
 
 
 def _filters(facts: Facts) -> Faults:
-    """Everything but init itself has two: the engine's, and the one that init adds."""
+    """All but init have two: the engine's, and the one that init adds."""
     faults = _each_thread(facts, "Seccomp", lambda mode: mode == "2")
     for process in facts.processes:
         least = 1 if process.inner == 1 else LEAST_FILTERS
@@ -119,7 +136,7 @@ def _namespaces(facts: Facts) -> Faults:
 
 
 def _descriptors(facts: Facts) -> Faults:
-    """A run has its three pipes; an event loop has some of the kernel's own kinds beside."""
+    """A run has its three pipes; Node's event loop has descriptors of the kernel's own kinds beside them."""
     faults, channel = [], {what for what in facts.init.descriptors.values() if "socket" in what}
     for process in facts.processes:
         for number, what in sorted(process.descriptors.items()):
@@ -133,7 +150,7 @@ def _known_descriptor(engine: str, process: Process, number: int, what: str) -> 
     pipe = _OWN_PIPE.fullmatch(what) is not None
     if process.inner == 1:
         if engine == "bubblewrap" and number == 2 and what == "/memfd:bwrap (deleted)":
-            return True  # what bwrap complains of
+            return True  # bwrap's error messages
         return pipe or what in ("/dev/null", "anon_inode:[signalfd]") or what.startswith("socket:[")
     if number <= 2:
         return pipe
@@ -150,7 +167,7 @@ def _mounts(facts: Facts) -> Faults:
 
 
 def _podman_fault(mount: Mount) -> str:
-    """It masks two paths more, and has a file of its own, which is empty."""
+    """Podman masks two more paths, and mounts an empty file of its own."""
     if mount.point == "/run/.containerenv":
         return "" if mount.options >= {"ro", "nosuid", "nodev", "noexec"} else f"{mount.point} can be written"
     if mount.point in ("/etc/resolv.conf", "/sys/dev/block"):
@@ -160,7 +177,7 @@ def _podman_fault(mount: Mount) -> str:
 
 
 def _bubblewrap_fault(mount: Mount) -> str:
-    """There is no image: the machine's programs, and what lies beside them, are mounted one by one."""
+    """Without an image, bubblewrap mounts the machine's programs and libraries one by one."""
     point, options = mount.point, mount.options
     if "shared" in mount.propagation:
         return f"{point} is shared with the host"
@@ -175,7 +192,7 @@ def _bubblewrap_fault(mount: Mount) -> str:
     known = point in ("/", "/dev") or point.startswith(_READABLE)
     missing = frozenset({"ro", "nosuid"}) - options
     if not known:
-        return f"{point} is not known: {mount.kind} from {mount.root}"
+        return f"{point} is unknown: {mount.kind} from {mount.root}"
     return f"{point} is {mount.kind}, without {sorted(missing)}" if missing else ""
 
 
@@ -187,7 +204,7 @@ def _mount_fault(mount: Mount) -> str:
         missing = options - mount.options
         wrong_kind = kinds and mount.kind not in kinds
         if mount.point == "/" and mount.kind in ("proc", "sysfs", "tmpfs"):
-            wrong_kind = {"an image's"}
+            wrong_kind = {"the image's"}
         return f"{mount.point} is {mount.kind}, without {sorted(missing)}" if missing or wrong_kind else ""
     if mount.point in _ENGINE_FILES:
         return "" if "ro" in mount.options else f"{mount.point} can be written"
@@ -199,7 +216,7 @@ def _mount_fault(mount: Mount) -> str:
     if mount.point in MASKED or mount.point in ("/proc/timer_stats",):
         empty = mount.root == "/null" or (mount.kind == "tmpfs" and "ro" in mount.options)
         return "" if empty else f"{mount.point} is not masked"
-    return f"{mount.point} is not known: {mount.kind} from {mount.root}"
+    return f"{mount.point} is unknown: {mount.kind} from {mount.root}"
 
 
 def _oom_score(facts: Facts) -> Faults:
@@ -221,8 +238,10 @@ def _devices(facts: Facts) -> Faults:
     return [f"may use {rule!r}" for rule in rules if rule not in _DEVICES]
 
 
+# Name, what is expected, reference, faults. The formatter would take six lines for each.
+# fmt: off
 _RULES: tuple[tuple[str, str, str, Callable[[Facts], Faults]], ...] = (
-    ("capabilities", "all five sets of every thread empty", "CIS 5.4; P02", _capabilities),
+    ("capabilities", "all five sets empty, in every thread", "CIS 5.4; P02", _capabilities),
     ("no-new-privileges", "on for every thread", "CIS 5.26; P01",
      lambda facts: _each_thread(facts, "NoNewPrivs", lambda on: on == "1")),
     ("seccomp", "mode 2 everywhere, two filters on the run", "CIS 5.22; P15, P19", _filters),
@@ -231,15 +250,19 @@ _RULES: tuple[tuple[str, str, str, Callable[[Facts], Faults]], ...] = (
     ("limits", "as asked for, soft and hard", "CIS 5.19; R11, R26", _limits),
     ("namespaces", "cgroup, ipc, mnt, net, pid, uts of its own", "CIS 5.10, 5.16, 5.17, 5.21", _namespaces),
     ("descriptors", "the run's three pipes, and no other", "X02, X05", _descriptors),
-    ("mounts", "the known ones, each as closed as it must be", "CIS 5.6, 5.13, 5.20; F01", _mounts),
+    ("mounts", "the known ones only, each with its options", "CIS 5.6, 5.13, 5.20; F01", _mounts),
     ("oom-score", f"{LEAST_OOM_SCORE} or more", "P09", _oom_score),
     ("processes", "init and the run", "X04", _processes),
-)  # fmt: skip
+)
+# fmt: on
 _USERNS = Rule(
-    "outside.kernel-user-namespace", "not the host's", "CIS 2.9, 5.31; P04", Severity.LOW,
-    "userns-remap in /etc/docker/daemon.json, or a rootless engine: a second wall of user ids",
-)  # fmt: skip
-_DEVICE_RULE = Rule("outside.kernel-devices", "what runc gives every container", "CIS 5.18; P12")
+    "outside.kernel-user-namespace",
+    "not the host's",
+    "CIS 2.9, 5.31; P04",
+    Severity.LOW,
+    "set userns-remap in /etc/docker/daemon.json, or use a rootless engine: it maps user ids once more",
+)
+_DEVICE_RULE = Rule("outside.kernel-devices", "those that runc gives every container", "CIS 5.18; P12")
 _CGROUP_RULES = {
     "memory": Rule("outside.kernel-memory", "the limit", "CIS 5.11; R03"),
     "swap": Rule("outside.kernel-swap", "none", "CIS 5.11; R06"),
@@ -249,13 +272,13 @@ _CGROUP_RULES = {
 
 
 def look(facts: Facts, limits: SandboxLimits) -> Iterator[Check]:
-    """Everything that the kernel tells of the sandbox."""
+    """Every check of what the kernel enforces; NOT-AVAILABLE where its files cannot be read."""
     rules = [(Rule(f"outside.kernel-{name}", text, source), find) for name, text, source, find in _RULES]
     if facts.blind:
         every = [*(rule for rule, _ in rules), _DEVICE_RULE, _USERNS]
         yield from (rule.not_available(facts.blind) for rule in every)
         if facts.engine == GVISOR and facts.cgroup:
-            yield from _cgroup(facts.cgroup, limits)  # of gVisor itself, which holds the sandbox
+            yield from _cgroup(facts.cgroup, limits)  # of gVisor's own process, which contains the sandbox
         else:
             yield from (rule.not_available(facts.blind) for rule in _CGROUP_RULES.values())
         return
@@ -264,21 +287,25 @@ def look(facts: Facts, limits: SandboxLimits) -> Iterator[Check]:
         yield rule.holds_if(not faults, "; ".join(faults[:8]) or rule.expected)
     yield from _cgroup(facts.cgroup, limits)
     if facts.engine == "bubblewrap":
-        yield _DEVICE_RULE.not_available("no group bounds them: in a user namespace none can be made")
+        yield _DEVICE_RULE.not_available(
+            "no control group restricts them: in a user namespace no device can be made"
+        )
     elif "devices.list" in facts.cgroup:
         faults = _devices(facts)
         yield _DEVICE_RULE.holds_if(not faults, "; ".join(faults) or "as expected")
     else:
-        yield _DEVICE_RULE.not_available("cgroup v2 keeps them in a program that cannot be read")
+        yield _DEVICE_RULE.not_available(
+            "with cgroup v2, a program in the kernel decides, which cannot be read"
+        )
     remapped = facts.init.namespaces["user"] != facts.host_namespaces["user"]
     yield _USERNS.says(
         Verdict.HOLDS if remapped else Verdict.NOT_AVAILABLE,
-        "its own" if remapped else "this engine gives sandboxes the host's; each has a user id of its own",
+        "its own" if remapped else "this engine uses the host's; each sandbox has a user id of its own",
     )
 
 
 def _cgroup(found: dict[str, str], limits: SandboxLimits) -> Iterator[Check]:
-    """The limits, by version 2's names or 1's."""
+    """The limits, by the names of cgroup v2 or v1."""
     memory = str(limits.memory_bytes // 4096 * 4096)
     cpu = f"{limits.cpu_quota_us} 100000"
     old_cpu = f"{found.get('cpu.cfs_quota_us')} {found.get('cpu.cfs_period_us')}"

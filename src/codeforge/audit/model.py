@@ -1,4 +1,4 @@
-"""Checks: what the audit asks, and what came of it. Pure."""
+"""Rules and checks: what the audit asks, and the answers on this machine. Pure values."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Verdict(enum.StrEnum):
     HOLDS = "HOLDS"
     FAILS = "FAILS"
     NOT_AVAILABLE = "NOT-AVAILABLE"
-    """It cannot be here: the kernel has no such thing, or this user may not look."""
+    """There is nothing to check: the kernel has no such thing, or this user may not look."""
     UNKNOWN = "UNKNOWN"
-    """It could be, and the audit could not tell."""
+    """There is something to check, and the audit could not find out."""
 
 
 class Severity(enum.StrEnum):
@@ -31,7 +31,7 @@ class Severity(enum.StrEnum):
 
 
 class Layer(enum.StrEnum):
-    """Where the audit stands when it looks."""
+    """Where a check looks from."""
 
     HOST = "host"
     DAEMON = "daemon"
@@ -45,13 +45,13 @@ class Check:
 
     Attributes:
         id: the layer, a dot, and a name; programs may rely on it.
-        layer: where it was looked at from.
+        layer: where it looks from.
         verdict: the answer.
         expected: what a machine in order shows.
-        got: what this one shows.
+        got: what this machine shows.
         severity: how much a failure matters.
-        fix: what to type or set.
-        reference: the CIS Docker Benchmark's, NIST SP 800-190's or the catalogue's name for it.
+        fix: what to type or to set.
+        reference: its name in the CIS Docker Benchmark, in NIST SP 800-190 or in the catalogue of attacks.
     """
 
     id: str
@@ -66,16 +66,16 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A question. ``id`` starts with the layer."""
+    """A question, without its answer. ``id`` starts with the layer."""
 
     id: str
     expected: str
     reference: str
     severity: Severity = Severity.HIGH
-    fix: str = "a defect of this package, or an engine that left a restriction out: report it"
+    fix: str = "report it: this is a defect of this package, or the engine left out a restriction"
 
     def says(self, verdict: Verdict, got: str) -> Check:
-        """The question with that answer."""
+        """The check with that verdict."""
         return Check(
             id=self.id,
             layer=Layer(self.id.partition(".")[0]),
@@ -88,32 +88,32 @@ class Rule:
         )
 
     def holds_if(self, condition: bool, got: object) -> Check:
-        """The answer yes or no."""
+        """HOLDS or FAILS."""
         return self.says(Verdict.HOLDS if condition else Verdict.FAILS, str(got))
 
     def unknown(self, why: str) -> Check:
-        """The audit could not tell."""
+        """UNKNOWN: the audit could not find out."""
         return self.says(Verdict.UNKNOWN, why)
 
     def not_available(self, why: str) -> Check:
-        """There is nothing to tell."""
+        """NOT-AVAILABLE: there is nothing to check."""
         return self.says(Verdict.NOT_AVAILABLE, why)
 
 
 def matters(check: Check, *, strict: bool) -> bool:
-    """Whether this failure is one of the audit as a whole.
+    """Whether the audit as a whole fails if this check does.
 
-    The host and the engine's settings are their owner's: without ``strict``, only what is of high
-    severity there counts. What a sandbox itself shows counts always.
+    A sandbox's checks always count. The host and the engine serve other purposes as well: without ``strict``,
+    only their failures of high severity count.
     """
     own = check.layer in (Layer.OUTSIDE, Layer.INSIDE)
     return strict or own or check.severity is Severity.HIGH
 
 
 def exit_code(checks: Iterable[Check], *, strict: bool) -> int:
-    """What the command exits with.
+    """The exit code of the command.
 
-    In ``strict``, what could not be told counts as failed; else, in a sandbox, as not tested.
+    With ``strict``, UNKNOWN counts as failed; without it, UNKNOWN about a sandbox counts as not tested.
     """
     code = EXIT_ALL_HOLD
     for check in checks:
@@ -127,6 +127,6 @@ def exit_code(checks: Iterable[Check], *, strict: bool) -> int:
 
 
 def counts(checks: Iterable[Check]) -> dict[str, int]:
-    """How many of each verdict, in a fixed order."""
+    """The number of checks with each verdict, in a fixed order."""
     found = Counter(check.verdict for check in checks)
     return {verdict.value: found[verdict] for verdict in Verdict}

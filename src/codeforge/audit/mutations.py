@@ -1,12 +1,11 @@
-"""Mutations: sandboxes with one control less each, and which checks must say so. A table.
+"""Mutations: sandboxes that lack one control each, and the checks that must notice. A table.
 
-A check that cannot fail proves nothing. For each of these, the posture check must refuse the sandbox
-where it knows of the control; and with the posture check out of the way, the audit's own must say FAILS.
+A check that cannot fail proves nothing. The posture check must refuse each of these sandboxes, if it knows
+the control. Without the posture check, each of the audit's checks for the control must say FAILS.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,24 +13,32 @@ from codeforge.audit.executor import Weaken
 from codeforge.model import GiB
 
 _DOCKER_MASKED = (
-    "/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
-    "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
-)  # fmt: skip
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+)
 SHARED_UID = 20_000
 _SHARED_USER = f"{SHARED_UID}:10001"
 
 
 @dataclass(frozen=True, slots=True)
 class Mutation:
-    """A weakening.
+    """One control taken away.
 
     Attributes:
-        name: what is not there any more.
-        weaken: takes it out.
-        caught_by: every check that must say FAILS.
+        name: what is missing or different.
+        weaken: takes the control away.
+        caught_by: ids of the checks that must say FAILS.
         posture: whether the posture check must refuse such a sandbox.
-        runs: whether a program gets to run in it: init cannot install its filter if it might be given
-            privileges, and ends.
+        runs: whether a program can run in it. Where new privileges are allowed, init cannot install its
+            filter, and ends.
     """
 
     name: str
@@ -42,7 +49,7 @@ class Mutation:
 
 
 def _host(**settings: object) -> Weaken:
-    """These settings instead."""
+    """Change these settings of the host's part."""
 
     def weaken(spec: dict[str, Any]) -> None:
         spec["HostConfig"].update(settings)
@@ -51,7 +58,7 @@ def _host(**settings: object) -> Weaken:
 
 
 def _and_without(*names: str, **settings: object) -> Weaken:
-    """The same, and these of the container's own settings left out."""
+    """The same, and leave out these of the container's own settings."""
 
     def weaken(spec: dict[str, Any]) -> None:
         spec["HostConfig"].update(settings)
@@ -62,7 +69,7 @@ def _and_without(*names: str, **settings: object) -> Weaken:
 
 
 def _own(**settings: object) -> Weaken:
-    """These of the container's own settings instead."""
+    """Change these of the container's own settings."""
 
     def weaken(spec: dict[str, Any]) -> None:
         spec.update(settings)
@@ -71,7 +78,7 @@ def _own(**settings: object) -> Weaken:
 
 
 def _user(user: str, **settings: object) -> Weaken:
-    """Somebody else, who owns the writable places."""
+    """Run as another user, who owns the writable places."""
     uid = user.partition(":")[0]
 
     def weaken(spec: dict[str, Any]) -> None:
@@ -86,7 +93,7 @@ def _user(user: str, **settings: object) -> Weaken:
 
 
 def _tmpfs(old: str, new: str) -> Weaken:
-    """The writable places with another option."""
+    """Change an option of the writable places."""
 
     def weaken(spec: dict[str, Any]) -> None:
         places = spec["HostConfig"]["Tmpfs"]
@@ -107,10 +114,12 @@ def _secret(spec: dict[str, Any]) -> None:
 
 
 def _caught(*names: str) -> tuple[str, ...]:
-    """``spec``, ``kernel`` and ``inside`` checks by their short names."""
+    """The ids of ``spec``, ``kernel`` and ``inside`` checks, from their short names."""
     return tuple(name if name.startswith("inside.") else f"outside.{name}" for name in names)
 
 
+# A few lines for each mutation; the formatter would take six.
+# fmt: off
 MUTATIONS = (
     Mutation("capabilities kept", _host(CapDrop=[]),
              _caught("spec-capabilities", "kernel-capabilities", "inside.capabilities"), posture=True),
@@ -181,17 +190,22 @@ MUTATIONS = (
     Mutation("a health check", _own(Healthcheck={"Test": ["CMD", "/bin/true"]}), _caught("spec-healthcheck")),
     Mutation("stdin that outlives its writer", _own(StdinOnce=False), _caught("spec-stdin")),
     Mutation("a setting that nobody asked for", _host(CpusetCpus="0"), _caught("spec-unknown-settings")),
-)  # fmt: skip
+)
+# fmt: on
 
 WITHOUT_INIT = (
-    "inside.process-1", "inside.filters", "inside.init-memory", "inside.init-limits", "inside.io-uring",
-    "inside.vsock", "inside.netlink", "inside.splice-calls", "inside.sync", "inside.foreign-abi",
-    "inside.system-v-ipc", "inside.init-signals", "inside.no-new-privileges",
-)  # fmt: skip
-"""What must fail where the same programs run under an ordinary process 1, with new privileges allowed."""
-
-
-def pick(names: Iterable[str]) -> list[Mutation]:
-    """Those of these names."""
-    wanted = set(names)
-    return [mutation for mutation in MUTATIONS if mutation.name in wanted]
+    "inside.process-1",
+    "inside.filters",
+    "inside.init-memory",
+    "inside.init-limits",
+    "inside.io-uring",
+    "inside.vsock",
+    "inside.netlink",
+    "inside.splice-calls",
+    "inside.sync",
+    "inside.foreign-abi",
+    "inside.system-v-ipc",
+    "inside.init-signals",
+    "inside.no-new-privileges",
+)
+"""Checks that must fail under an ordinary process 1, with new privileges allowed."""

@@ -1,4 +1,4 @@
-"""Inside: the catalogue's programs, sent through the public interface, and what they came back with."""
+"""Probe runner: runs the audit's programs as any caller would, and judges what they report."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import PurePosixPath
+from typing import TypedDict
 
 from codeforge.audit.executor import AuditExecutor
 from codeforge.audit.model import Check
@@ -15,11 +16,26 @@ from codeforge.model import ExecutionResult
 
 PAYLOAD_TIMEOUT_S = 60.0
 PAYLOAD_CPU_US = 100_000
-"""A whole core: the programs walk the file system."""
+"""A whole core: some programs walk the file system."""
 
 HELPER = "observe.py"
 HELPER_AT = "codeforge/audit/payloads/observe.py"
-"""Where the programs import it from, in the sandbox as here."""
+"""The path from which the programs import it, in the sandbox as on the host."""
+
+
+class Program(TypedDict):
+    """The fields of a request that runs one of the audit's programs."""
+
+    code: str
+    language: str
+    args: tuple[str, ...]
+    files: dict[str, str | bytes]
+
+
+def program(payload: str, *arguments: str) -> Program:
+    """A request for that program with these arguments, and the helper beside it where it needs one."""
+    language = language_of(payload)
+    return Program(code=source(payload), language=language, args=arguments, files=files_beside(payload))
 
 
 def source(name: str) -> str:
@@ -27,25 +43,21 @@ def source(name: str) -> str:
     return resources.files("codeforge.audit").joinpath("payloads", name).read_text(encoding="utf-8")
 
 
-def beside(name: str) -> dict[str, str | bytes]:
-    """What must lie beside that program."""
-    return {HELPER_AT: source(HELPER)} if name.endswith(".py") else {}
+def files_beside(payload: str) -> dict[str, str | bytes]:
+    """The files that the program needs beside it: path to content."""
+    return {HELPER_AT: source(HELPER)} if payload.endswith(".py") else {}
 
 
-def language_of(name: str) -> str:
-    """Which language a program is in."""
-    return LANGUAGE_OF[PurePosixPath(name).suffix]
+def language_of(payload: str) -> str:
+    """The language that a program is written in."""
+    return LANGUAGE_OF[PurePosixPath(payload).suffix]
 
 
 async def observe(executor: AuditExecutor, payload: str) -> Mapping[str, str] | str:
-    """What a program observed; or why there is nothing."""
+    """What a program observed, or why there is nothing."""
     try:
         result = await executor.execute(
-            source(payload),
-            language_of(payload),
-            timeout=PAYLOAD_TIMEOUT_S,
-            files=beside(payload),
-            cpu_quota=PAYLOAD_CPU_US,
+            **program(payload), timeout=PAYLOAD_TIMEOUT_S, cpu_quota=PAYLOAD_CPU_US
         )
     except CodeForgeError as error:
         return str(error)
@@ -53,47 +65,50 @@ async def observe(executor: AuditExecutor, payload: str) -> Mapping[str, str] | 
 
 
 def parse(result: ExecutionResult) -> Mapping[str, str] | str:
-    """What a program said, or how it ended without."""
+    """What a program reported, or how it ended without reporting."""
     return parse_text(result.stdout) or f"{result.status.value}: {(result.error or result.stdout)[-400:]}"
 
 
 def parse_text(text: str) -> Mapping[str, str] | None:
-    """An object of strings in the last line."""
+    """The object of strings in the last line; ``None`` if there is no such line."""
     try:
-        said = json.loads(text.strip().rpartition("\n")[2])
+        reported = json.loads(text.strip().rpartition("\n")[2])
     except ValueError:
         return None
-    fine = isinstance(said, dict) and all(isinstance(value, str) for value in said.values())
-    return said if fine and said else None
+    well_formed = isinstance(reported, dict) and all(isinstance(value, str) for value in reported.values())
+    return reported if well_formed and reported else None
 
 
 def judge(probe: Probe, observed: Mapping[str, str] | str) -> Check:
-    """Whether each of the probe's answers is one of those that it may be."""
+    """Whether each of the program's answers is one that the probe accepts."""
     if isinstance(observed, str):
-        return probe.rule.unknown(f"the program did not get to answer: {observed}")
+        return probe.rule.unknown(f"the program did not report: {observed}")
     missing = [name for name in probe.answers if name not in observed]
     if missing:
         return probe.rule.unknown(f"no answer about {', '.join(missing)}")
-    odd = {name: observed[name] for name, fine in probe.answers.items() if observed[name] not in fine}
-    if odd:
-        return probe.rule.holds_if(False, "; ".join(f"{name}: {what}" for name, what in odd.items()))
+    wrong = {
+        name: observed[name] for name, accepted in probe.answers.items() if observed[name] not in accepted
+    }
+    if wrong:
+        return probe.rule.holds_if(False, "; ".join(f"{name}: {answer}" for name, answer in wrong.items()))
     return probe.rule.holds_if(True, ", ".join(dict.fromkeys(observed[name] for name in probe.answers)))
 
 
 def judge_all(payload: str, observed: Mapping[str, str] | str) -> Iterator[Check]:
-    """All that one program was sent to find out."""
+    """The checks of every probe that one program answers."""
     return (judge(probe, observed) for probe in PROBES if probe.payload == payload)
 
 
 def payloads(languages: Iterable[str]) -> list[str]:
-    """Those for languages whose image is here."""
-    there = set(languages)
-    return [payload for payload in PAYLOADS if language_of(payload) in there]
+    """The programs for these languages."""
+    present = set(languages)
+    return [payload for payload in PAYLOADS if language_of(payload) in present]
 
 
 def not_sent(languages: Iterable[str]) -> Iterator[Check]:
-    """What cannot be asked because a language's image is not here."""
-    there = set(languages)
+    """The probes in other languages than these: there is no image to run them in."""
+    present = set(languages)
     for probe in PROBES:
-        if language_of(probe.payload) not in there:
-            yield probe.rule.not_available(f"no image: codeforge images build {language_of(probe.payload)}")
+        language = language_of(probe.payload)
+        if language not in present:
+            yield probe.rule.not_available(f"no image: codeforge images build {language}")

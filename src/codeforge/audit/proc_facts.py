@@ -1,4 +1,4 @@
-"""Facts: what the host's kernel says of every process in a sandbox, read from its files under /proc."""
+"""Facts about a sandbox from outside: what the host's ``/proc`` shows of each of its processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HOST_NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "uts", "user")
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A line of mountinfo."""
+    """A mount: a line of ``mountinfo``."""
 
     point: str
     root: str
@@ -28,7 +28,7 @@ class Mount:
 
     @classmethod
     def parse(cls, line: str) -> Mount:
-        """Of one line."""
+        """Parse a line of ``mountinfo``."""
         left, _, right = line.partition(" - ")
         _, _, _, root, point, options, *optional = left.split(" ")
         return cls(point, root, frozenset(options.split(",")), right.split(" ")[0], " ".join(optional))
@@ -39,13 +39,15 @@ class Process:
     """A process in a sandbox, as the host sees it.
 
     Attributes:
-        pid: the host's number for it.
-        inner: the sandbox's own.
-        threads: the status of each of its threads.
-        limits: soft and hard, by the kernel's names.
+        pid: its id on the host.
+        inner: its id in the sandbox.
+        command: its command line.
+        threads: the fields of each thread's ``status``.
+        limits: soft and hard limits, by the kernel's names.
         namespaces: kind to inode.
-        descriptors: number to what it is.
-        files_owner: who its files under /proc belong to: root, if it is not dumpable.
+        descriptors: number to what it stands for.
+        oom_score_adj: how readily the kernel kills it when memory runs out.
+        files_owner: the user who owns its files under /proc: root if the process is not dumpable.
     """
 
     pid: int
@@ -61,15 +63,18 @@ class Process:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """All that was seen of one sandbox from outside.
+    """What was seen of one sandbox from outside.
 
     Attributes:
-        engine: which: what a sandbox is made of differs.
+        engine: its name; sandboxes differ by engine.
         inspect: the engine's description of the container.
-        image_id: the image that its language's reference stands for; empty where there is none.
-        peer_uids: user ids of other sandboxes that were there at the same time.
+        image_id: the image that the language's reference names; empty where there is none.
+        peer_uids: user ids of other sandboxes that ran at the same time.
         processes: empty if the host's kernel could not be asked.
-        blind: why it could not.
+        mounts: those that process 1 sees.
+        host_namespaces: the host's, kind to inode.
+        cgroup: file name to content, of the control groups that limit it.
+        blind: why the kernel could not be asked; empty if it was.
     """
 
     engine: str = "docker"
@@ -96,14 +101,14 @@ def gather(
     *,
     engine: str = "docker",
 ) -> Facts:
-    """All there is to see of that container."""
+    """Look at the sandbox that the engine describes so. Blocks."""
     pid = inspect["State"]["Pid"]
     blind = _why_blind(proc / str(pid), inspect["Id"])
     asked = Facts(engine=engine, inspect=inspect, image_id=image_id, peer_uids=peer_uids, blind=blind)
     if blind:
         return asked
     if engine == GVISOR:
-        blind = "the program's processes are gVisor's, and not the host's kernel's"
+        blind = "the program's processes are gVisor's; the host's kernel has none of them"
         return dataclasses.replace(asked, blind=blind, cgroup=_cgroup(proc / str(pid)))
     return dataclasses.replace(
         asked,
@@ -116,19 +121,19 @@ def gather(
 
 def _why_blind(process: Path, container: str) -> str:
     if os.geteuid() != 0:
-        return "only root may look at a sandbox's processes: sudo codeforge audit"
+        return "only root may look at a sandbox's processes; run: sudo codeforge audit"
     try:
         if container in (process / "cgroup").read_text():
             return ""
     except OSError:
         pass
-    return "the engine's processes are not among this machine's: it is remote, or in a virtual machine"
+    return "the engine's processes are not on this machine: it is remote, or in a virtual machine"
 
 
 def _processes(proc: Path, container: str) -> Iterator[Process]:
-    """All in the container's cgroup: also what joined it later, in whatever namespaces."""
+    """All in the container's control group, also what joined it later, in any namespace."""
     for folder in sorted(proc.glob("[0-9]*"), key=lambda path: int(path.name)):
-        # A process may end while it is looked at: then it is not there.
+        # A process may end while it is looked at; then it is left out.
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             if container in (folder / "cgroup").read_text():
                 yield _process(folder)
@@ -178,7 +183,7 @@ _CGROUP_FILES = {
 
 
 def _cgroup(process: Path, root: Path = Path("/sys/fs/cgroup")) -> dict[str, str]:
-    """What limits the process, in the names of cgroup v2 or v1."""
+    """The limits of the process, by the file names of cgroup v2 or v1."""
     values = {}
     for line in (process / "cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)

@@ -1,4 +1,4 @@
-"""The audit as a whole: the host, the engine, a sandbox from outside, and from inside."""
+"""The audit as a whole: checks of the host, the engine, and sandboxes from outside and from inside."""
 
 from __future__ import annotations
 
@@ -22,18 +22,22 @@ from codeforge.engines import GVISOR, with_sentry
 from codeforge.errors import HostFailure, PostureMismatch, ProtocolViolation, SandboxLost
 from codeforge.model import LANGUAGES, PYTHON, Limits
 
-AT_ONCE = 2
+PROGRAMS_AT_ONCE = 2
 _SANDBOX = Rule(
-    "outside.sandbox", "one is launched, and its posture is what was asked for", "NIST 800-190 4.4.3",
-    fix="codeforge doctor says what is missing",
-)  # fmt: skip
+    "outside.sandbox",
+    "one starts, with the posture that was asked for",
+    "NIST 800-190 4.4.3",
+    fix="run codeforge doctor: it says what is missing",
+)
 _NOTHING_LEFT = Rule(
-    "outside.nothing-left", f"no container of the audit's after {isolation_checks.GONE_S:g} s", "R19, X14"
+    "outside.nothing-left",
+    f"no sandbox of the audit after {isolation_checks.GONE_WITHIN_S:g} s",
+    "R19, X14",
 )
 
 
 async def audit(*, full: bool) -> AsyncIterator[Check]:
-    """Every check, as it is answered."""
+    """Yield every check as soon as it is answered; with ``full``, also those that take long."""
     for check in host_checks.look():
         yield check
     executor = AuditExecutor()
@@ -85,19 +89,26 @@ async def _engine_and_sandbox(
 def look_at(
     subject: dict[str, object], neighbour: dict[str, object] | None, image_id: str, engine: str = DOCKER
 ) -> list[Check]:
-    """All that can be said of a sandbox that waits, from outside."""
+    """Every check, from outside, of a sandbox whose program waits.
+
+    Args:
+        subject: the engine's description of it.
+        neighbour: the description of another one that runs at the same time.
+        image_id: the image that its language's reference names; empty where there is none.
+        engine: the engine's name.
+    """
     peers = user_ids(neighbour, image_id) if neighbour else frozenset()
     facts = gather(subject, image_id, peers, engine=engine)
     limits = Limits().of_sandbox(PYTHON)
     if engine == GVISOR:
         limits = with_sentry(limits)
-    # Podman describes a container in words of its own, bubblewrap has nobody who would: the kernel says all.
+    # Podman describes containers in words of its own, and bubblewrap does not describe them.
     described = container_checks.look(facts, PYTHON, limits) if engine in (DOCKER, GVISOR) else ()
     return [*described, *kernel_checks.look(facts, limits)]
 
 
 def user_ids(sandbox: dict[str, object], image_id: str) -> frozenset[str]:
-    """Whose processes there are in a sandbox."""
+    """The user ids of a sandbox's processes."""
     facts: Facts = gather(sandbox, image_id, frozenset())
     asked = facts.inspect["Config"]["User"].partition(":")[0]
     threads = (thread for process in facts.processes for thread in process.threads)
@@ -105,8 +116,8 @@ def user_ids(sandbox: dict[str, object], image_id: str) -> frozenset[str]:
 
 
 async def _probes(executor: AuditExecutor, payloads: Iterable[str]) -> AsyncIterator[Check]:
-    """A few programs at once."""
-    gate = asyncio.Semaphore(AT_ONCE)
+    """Run the programs, a few at once, and judge what they report."""
+    gate = asyncio.Semaphore(PROGRAMS_AT_ONCE)
 
     async def answer(payload: str) -> list[Check]:
         async with gate:
@@ -125,16 +136,14 @@ async def _cases(executor: AuditExecutor, cases: Iterable[Case]) -> AsyncIterato
 
 
 async def run_case(executor: AuditExecutor, case: Case) -> Check:
-    """One program, and whether its result is as it must be."""
+    """Run a hostile program, and judge its result."""
     try:
         result = await executor.execute(
-            probe_runner.source(case.payload),
-            args=(case.what,) if case.what else (),
-            files=probe_runner.beside(case.payload),
+            **probe_runner.program(case.payload, *case.arguments),
             timeout=case.timeout_s,
             memory_limit=case.memory,
         )
-    except (ProtocolViolation, SandboxLost) as error:  # the program's doing, as no other's was
+    except (ProtocolViolation, SandboxLost) as error:  # other programs do not cause this
         return case.rule.holds_if(False, str(error))
     code = f"exit code {result.exit_code}" if result.signal is None else f"signal {result.signal}"
     got = f"{result.status.value}, {code}, {result.execution_time:.1f} s"
@@ -158,11 +167,11 @@ async def _nothing_left(closed: AuditExecutor) -> Check:
         async def nothing() -> bool:
             return not await executor.left_of(closed)
 
-        await until(nothing, isolation_checks.GONE_S)
+        await until(nothing, isolation_checks.GONE_WITHIN_S)
         left = await executor.left_of(closed)
     return _NOTHING_LEFT.holds_if(not left, ", ".join(left) or "none")
 
 
 def expected_count(*, full: bool) -> int:
-    """About how many checks there will be, for a progress bar."""
+    """Roughly how many checks there will be, for a progress bar."""
     return 162 + (len(FULL) + len(isolation_checks.PAIRS) + 2 if full else 0)

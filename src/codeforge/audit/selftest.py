@@ -1,4 +1,4 @@
-"""The audit of the audit: weakened sandboxes, and whether the checks that must catch each did."""
+"""The self-test: launches weakened sandboxes, and tells whether the checks that must fail there did."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LAUNCH = "launch refused"
 NO_INIT = "no init of ours, new privileges allowed"
 WAIT_S = 60.0
 
-# Process 1 as most images have it: dumpable, of the run's own user, without a filter of its own.
+# An ordinary process 1, as in most images: dumpable, with the run's user id, without a filter.
 _ORDINARY_PROCESS_1 = """
 import json, os, pathlib, signal, subprocess, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -42,13 +42,13 @@ print(done.stdout or done.stderr, flush=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one mutation.
+    """What the audit made of one weakened sandbox.
 
     Attributes:
-        name: the mutation's.
-        caught_by: what said so.
-        missed: what should have, with what it said.
-        blind: what cannot look on this machine, or as this user.
+        name: of the mutation.
+        caught_by: the checks that failed, as they must.
+        missed: the checks that did not fail, with what they said.
+        blind: the checks that cannot look on this machine or as this user.
     """
 
     name: str
@@ -58,12 +58,12 @@ class Outcome:
 
     @property
     def caught(self) -> bool:
-        """Whether everything that should have seen it did."""
+        """Whether a check failed, and none that must fail did not."""
         return bool(self.caught_by) and not self.missed
 
 
 async def self_test(mutations: Iterable[Mutation]) -> AsyncGenerator[Outcome, None]:
-    """Each mutation, one after another; at the end, a sandbox without init."""
+    """Try each mutation, one after another, and at last a sandbox without our init."""
     async with AuditExecutor() as unharmed:
         socket = await unharmed.socket_path() or "/var/run/docker.sock"
         image_id = str((await unharmed.image_configs())[PYTHON.name]["Id"])
@@ -75,7 +75,7 @@ async def self_test(mutations: Iterable[Mutation]) -> AsyncGenerator[Outcome, No
 
 
 async def try_mutation(mutation: Mutation, image_id: str, places: Mapping[str, str]) -> Outcome:
-    """First with the posture check, then past it."""
+    """Launch the weakened sandbox with the posture check, then without it, and see what catches it."""
     caught: list[str] = []
     missed: list[str] = []
 
@@ -99,7 +99,7 @@ async def try_mutation(mutation: Mutation, image_id: str, places: Mapping[str, s
     for name in mutation.caught_by:
         check = said.get(name)
         if check is None:
-            missed.append(f"{name}: did not look")
+            missed.append(f"{name}: was not checked")
         elif check.verdict is Verdict.FAILS:
             caught.append(name)
         elif check.verdict is Verdict.NOT_AVAILABLE:
@@ -110,7 +110,7 @@ async def try_mutation(mutation: Mutation, image_id: str, places: Mapping[str, s
 
 
 async def _refusal(weaken: Weaken) -> str | None:
-    """``None`` if the posture check refused it as it must, else what happened."""
+    """``None`` if the posture check refused the sandbox, as it must; else what happened."""
     async with AuditExecutor(_fresh(weaken)) as executor:
         try:
             result = await executor.execute("print(1)")
@@ -122,7 +122,7 @@ async def _refusal(weaken: Weaken) -> str | None:
 
 
 async def _checks(weaken: Weaken, wanted: Iterable[str], image_id: str) -> dict[str, Check]:
-    """What the audit says of such a sandbox, past the posture check."""
+    """The audit's checks of such a sandbox, without the posture check: id to check."""
     payloads = {probe.payload for probe in PROBES if probe.rule.id in set(wanted)}
     async with AuditExecutor(_fresh(weaken), unchecked=True) as executor:
         async with executor.held() as neighbour, executor.held() as subject:
@@ -133,7 +133,7 @@ async def _checks(weaken: Weaken, wanted: Iterable[str], image_id: str) -> dict[
 
 
 def _fresh(weaken: Weaken) -> Weaken:
-    """Each sandbox gets settings of its own: a mutation's lists and dictionaries are not shared."""
+    """The same, on settings of each sandbox's own: a mutation's lists and dictionaries are not shared."""
 
     def weaken_copy(spec: dict[str, Any]) -> None:
         weaken(spec)
@@ -143,7 +143,7 @@ def _fresh(weaken: Weaken) -> Weaken:
 
 
 async def without_init() -> Outcome:
-    """The programs under an ordinary process 1, which no posture check would let pass."""
+    """Run the programs under an ordinary process 1, which the posture check would refuse."""
     said: dict[str, Check] = {}
     for payload in {probe.payload for probe in PROBES if probe.rule.id in WITHOUT_INIT}:
         try:
@@ -159,9 +159,9 @@ async def without_init() -> Outcome:
 
 
 async def _observe_without_init(payload: str) -> Mapping[str, str] | str:
-    files = {"main.py": probe_runner.source(payload), **probe_runner.beside(payload)}
+    files = {"main.py": probe_runner.source(payload), **probe_runner.files_beside(payload)}
     async with AuditExecutor() as executor, asyncio.timeout(WAIT_S):
-        spec = executor.lab.spec(PYTHON, Limits().of_sandbox(PYTHON), uid=USER_IDS[0])
+        spec = executor.docker.spec(PYTHON, Limits().of_sandbox(PYTHON), uid=USER_IDS[0])
         spec["Entrypoint"] = ["python", "-c", _ORDINARY_PROCESS_1]
         spec["HostConfig"]["SecurityOpt"] = []
         channel = await executor.launch(spec)

@@ -1,4 +1,4 @@
-"""Benchmarks of this machine, for ``codeforge bench``."""
+"""Benchmarks of this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures: what was measured, and how a person reads it. Values only."""
+"""Measured figures, and how they are shown to a person."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from codeforge.bench.chart import milliseconds
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """The figures of one way. Less is better, but where ``unit`` ends in ``/s``."""
+    """The figures of one way. Less is better, unless ``unit`` ends in ``/s``."""
 
     name: str
     unit: str
@@ -19,23 +19,23 @@ class Series:
 
     @property
     def median(self) -> float:
-        """Half of the values are better."""
+        """The median of the values."""
         return statistics.median(self.values)
 
     @property
     def p95(self) -> float:
-        """95 % of the values are at least this good, by nearest rank."""
+        """The value that 95 % of the values reach, by nearest rank."""
         ordered = sorted(self.values, reverse=self.unit.endswith("/s"))
         return ordered[-(-95 * len(ordered) // 100) - 1]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, for JSON."""
+        """Return everything, for JSON."""
         return {**asdict(self), "median": self.median, "p95": self.p95}
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Series that were measured together; the first is what the others are compared with."""
+    """Series that were measured together. The others are compared with the first."""
 
     title: str
     series: tuple[Series, ...]
@@ -45,7 +45,7 @@ class Table:
         return {series.name: series for series in self.series}[name]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, for JSON."""
+        """Return everything, for JSON."""
         return {
             "title": self.title,
             "series": [series.to_dict() for series in self.series],
@@ -54,7 +54,7 @@ class Table:
 
 
 def times(series: Series, reference: Series) -> str:
-    """The ratio of the medians as a person reads it: ``0.61 x``, ``12 x``, ``1/70 of``."""
+    """Format the ratio of two medians: ``0.61 x``, ``12 x``, ``1/70 of``."""
     ratio = series.median / reference.median
     if ratio < 0.1:
         return f"1/{1 / ratio:.0f} of"
@@ -62,7 +62,7 @@ def times(series: Series, reference: Series) -> str:
 
 
 def figure(series: Series, value: float) -> str:
-    """A value of the series with its unit."""
+    """Format a value of the series with its unit."""
     match series.unit:
         case "ms":
             return milliseconds(value)

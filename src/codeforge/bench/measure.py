@@ -1,8 +1,8 @@
-"""Measuring: ways to get from a program to its output, each timed in turn with the others.
+"""Times several ways to run a program, in turn.
 
-Figures are worth something only beside others of the same run: a container's start depends on the
-machine, the engine, and what else goes on. So ways are interleaved, in an order that changes. What is
-compared with is what a person would do instead: ``docker run``, or the interpreter alone.
+Figures can be compared only within one run: the time to start a container depends on the machine, the engine
+and what else is running. So the ways are interleaved, in a random order. The references are what a
+person would use instead: ``docker run``, or the interpreter alone.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from codeforge.model import GUEST_DIR, Language, Limits
 from codeforge.policy import USER_IDS, container_spec
 
 _THREADS = ThreadPoolExecutor(32, thread_name_prefix="command")
-"""Threads that wait for commands: asyncio's own way to start one costs a millisecond more."""
+"""Threads that wait for commands. Starting them through asyncio costs a millisecond more."""
 
 _INLINE = {"python": "-c", "node": "-e", "ts-node": "-e"}
-"""How interpreters take a program as an argument."""
+"""The option by which an interpreter takes a program as an argument."""
 
 REUSES = 100
-"""Runs in one sandbox of a batch."""
+"""How many runs of a batch use one sandbox."""
 
 WARM_TIMEOUT_S = 120.0
-"""For a stock to fill; a TypeScript sandbox takes seconds to be ready."""
+"""How long warm sandboxes may take to be ready. TypeScript's take seconds."""
 
 PAUSE_S = 0.1
-"""Before every figure: by then what the last one left to the background, such as removing its container,
-is over, and does not fall to the next."""
+"""The pause before each figure. It lets the previous one finish in the background, such as the removal of its
+container, so that this does not slow the next one."""
 
 DOCKER_RUN, COLD, WARM = "docker run", "codeforge, cold", "codeforge, warm"
 FRESH, REUSED = "codeforge, fresh", "codeforge, reused"
@@ -53,7 +53,7 @@ FRESH, REUSED = "codeforge, fresh", "codeforge, reused"
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What every way runs, and what it must print."""
+    """The program that every way runs, and the output it must print."""
 
     language: Language
     code: str
@@ -62,14 +62,14 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way to do something: ``measure`` does it once and gives one figure."""
+    """One way to run a program: ``measure`` runs it once and returns one figure."""
 
     name: str
     measure: Callable[[], Awaitable[float]]
     unit: str = "ms"
 
 
-async def _at_once() -> None:
+async def _no_wait() -> None:
     pass
 
 
@@ -77,12 +77,16 @@ async def interleaved(
     ways: Sequence[Way],
     rounds: Iterable[object],
     *,
-    settle: Callable[[], Awaitable[object]] = _at_once,
+    settle: Callable[[], Awaitable[object]] = _no_wait,
     warm_up: bool = True,
 ) -> tuple[Series, ...]:
-    """Measure each way once a round. ``settle`` is waited for before each figure, and not part of it.
+    """Measure each way once a round.
 
-    To warm up, one more round comes first, which fills caches, connects, and does not count.
+    Args:
+        ways: what to measure.
+        rounds: how often; the values are not used.
+        settle: awaited before each figure, and not part of it.
+        warm_up: whether to run one more round first, which fills caches and does not count.
     """
     values: dict[str, list[float]] = {way.name: [] for way in ways}
 
@@ -100,17 +104,19 @@ async def interleaved(
     return tuple(Series(way.name, way.unit, tuple(values[way.name])) for way in ways)
 
 
-def within(seconds: float, *, least: int, most: int) -> Iterator[int]:
-    """Count rounds until the time is over, but at least ``least`` and at most ``most`` of them."""
+def within(seconds: float, *, at_least: int, at_most: int) -> Iterator[int]:
+    """Count rounds until the time is over, but at least ``at_least`` and at most ``at_most`` of them."""
     end = time.monotonic() + seconds
-    for number in range(most):
-        if number >= least and time.monotonic() > end:
+    for number in range(at_most):
+        if number >= at_least and time.monotonic() > end:
             return
         yield number
 
 
-async def at_once(callers: int, runs: Iterable[object], work: Callable[[], Awaitable[object]]) -> float:
-    """How often a second ``work`` is done, once for each of ``runs``, by so many callers in loops."""
+async def runs_per_second(
+    callers: int, runs: Iterable[object], work: Callable[[], Awaitable[object]]
+) -> float:
+    """Do ``work`` once for each of ``runs``, with concurrent callers in loops, and return the rate."""
     left, done = iter(runs), 0
 
     async def caller() -> None:
@@ -131,15 +137,15 @@ async def at_once(callers: int, runs: Iterable[object], work: Callable[[], Await
 
 
 async def until_last(callers: int, work: Callable[[], Awaitable[object]]) -> float:
-    """Milliseconds until the last of so many callers, who all come at once, has what it wants."""
-    return callers / await at_once(callers, range(callers), work) * 1000
+    """Return milliseconds until the last of concurrent callers is done. All of them start together."""
+    return callers / await runs_per_second(callers, range(callers), work) * 1000
 
 
 async def run_command(command: Sequence[str], expected: bytes, env: Mapping[str, str] | None = None) -> float:
-    """Milliseconds of one command, from its start to its output and its end.
+    """Run a command, and return milliseconds from its start to its end.
 
     Raises:
-        HostFailure: it printed anything but ``expected``.
+        HostFailure: it did not print ``expected``.
     """
     return await asyncio.get_running_loop().run_in_executor(_THREADS, _timed, command, expected, env)
 
@@ -153,10 +159,10 @@ def _timed(command: Sequence[str], expected: bytes, env: Mapping[str, str] | Non
 
 
 async def run_fresh(executor: CodeExecutor, program: Program) -> float:
-    """Milliseconds of one run in a sandbox of its own, from the call to the result.
+    """Run in a fresh sandbox, and return milliseconds from the call to the result.
 
     Raises:
-        HostFailure: the program did not print what it should, or the engine or the sandbox failed.
+        HostFailure: the output is wrong, or the engine or the sandbox failed.
     """
     start = time.perf_counter()
     result = await executor.execute(program.code, program.language.name)
@@ -168,10 +174,10 @@ async def run_fresh(executor: CodeExecutor, program: Program) -> float:
 async def run_reusing(
     executor: CodeExecutor, program: Program, callers: int, runs: Iterable[object]
 ) -> float:
-    """Runs a second of one batch, as many as ``runs`` has, ``callers`` at once in reused sandboxes.
+    """Run a batch in reused sandboxes, ``callers`` runs at a time, and return runs a second.
 
     Raises:
-        HostFailure: the program did not print what it should, or the engine or a sandbox failed.
+        HostFailure: the output is wrong, or the engine or a sandbox failed.
     """
     requests = ({"code": program.code, "language": program.language.name} for _ in runs)
     batch = executor.as_finished(requests, concurrency=callers, max_runs_per_sandbox=REUSES)
@@ -186,7 +192,7 @@ async def run_reusing(
 def _require(output: bytes, expected: bytes, why: str | None) -> None:
     if output != expected:
         shown = output[:500].decode(errors="replace")
-        raise HostFailure(f"what was measured did not print what it should\n{why or shown}")
+        raise HostFailure(f"the measured program did not print what it should\n{why or shown}")
 
 
 async def beside_warm(
@@ -197,10 +203,10 @@ async def beside_warm(
     *,
     warm_up: bool = True,
 ) -> tuple[Series, ...]:
-    """Milliseconds from the call to the result, one caller: the others, and the executor's warm stock.
+    """Measure milliseconds from the call to the result, one caller at a time: other ways, and warm sandboxes.
 
-    Whoever asks for one run at a time finds the stock full again, and nothing else going on; so
-    before every figure, also those of the others, that is waited for.
+    A caller who asks for one run at a time finds warm sandboxes ready, and nothing else running. So every
+    figure, also of the other ways, waits until the executor's warm sandboxes are ready.
     """
     ways = [*others, Way(WARM, functools.partial(run_fresh, executor, program))]
     settle = functools.partial(executor.warm, [program.language.name], timeout=WARM_TIMEOUT_S)
@@ -208,17 +214,17 @@ async def beside_warm(
 
 
 def sustained(program: Program, callers: int, seconds: float) -> Iterator[Way]:
-    """Runs a second by so many callers: ``docker run`` if it is there, fresh sandboxes, reused ones."""
+    """Yield ways to measure runs a second: ``docker run`` if installed, fresh sandboxes, reused ones."""
 
     def runs() -> Iterator[int]:
-        return within(seconds, least=callers, most=1_000_000)
+        return within(seconds, at_least=callers, at_most=1_000_000)
 
     async def containers() -> float:
-        return await at_once(callers, runs(), lambda: run_command(command or [], program.output))
+        return await runs_per_second(callers, runs(), lambda: run_command(command or [], program.output))
 
     async def fresh() -> float:
-        async with CodeExecutor() as executor:  # its stock is empty: what counts is what can be kept up
-            return await at_once(callers, runs(), lambda: run_fresh(executor, program))
+        async with CodeExecutor() as executor:  # no warm sandboxes yet: this measures the sustained rate
+            return await runs_per_second(callers, runs(), lambda: run_fresh(executor, program))
 
     async def reused() -> float:
         async with CodeExecutor() as executor:
@@ -232,13 +238,13 @@ def sustained(program: Program, callers: int, seconds: float) -> Iterator[Way]:
 
 
 def interpreter(language: Language) -> str:
-    """What a person would call, without what our workers need: ``python``, ``node``, ``ts-node``."""
+    """Return the command that a person would type: ``python``, ``node``, ``ts-node``."""
     words = (word for word in reversed(language.command) if not word.startswith((GUEST_DIR, "-")))
     return posixpath.basename(next(words, ""))
 
 
 def references(program: Program) -> Iterator[Way]:
-    """What else runs the program on this machine, once: ``docker run``, and the bare interpreter."""
+    """Yield other ways to run the program on this machine: ``docker run``, and the bare interpreter."""
     bare_name = f"bare {interpreter(program.language)}"
     for name, command in ((DOCKER_RUN, docker_run(program)), (bare_name, bare(program))):
         if command is not None:
@@ -246,9 +252,9 @@ def references(program: Program) -> Iterator[Way]:
 
 
 def docker_run(program: Program) -> list[str] | None:
-    """``docker run`` with the flags of the executor's own container, as far as the command has them.
+    """Return ``docker run`` with the flags of the executor's containers, as far as the command has them.
 
-    ``None`` where there is no docker command, or no telling how the interpreter takes a program.
+    None if there is no docker command, or if the interpreter's option for a program is unknown.
     """
     language = program.language
     name = interpreter(language)
@@ -261,23 +267,35 @@ def _flags(language: Language) -> list[str]:
     spec = container_spec(language, Limits().of_sandbox(language), owner="benchmark", uid=USER_IDS.start)
     host = spec["HostConfig"]
     return [
-        "--pull=never", "--read-only", "--network=none", "--security-opt=no-new-privileges", "--cap-drop=ALL",
-        f"--memory={host['Memory']}", f"--memory-swap={host['MemorySwap']}", f"--shm-size={host['ShmSize']}",
-        f"--cpu-period={host['CpuPeriod']}", f"--cpu-quota={host['CpuQuota']}",
-        f"--cpu-shares={host['CpuShares']}", f"--pids-limit={host['PidsLimit']}",
-        f"--oom-score-adj={host['OomScoreAdj']}", "--ipc=private", "--cgroupns=private", "--log-driver=none",
+        "--pull=never",
+        "--read-only",
+        "--network=none",
+        "--security-opt=no-new-privileges",
+        "--cap-drop=ALL",
+        f"--memory={host['Memory']}",
+        f"--memory-swap={host['MemorySwap']}",
+        f"--shm-size={host['ShmSize']}",
+        f"--cpu-period={host['CpuPeriod']}",
+        f"--cpu-quota={host['CpuQuota']}",
+        f"--cpu-shares={host['CpuShares']}",
+        f"--pids-limit={host['PidsLimit']}",
+        f"--oom-score-adj={host['OomScoreAdj']}",
+        "--ipc=private",
+        "--cgroupns=private",
+        "--log-driver=none",
         *(f"--dns={server}" for server in host["Dns"]),
-        f"--user={spec['User']}", f"--workdir={spec['WorkingDir']}",
+        f"--user={spec['User']}",
+        f"--workdir={spec['WorkingDir']}",
         *(f"--tmpfs={path}:{options}" for path, options in host["Tmpfs"].items()),
         *(f"--ulimit={each['Name']}={each['Soft']}:{each['Hard']}" for each in host["Ulimits"]),
         *(f"--env={variable}" for variable in spec["Env"]),
-    ]  # fmt: skip
+    ]
 
 
 def bare(program: Program) -> list[str] | None:
-    """The program on this machine's own interpreter, without any sandbox, if it has one."""
+    """Return a command that runs the program without a sandbox, or None if the interpreter is missing."""
     name = interpreter(program.language)
-    # Not the "python" on the path: that may be a script which looks for the interpreter first.
+    # "python" on the path may be a script that first looks for the interpreter.
     path = sys.executable if name == "python" else shutil.which(name)
     if path is None or name not in _INLINE:
         return None
@@ -285,7 +303,7 @@ def bare(program: Program) -> list[str] | None:
 
 
 def circumstances(engine: EngineInfo) -> dict[str, str]:
-    """What a figure depends on, apart from what was measured."""
+    """Return what the figures depend on: date, versions and machine."""
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "codeforge": __version__,
@@ -297,5 +315,5 @@ def circumstances(engine: EngineInfo) -> dict[str, str]:
 
 
 def load() -> str:
-    """The machine's load averages of 1, 5 and 15 minutes."""
+    """Return the machine's load averages over 1, 5 and 15 minutes."""
     return " ".join(f"{average:.2f}" for average in os.getloadavg())

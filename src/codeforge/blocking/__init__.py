@@ -1,4 +1,4 @@
-"""The blocking interface: the asynchronous core, on an event loop in a background thread."""
+"""The executor and its sessions for code that does not use asyncio."""
 
 from __future__ import annotations
 

@@ -1,33 +1,31 @@
-"""The blocking face of a session: ``Session`` for code that does not use asyncio."""
+"""Sessions for code that does not use asyncio: a thin layer over ``Session``."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Self
 
+from codeforge.blocking.loop_thread import LoopThread
 from codeforge.errors import ExecutorClosed
-from codeforge.model import CellOutput, CellResult, Completions, MimeBundle
+from codeforge.model import (
+    CellOutput,
+    CellResult,
+    Completions,
+    MimeBundle,
+    OnDisplay,
+    OnText,
+    call_listener,
+    wait_for_result,
+)
 from codeforge.sessions import READ_BYTES, Download, FileEntry, Session, SessionFiles
-
-T = TypeVar("T")
-
-OnText = Callable[[str], object]
-
-
-class _Waiter(Protocol):
-    def __call__(self, work: Coroutine[Any, Any, T]) -> T: ...
-
-
-class _Iterator(Protocol):
-    def __call__(self, items: AsyncGenerator[T, None]) -> Generator[T, None, None]: ...
 
 
 class BlockingSession:
-    """A live interpreter; see ``Session``, whose methods these are. Safe to share between threads.
+    """A live interpreter, with the methods of ``Session``. Safe to share between threads.
 
     Example::
 
@@ -36,11 +34,10 @@ class BlockingSession:
             print(session.run("x + 1").value)
     """
 
-    def __init__(self, session: Session, wait_for: _Waiter, iterate: _Iterator) -> None:
+    def __init__(self, session: Session, loop: LoopThread) -> None:
         self._session = session
-        self._wait_for = wait_for
-        self._iterate = iterate
-        self.files = BlockingSessionFiles(session.files, wait_for, iterate)
+        self._loop = loop
+        self.files = BlockingSessionFiles(session.files, loop)
 
     def __enter__(self) -> Self:
         self.start()
@@ -74,7 +71,7 @@ class BlockingSession:
 
     def start(self) -> None:
         """See ``Session.start``."""
-        self._wait_for(self._session.start())
+        self._loop.wait_for(self._session.start())
 
     def run(
         self,
@@ -83,83 +80,77 @@ class BlockingSession:
         timeout: float | None = None,
         on_stdout: OnText | None = None,
         on_stderr: OnText | None = None,
-        on_display: Callable[[MimeBundle], object] | None = None,
+        on_display: OnDisplay | None = None,
     ) -> CellResult:
         """See ``Session.run``. The callbacks run in the calling thread; Ctrl-C interrupts the cell."""
-        for event in self.stream(code, timeout=timeout):
-            if isinstance(event, CellResult):
-                return event
-            if not isinstance(event, CellOutput):
-                if on_display is not None:
-                    on_display(event)
-            elif (write := on_stdout if event.stream == "stdout" else on_stderr) is not None:
-                write(event.text)
-        raise ExecutorClosed("the executor was closed during the cell")
+        return wait_for_result(
+            self.stream(code, timeout=timeout),
+            lambda event: call_listener(event, on_stdout, on_stderr, on_display),
+        )
 
     def stream(
         self, code: str, *, timeout: float | None = None
     ) -> Generator[CellOutput | MimeBundle | CellResult, None, None]:
         """See ``Session.stream``."""
-        return self._iterate(self._session.stream(code, timeout=timeout))
+        return self._loop.iterate(self._session.stream(code, timeout=timeout))
 
     def interrupt(self) -> None:
-        """See ``Session.interrupt``; for another thread than the one that runs the cell."""
-        self._wait_for(self._session.interrupt())
+        """See ``Session.interrupt``. Call it from another thread than the one that runs the cell."""
+        self._loop.wait_for(self._session.interrupt())
 
     def restart(self) -> None:
         """See ``Session.restart``."""
-        self._wait_for(self._session.restart())
+        self._loop.wait_for(self._session.restart())
 
     def fork(self, n: int = 1) -> list[BlockingSession]:
         """See ``Session.fork``."""
-        copies = self._wait_for(self._session.fork(n))
-        return [BlockingSession(copy, self._wait_for, self._iterate) for copy in copies]
+        copies = self._loop.wait_for(self._session.fork(n))
+        return [BlockingSession(copy, self._loop) for copy in copies]
 
     def complete(self, code: str, at: int | None = None) -> Completions:
         """See ``Session.complete``."""
-        return self._wait_for(self._session.complete(code, at))
+        return self._loop.wait_for(self._session.complete(code, at))
 
     def is_complete(self, code: str) -> bool:
         """See ``Session.is_complete``."""
-        return self._wait_for(self._session.is_complete(code))
+        return self._loop.wait_for(self._session.is_complete(code))
 
     def close(self) -> None:
         """See ``Session.close``."""
-        self._wait_for(self._session.close())
+        self._loop.wait_for(self._session.close())
 
 
 class BlockingSessionFiles:
-    """The files of a session; see ``SessionFiles``, whose methods these are."""
+    """The files of a session, with the methods of ``SessionFiles``."""
 
-    def __init__(self, files: SessionFiles, wait_for: _Waiter, iterate: _Iterator) -> None:
+    def __init__(self, files: SessionFiles, loop: LoopThread) -> None:
         self._files = files
-        self._wait_for = wait_for
-        self._iterate = iterate
+        self._loop = loop
 
     def write(self, path: str, content: str | bytes | Path) -> int:
         """See ``SessionFiles.write``."""
-        return self._wait_for(self._files.write(path, content))
+        return self._loop.wait_for(self._files.write(path, content))
 
     def read(self, path: str, *, max_bytes: int = READ_BYTES) -> bytes:
         """See ``SessionFiles.read``."""
-        return self._wait_for(self._files.read(path, max_bytes=max_bytes))
+        return self._loop.wait_for(self._files.read(path, max_bytes=max_bytes))
 
     def stream(self, path: str) -> Generator[bytes, None, None]:
         """See ``SessionFiles.stream``."""
-        return self._iterate(self._files.stream(path))
+        return self._loop.iterate(self._files.stream(path))
 
     def list(self, path: str = "", *, recursive: bool = False) -> list[FileEntry]:
         """See ``SessionFiles.list``."""
-        return self._wait_for(self._files.list(path, recursive=recursive))
+        return self._loop.wait_for(self._files.list(path, recursive=recursive))
 
     def exists(self, path: str) -> bool:
         """See ``SessionFiles.exists``."""
-        return self._wait_for(self._files.exists(path))
+        return self._loop.wait_for(self._files.exists(path))
 
     def remove(self, path: str) -> None:
         """See ``SessionFiles.remove``."""
-        self._wait_for(self._files.remove(path))
+        self._loop.wait_for(self._files.remove(path))
 
     def download(self, directory: str | os.PathLike[str], path: str = "", **most: int) -> Download:
         """See ``SessionFiles.download``."""
-        return self._wait_for(self._files.download(directory, path, **most))
+        return self._loop.wait_for(self._files.download(directory, path, **most))

@@ -1,4 +1,4 @@
-"""The command line: argv to executor to exit code. Nothing here decides anything about a run."""
+"""The command line. It calls the library, and decides nothing about a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EXIT_INTERRUPTED = 130
 
 def main() -> None:
     """Entry point of ``codeforge``."""
-    if sys.argv[1:] == ["--version"]:  # at once: the rest of the command line takes its time to import
+    if sys.argv[1:] == ["--version"]:  # early: the rest of the command line takes time to import
         print(f"codeforge {__version__}")
         return
     from codeforge.errors import CodeForgeError
@@ -36,14 +36,14 @@ def _perform(words: Sequence[str]) -> int:
         return run(*plain)
     from codeforge.cli.app import app
 
-    app()  # exits
+    app(prog_name="codeforge")  # exits
     return 0
 
 
 def plain_run(words: Sequence[str]) -> tuple[str, list[str]] | None:
-    """The program and its arguments, of ``run FILE|- [-- ARGS]``, which has no options.
+    """Return the program and its arguments if the words are ``run FILE|- [-- ARGS]`` without options.
 
-    Importing what parses options takes longer than a sandbox takes to start, and here is nothing to parse.
+    Importing the option parser takes longer than starting a sandbox, and this form needs none.
     """
     match words:
         case ["run", program]:

@@ -1,4 +1,4 @@
-"""The commands and their options. Each one imports what does its work when it is called, and calls it."""
+"""The commands and their options. Each one imports the module that does its work when it is called."""
 
 from __future__ import annotations
 
@@ -10,34 +10,29 @@ import typer
 from codeforge._version import __version__
 from codeforge.cli.environments import app as environment_commands
 from codeforge.cli.image_commands import app as image_commands
+from codeforge.cli.options import (
+    AsJson,
+    CpuQuota,
+    Engine,
+    Env,
+    Files,
+    Memory,
+    Network,
+    Runtime,
+    Timeout,
+    Unenforced,
+    below,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,  # its tables cut the names of options off, even at 80 columns
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Run AI-written Python, JavaScript and TypeScript in fresh, locked-down containers.",
+    help="Run AI-written Python, JavaScript and TypeScript in fresh, locked-down sandboxes.",
 )
 app.add_typer(image_commands, name="images")
 app.add_typer(environment_commands, name="environments")
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document for a script to read.")]
-Engine = Annotated[
-    str | None,
-    typer.Option(
-        "--engine",
-        metavar="NAME",
-        help="docker, podman, bubblewrap, or auto: the first that answers; default: CODEFORGE_ENGINE.",
-    ),
-]
-Runtime = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Docker's OCI runtime, as runsc; default: CODEFORGE_RUNTIME."),
-]
-Unenforced = Annotated[
-    bool,
-    typer.Option("--allow-unenforced-limits", help="Run even where bubblewrap cannot enforce the limits."),
-]
 
 
 def _version(wanted: bool) -> None:
@@ -51,54 +46,68 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Say which engine runs the sandboxes, and why.")
+    ] = False,
 ) -> None:
-    pass
+    if verbose:
+        from codeforge.cli import engine
+
+        engine.verbose = True
 
 
 @app.command(
-    epilog="Examples:\n\n"
-    "  codeforge run hello.py\n\n"
-    "  codeforge run report.py --file data.csv --timeout 60 --memory 1g -- --year 2025\n\n"
-    "  codeforge run report.py --out results/\n\n"
-    "  echo 'console.log(6 * 7)' | codeforge run - --language javascript\n\n"
-    "Exit codes: the program's own; 124 timeout, 123 output limit, 137 out of memory, 128+N killed by "
-    "signal N; 2 bad usage, 66 image missing, 69 no Docker, 70 sandbox failure, 77 no permission.",
+    epilog=below(
+        "codeforge run hello.py",
+        "codeforge run report.py --file data.csv --timeout 60 -- --year 2025",
+        "codeforge run report.py --out results/",
+        "echo 'console.log(6 * 7)' | codeforge run - --language javascript",
+        exit_codes="the program's own; 124 timeout, 123 output limit, 137 out of memory, 128+N killed by "
+        "signal N; 2 bad usage, 66 image missing, 69 no engine, 70 sandbox failure, 77 no permission.",
+    )
 )
 def run(
     program: Annotated[str, typer.Argument(metavar="FILE|-", help="The program; - reads it from stdin.")],
-    arguments: Annotated[list[str] | None, typer.Argument(metavar="[-- ARGS]", help="Its arguments.")] = None,
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="ARGS", help="Arguments for the program, after --.")
+    ] = None,
     language: Annotated[
-        str | None, typer.Option("--language", "-l", help="Default: by the file's suffix; python for -.")
+        str | None,
+        typer.Option(
+            "--language", "-l", metavar="LANG", help="Language (default: by the file's suffix; python for -)."
+        ),
     ] = None,
-    timeout: Annotated[float | None, typer.Option(help="Seconds; default 30.")] = None,
-    memory: Annotated[str | None, typer.Option(help="Memory limit, as 512m or 1g; default 512m.")] = None,
-    cpu_quota: Annotated[
-        int | None, typer.Option(help="Microseconds of CPU in each 100 ms; default 50000, half a core.")
-    ] = None,
-    network: Annotated[bool, typer.Option("--network", help="Give it a network.")] = False,
-    env: Annotated[
-        list[str] | None, typer.Option("--env", "-e", metavar="KEY=VALUE", help="Environment variable.")
-    ] = None,
-    file: Annotated[
-        list[str] | None,
-        typer.Option("--file", "-f", metavar="PATH[:NAME]", help="Lay a file beside the program."),
-    ] = None,
+    timeout: Timeout = None,
+    memory: Memory = None,
+    cpu_quota: CpuQuota = None,
+    network: Network = False,
+    env: Env = None,
+    file: Files = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write the files that it left below DIR.")
+        Path | None, typer.Option(metavar="DIR", help="Write the files that the program leaves below DIR.")
     ] = None,
     stdin: Annotated[
-        typer.FileBinaryRead | None, typer.Option(help="What it reads; default: this command's stdin.")
+        typer.FileBinaryRead | None,
+        typer.Option(metavar="FILE", help="The program's stdin (default: this command's)."),
     ] = None,
     type_check: Annotated[bool, typer.Option(help="TypeScript: check types before running.")] = True,
     max_output: Annotated[
-        str, typer.Option(help="How much of stdout, and of stderr, to keep; default 1m.")
+        str,
+        typer.Option(
+            metavar="SIZE",
+            show_default=False,
+            help="How much to keep of stdout, and of stderr (default: 1m).",
+        ),
     ] = "1m",
     engine: Engine = None,
     runtime: Runtime = None,
     allow_unenforced_limits: Unenforced = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a program in a fresh sandbox: its output live, its stdin passed on, its exit code."""
+    """Run a program in a fresh sandbox.
+
+    Its output appears as it is written, its stdin is this command's, and so is its exit code.
+    """
     from codeforge.cli import run as command
 
     code = command.run(
@@ -124,37 +133,38 @@ def run(
 
 
 @app.command(
-    epilog="Examples:\n\n"
-    "  codeforge repl\n\n"
-    "  codeforge repl javascript --engine bubblewrap --file data.json\n\n"
-    "  echo 'sum(range(10))' | codeforge repl\n\n"
-    "At the prompt :help lists the commands, Ctrl-C stops a cell, Ctrl-D leaves.\n\n"
-    "Exit codes: 0 you left; where stdin or stdout is no terminal, 0 the cell ran to its end, 1 it did not, "
-    "130 Ctrl-C; 2 bad usage, 66 image missing, 69 no engine, 70 sandbox failure, 77 no permission.",
+    epilog=below(
+        "codeforge repl",
+        "codeforge repl javascript --engine bubblewrap --file data.json",
+        "echo 'sum(range(10))' | codeforge repl",
+        exit_codes="0 you left, or the cell ran to its end; 1 it did not; 2 bad usage, 66 image missing, "
+        "69 no engine, 70 sandbox failure, 77 no permission, 130 Ctrl-C.",
+    )
 )
 def repl(
-    language: Annotated[str, typer.Argument(metavar="LANG", help="python, javascript, ...")] = "python",
-    timeout: Annotated[float | None, typer.Option(help="Seconds for each cell; default 30.")] = None,
-    memory: Annotated[str | None, typer.Option(help="Memory limit, as 512m or 1g; default 512m.")] = None,
-    cpu_quota: Annotated[
-        int | None, typer.Option(help="Microseconds of CPU in each 100 ms; default 50000, half a core.")
+    language: Annotated[
+        str, typer.Argument(metavar="LANG", show_default=False, help="Language (default: python).")
+    ] = "python",
+    timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Time limit of each cell (default: 30).")
     ] = None,
-    network: Annotated[bool, typer.Option("--network", help="Give it a network.")] = False,
-    env: Annotated[
-        list[str] | None, typer.Option("--env", "-e", metavar="KEY=VALUE", help="Environment variable.")
-    ] = None,
-    file: Annotated[
-        list[str] | None,
-        typer.Option("--file", "-f", metavar="PATH[:NAME]", help="Lay a file into its directory."),
-    ] = None,
+    memory: Memory = None,
+    cpu_quota: CpuQuota = None,
+    network: Network = False,
+    env: Env = None,
+    file: Files = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write pictures that it shows into DIR.")
+        Path | None, typer.Option(metavar="DIR", help="Write the pictures that cells show into DIR.")
     ] = None,
     engine: Engine = None,
     runtime: Runtime = None,
     allow_unenforced_limits: Unenforced = False,
 ) -> None:
-    """Talk to an interpreter in a sandbox, which keeps its state; without a terminal, run stdin in one."""
+    """Talk to an interpreter in a sandbox.
+
+    It keeps its state from cell to cell. At the prompt, :help lists the commands, Ctrl-C stops a cell and
+    Ctrl-D leaves. If stdin or stdout is not a terminal, all of stdin is one cell.
+    """
     from codeforge.cli import repl as command
 
     code = command.repl(
@@ -176,36 +186,49 @@ def repl(
 
 
 @app.command(
-    epilog="Examples:\n\n"
-    "  codeforge batch programs.jsonl results.jsonl\n\n"
-    "  codeforge batch programs.jsonl results.jsonl --resume --concurrency 8 --timeout 10\n\n"
-    'A line of IN:  {"id": "a1", "code": "print(input())", "language": "python", "stdin": "hello"}\n\n'
-    "Exit codes: 0 every line ended with status ok, 1 some did not; 2 bad usage, 66 image missing, 69 no "
-    "Docker, 70 sandbox failure or a full disk, 77 no permission, 130 Ctrl-C, 143 SIGTERM. "
-    "After all but 0, 1 and 2 go on with --resume.",
+    epilog=below(
+        "codeforge batch programs.jsonl results.jsonl",
+        "codeforge batch programs.jsonl results.jsonl --resume --timeout 10",
+    )
+    + '\n\n\b\nA line of IN:\n  {"id": "a1", "code": "print(input())", "stdin": "hello"}\n\n'
+    "Exit codes: 0 every line ended with status ok, 1 some did not; 2 bad usage, 66 image missing, "
+    "69 no engine, 70 sandbox failure or full disk, 77 no permission, 130 Ctrl-C, 143 SIGTERM. "
+    "After a code other than 0, 1 and 2, continue with --resume."
 )
 def batch(
-    source: Annotated[
-        str, typer.Argument(metavar="IN|-", help="Programs, one JSON object a line; - is stdin.")
+    source: Annotated[str, typer.Argument(metavar="IN|-", help="One JSON object a line; - reads stdin.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="OUT|-", help="Gets a JSON object for each line of IN; - is stdout.")
     ],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="Gets a JSON object for each line of IN.")],
     concurrency: Annotated[
         int | None,
-        typer.Option(min=1, max=10_000, help="How many run at once; default: twice the number of CPUs."),
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=10_000,
+            help="How many programs run at the same time (default: twice the number of CPUs).",
+        ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with OUT: run only the lines that it has no result of.")
+        bool, typer.Option("--resume", help="Continue OUT: run only the lines without a result.")
     ] = False,
     max_runs_per_sandbox: Annotated[
         int,
-        typer.Option(min=1, max=1_000_000, help="How many programs may use one sandbox, one after another."),
+        typer.Option(
+            metavar="N", min=1, max=1_000_000, help="How many programs may use one sandbox in turn."
+        ),
     ] = 1,
-    language: Annotated[str, typer.Option("--language", "-l", help="For lines that say none.")] = "python",
+    language: Annotated[
+        str,
+        typer.Option("--language", "-l", metavar="LANG", help="Language of lines that do not name one."),
+    ] = "python",
     timeout: Annotated[
-        float | None, typer.Option(help="Seconds, for lines that say nothing; default 30.")
+        float | None,
+        typer.Option(metavar="SECONDS", help="Time limit of lines that do not set one (default: 30)."),
     ] = None,
     memory: Annotated[
-        str | None, typer.Option(help="Memory limit, for lines that say nothing; default 512m.")
+        str | None,
+        typer.Option(metavar="SIZE", help="Memory limit of lines that do not set one (default: 512m)."),
     ] = None,
     engine: Engine = None,
     runtime: Runtime = None,
@@ -214,7 +237,10 @@ def batch(
         bool, typer.Option("--json", help="Print the summary as one JSON document on stdout.")
     ] = False,
 ) -> None:
-    """Run a file of programs, and write each result as it ends; what broke off can go on."""
+    """Run a file of programs.
+
+    Each result is written as its program ends. A batch that was interrupted can be continued.
+    """
     from codeforge.cli import batch as command
 
     options = command.Options(
@@ -231,25 +257,34 @@ def batch(
     raise typer.Exit(command.perform(source, target, options, as_json=as_json))
 
 
-@app.command(epilog="Example:  codeforge languages --json")
+@app.command(epilog=below("codeforge languages --json"))
 def languages(as_json: AsJson = False) -> None:
-    """List the languages, and the image each one runs in."""
+    """List the languages and their images."""
     from codeforge.cli import languages as command
 
     command.perform(as_json=as_json)
 
 
-@app.command(epilog="Exit codes: 0 all is well, 1 something is not, 69 no Docker, 77 no permission.")
+@app.command(
+    epilog=below(
+        "codeforge doctor",
+        "codeforge doctor --engine bubblewrap --posture",
+        exit_codes="0 no problems, 1 problems, 69 no engine, 77 no permission.",
+    )
+)
 def doctor(
     as_json: AsJson = False,
     posture: Annotated[
-        bool, typer.Option("--posture", help="Show all that the kernel says about each sandbox.")
+        bool, typer.Option("--posture", help="Show what the kernel reports about each sandbox.")
     ] = False,
     engine: Engine = None,
     runtime: Runtime = None,
     allow_unenforced_limits: Unenforced = False,
 ) -> None:
-    """Check the engine, the images and a real run in each language; say what to do next."""
+    """Check the engine, the images and a run in each language.
+
+    For each problem, it says what to do.
+    """
     from codeforge.cli import doctor as command
 
     code = command.perform(
@@ -263,28 +298,35 @@ def doctor(
 
 
 @app.command(
-    epilog="Examples:\n\n"
-    "  codeforge audit\n\n"
-    "  sudo codeforge audit --full --strict\n\n"
-    "  codeforge audit --json | jq '.checks[] | select(.verdict == \"FAILS\")'\n\n"
-    "  codeforge audit --self-test\n\n"
-    "Exit codes: 0 all holds; 1 something FAILS (of host and engine only what is of high severity, or with "
-    "--strict everything and what is UNKNOWN); 2 bad usage, or no sandbox could be tested; 130 Ctrl-C.",
+    epilog=below(
+        "codeforge audit",
+        "sudo codeforge audit --full --strict",
+        "codeforge audit --json | jq '.checks[] | select(.verdict == \"FAILS\")'",
+        "codeforge audit --self-test",
+        exit_codes="0 everything holds; 1 something FAILS (for host and engine, only findings of high "
+        "severity count; with --strict all of them count, and UNKNOWN too); 2 bad usage, or no sandbox could "
+        "be tested; 130 Ctrl-C.",
+    )
 )
 def audit(
     full: Annotated[
         bool,
-        typer.Option("--full/--quick", help="Also take resources, race and leave things behind; minutes."),
+        typer.Option(
+            "--full/--quick",
+            show_default=False,
+            help="Also exhaust resources, race, and look for leftovers; takes minutes (default: --quick).",
+        ),
     ] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Host and engine count as sandboxes do; UNKNOWN counts as FAILS.")
+        bool,
+        typer.Option("--strict", help="Count every finding about host and engine, and UNKNOWN as FAILS."),
     ] = False,
     self_test: Annotated[
-        bool, typer.Option("--self-test", help="Weaken sandboxes, and see whether the audit notices.")
+        bool, typer.Option("--self-test", help="Weaken sandboxes, and check that the audit notices.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Attack sandboxes on this machine as hostile programs would, and look at host and engine."""
+    """Attack sandboxes on this machine, and check host and engine."""
     from codeforge.cli import audit as command
 
     if self_test:
@@ -293,24 +335,31 @@ def audit(
 
 
 @app.command(
-    epilog="Examples:\n\n"
-    "  codeforge bench\n\n"
-    "  codeforge bench python --seconds 20 --chart hello.svg\n\n"
-    "  codeforge bench --json > figures.json\n\n"
-    "Exit codes: 0 measured; 2 bad usage, 66 image missing, 69 no Docker, 70 sandbox failure, "
-    "77 no permission.",
+    epilog=below(
+        "codeforge bench",
+        "codeforge bench python --seconds 20 --chart hello.svg",
+        "codeforge bench --json > figures.json",
+        exit_codes="0 measured; 2 bad usage, 66 image missing, 69 no engine, 70 sandbox failure, "
+        "77 no permission.",
+    )
 )
 def bench(
     languages: Annotated[
-        list[str] | None, typer.Argument(metavar="[LANG]...", help="Default: those whose image is here.")
+        list[str] | None,
+        typer.Argument(metavar="LANG", help="Languages (default: those whose image is on this machine)."),
     ] = None,
-    seconds: Annotated[float, typer.Option(help="How long to measure, about.")] = 60,
+    seconds: Annotated[
+        float, typer.Option(metavar="N", show_default=False, help="How long to measure, about (default: 60).")
+    ] = 60,
     chart: Annotated[
-        Path | None, typer.Option(metavar="FILE.svg", help="Draw the first language's times, too.")
+        Path | None, typer.Option(metavar="FILE.svg", help="Draw the first language's times.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure this machine: cold, warm and reused sandboxes beside docker run and the bare interpreter."""
+    """Measure how fast this machine runs programs.
+
+    Cold, warm and reused sandboxes are compared with docker run and the interpreter without a sandbox.
+    """
     from codeforge.cli import bench as command
 
     raise typer.Exit(command.perform(languages or [], seconds=seconds, as_json=as_json, chart=chart))

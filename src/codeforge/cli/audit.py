@@ -1,4 +1,4 @@
-"""``codeforge audit``: does this machine keep what docs/security.md promises, and would the audit notice?"""
+"""``codeforge audit``: whether this machine keeps what docs/security.md promises, and its self-test."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ FILE_WIDTH = 160
 
 
 def perform(*, full: bool, strict: bool, as_json: bool) -> int:
-    """Audit, print, and the exit code."""
+    """Run the audit and print what it found. Returns the exit code."""
     return asyncio.run(_perform(full=full, strict=strict, as_json=as_json))
 
 
@@ -64,7 +64,7 @@ async def _perform(*, full: bool, strict: bool, as_json: bool) -> int:
 
 
 def perform_self_test(*, as_json: bool) -> int:
-    """Weaken, look, print, and the exit code."""
+    """Run the self-test and print what was caught. Returns the exit code."""
     return asyncio.run(_perform_self_test(as_json=as_json))
 
 
@@ -111,17 +111,19 @@ def _print_outcomes(outcomes: Sequence[Outcome]) -> None:
     for outcome in outcomes:
         verdict = "[green]caught[/]" if outcome.caught else "[bold red]MISSED[/]"
         by = _plain(", ".join(outcome.caught_by))
-        missed = "".join(f"\n[bold red]not by {_plain(name)}[/]" for name in outcome.missed)
-        blind = f"\n[yellow]cannot look: {_plain(', '.join(outcome.blind))}[/]" if outcome.blind else ""
+        missed = "".join(f"\n[bold red]missed by {_plain(name)}[/]" for name in outcome.missed)
+        blind = f"\n[yellow]cannot look here: {_plain(', '.join(outcome.blind))}[/]" if outcome.blind else ""
         table.add_row(verdict, _plain(outcome.name), f"{by}{missed}{blind}")
     console = _console()
     console.print(table)
     caught = sum(outcome.caught for outcome in outcomes)
-    console.print(f"\n{caught} of {len(outcomes)} weakened sandboxes were caught by all that should have")
+    console.print(
+        f"\n{caught} of {len(outcomes)} weakened sandboxes were caught by every check that must notice"
+    )
 
 
 def _console() -> Console:
-    """As wide as the terminal; a file has no width."""
+    """A console as wide as the terminal; a file has no width of its own."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=FILE_WIDTH)
 
@@ -135,5 +137,5 @@ def _table() -> Table:
 
 
 def _plain(text: str) -> str:
-    """What a sandbox showed may be hostile."""
+    """Text from a sandbox, cut and made harmless: it may be hostile."""
     return escape(harmless(text if len(text) <= LONGEST_GOT else f"{text[:LONGEST_GOT]}..."))

@@ -1,4 +1,4 @@
-"""``codeforge batch``: a file of programs in, a file of results out."""
+"""``codeforge batch``: runs a file of programs and writes a file of results."""
 
 from __future__ import annotations
 
@@ -15,30 +15,33 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from codeforge import progress
-from codeforge.cli.batch_journal import INVALID, Journal, Line, Scalar, count_lines, read_lines
+from codeforge.cli.batch_journal import INVALID, Journal, Line, Records, Scalar, count_lines, read_lines
 from codeforge.cli.batch_request import read_id, read_object, read_request
 from codeforge.cli.engine import EngineOptions, tell_engine
+from codeforge.cli.run import EXIT_BROKEN_PIPE, discard_stdout
 from codeforge.cli.terminal import EXIT_SIGNAL_BASE, complain, print_json
 from codeforge.errors import HostFailure, InvalidRequest
 from codeforge.executor import CodeExecutor
-from codeforge.model import ExecutionRequest, Status
+from codeforge.model import ExecutionRequest, Run, Status
 from codeforge.sandboxes import MAX_SANDBOXES
 
 EXIT_NOT_ALL_OK = 1
 
 HOLD_UP_S = 0.1
-"""How long lines with nothing to run may keep the event loop from programs that run."""
+"""How long lines without a program to run may block the event loop, which programs that run need."""
+
+STDIN_OR_STDOUT = "-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How to go about a batch.
+    """The options of a batch.
 
     Attributes:
-        concurrency: how many programs run at once; ``None`` leaves it to the executor.
+        concurrency: how many programs run at once; ``None``: the executor's default.
         max_runs_per_sandbox: how many programs may run in one sandbox, one after another.
-        defaults: fields for lines that say nothing of them.
-        resume: go on with the output that is there.
+        defaults: fields for lines without them.
+        resume: whether to continue an output that exists.
         executor: keyword arguments of ``CodeExecutor``.
     """
 
@@ -50,51 +53,84 @@ class Options:
 
 
 def perform(source: str, target: Path, options: Options, *, as_json: bool) -> int:
-    """Run every line of ``source`` that has no record in ``target`` yet; the exit code."""
+    """Run every line of ``source`` that has no record in ``target`` yet. Return the exit code."""
+    if str(target) == STDIN_OR_STDOUT:
+        if options.resume:
+            raise InvalidRequest("--resume continues a file: name it as OUT, instead of -")
+        if as_json:
+            raise InvalidRequest("--json prints on stdout, and so does OUT -: name a file as OUT")
     sandboxes = max(options.concurrency or 0, MAX_SANDBOXES)
     executor = CodeExecutor(max_sandboxes=sandboxes, on_engine=tell_engine, **options.executor)
     executor.validate(ExecutionRequest(code="", **options.defaults))
-    with _open_input(source) as file, Journal(target) as journal:
-        if options.resume:
-            journal.recover(read_lines(file))
-            file.seek(0)
-        elif not journal.empty:
-            raise InvalidRequest(
-                f"{target} is there already; go on with it by --resume, or name another file"
-            )
-        batch = _Batch(executor, journal, file, options)
-        broke_off = _run(batch, file, target)
-        batch.conclude(as_json=as_json, complete=broke_off is None)
-    if broke_off is not None:
-        return broke_off
-    return 0 if set(journal.fates) <= {Status.OK.value} else EXIT_NOT_ALL_OK
+    with _open_input(source) as file, _open_output(target, file, resume=options.resume) as records:
+        batch = _Batch(executor, records, file, options)
+        failed = _run(batch, file, target)
+        if failed != EXIT_BROKEN_PIPE:
+            batch.conclude(as_json=as_json, complete=failed is None)
+    if failed is not None:
+        return failed
+    return 0 if set(records.fates) <= {Status.OK.value} else EXIT_NOT_ALL_OK
 
 
 def _run(batch: _Batch, file: BinaryIO, target: Path) -> int | None:
-    """Run a batch; the exit code if it broke off."""
+    """Run a batch. Return the exit code if it did not get to its end."""
+    to_stdout = str(target) == STDIN_OR_STDOUT
     try:
-        with progress.show_count(lambda: _count(file), batch.done_before) as display:
+        with contextlib.ExitStack() as stack:
+            display: progress.OnCount = _show_nothing
+            if not (to_stdout and sys.stdout.isatty()):  # there a bar would mix with the records
+                shown = progress.show_count(lambda: _count(file), batch.done_before)
+                display = stack.enter_context(shown)
             stopped_by = asyncio.run(_until_signalled(batch.run(display)))
+    except BrokenPipeError:
+        discard_stdout()
+        return EXIT_BROKEN_PIPE
     except HostFailure as error:
         reason, code = str(error), error.exit_code
     else:
         if stopped_by is None:
             return None
         reason, code = f"stopped by {stopped_by.name}", EXIT_SIGNAL_BASE + stopped_by
-    complain(f"{reason}\nWhat has finished is in {target}; the same command with --resume runs the rest.")
+    advice = f"\nWhat has finished is in {target}; the same command with --resume runs the rest."
+    complain(reason if to_stdout else reason + advice)
     return code
+
+
+def _show_nothing(done: int, text: str) -> None:
+    pass
+
+
+def _open_output(target: Path, source: BinaryIO, *, resume: bool) -> Records:
+    """Open the output; to resume, find out which lines of the source are done.
+
+    Raises:
+        InvalidRequest: it cannot be written, or does not belong to the source.
+    """
+    if str(target) == STDIN_OR_STDOUT:
+        if sys.stdout is None:
+            raise InvalidRequest("stdout is closed: name a file as OUT, instead of -")
+        return Records("stdout", sys.stdout.buffer)
+    with contextlib.ExitStack() as stack:
+        journal = stack.enter_context(Journal(target))
+        if resume:
+            journal.recover(read_lines(source))
+            source.seek(0)
+        elif not journal.empty:
+            raise InvalidRequest(f"{target} exists already; continue it with --resume, or name another file")
+        stack.pop_all()
+    return journal
 
 
 @contextlib.contextmanager
 def _open_input(source: str) -> Iterator[BinaryIO]:
-    """The input as a file that can be read twice: what cannot, a pipe, is copied to the disk first.
+    """Open the input as a file that can be read twice. A pipe is first copied to a temporary file.
 
-    Reading a pipe as it goes would make running programs wait for whoever writes it.
+    If programs ran while the pipe is read, they would wait for the process that writes it.
     """
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(_opened(source))
-            if source == "-" or not file.seekable():
+            if source == STDIN_OR_STDOUT or not file.seekable():
                 pipe, file = file, stack.enter_context(tempfile.TemporaryFile())
                 shutil.copyfileobj(pipe, file)
                 file.seek(0)
@@ -104,7 +140,7 @@ def _open_input(source: str) -> Iterator[BinaryIO]:
 
 
 def _opened(source: str) -> BinaryIO:
-    return open(0, "rb", closefd=False) if source == "-" else Path(source).open("rb")
+    return open(0, "rb", closefd=False) if source == STDIN_OR_STDOUT else Path(source).open("rb")
 
 
 def _count(file: BinaryIO) -> int:
@@ -115,7 +151,7 @@ def _count(file: BinaryIO) -> int:
 
 
 async def _until_signalled(work: Coroutine[Any, Any, None]) -> signal.Signals | None:
-    """Wait for the work; the signal that ended it early, if one did."""
+    """Wait for the work. Return the signal that ended it early, if one did."""
     task = asyncio.create_task(work)
     caught: list[signal.Signals] = []
 
@@ -124,7 +160,7 @@ async def _until_signalled(work: Coroutine[Any, Any, None]) -> signal.Signals | 
         task.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup, or in a script's background
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as it is under nohup
             asyncio.get_running_loop().add_signal_handler(number, stop, number)
     try:
         await task
@@ -136,25 +172,26 @@ async def _until_signalled(work: Coroutine[Any, Any, None]) -> signal.Signals | 
 
 
 class _Batch:
-    """One batch while it goes on."""
+    """A batch that runs."""
 
-    def __init__(self, executor: CodeExecutor, journal: Journal, file: BinaryIO, options: Options) -> None:
+    def __init__(self, executor: CodeExecutor, records: Records, file: BinaryIO, options: Options) -> None:
         self._executor = executor
-        self._journal = journal
+        self._records = records
         self._lines = read_lines(file)
         self._options = options
         self._running: dict[int, tuple[Line, Scalar]] = {}
         self._over = False
-        self._display: progress.OnCount = lambda done, text: None
+        self._display: progress.OnCount = _show_nothing
         self._start_s = time.monotonic()
         self._runs = 0
-        self.done_before = journal.fates.total()
+        self.done_before = records.fates.total()
 
     async def run(self, display: progress.OnCount) -> None:
-        """Run what is not done yet, and record each line as it ends.
+        """Run the lines without a record, and write the record of each one when it ends.
 
         Raises:
             HostFailure: the engine or a sandbox failed, or the output could not be written.
+            BrokenPipeError: nobody reads the output any more.
         """
         self._display = display
         async with self._executor:
@@ -170,43 +207,42 @@ class _Batch:
                         line = {key: value for key, value in result.to_dict().items() if key != "posture"}
                         self._record(*self._running.pop(index), line)
 
-    def _stretch(self) -> Iterator[ExecutionRequest]:
-        """Requests, up to where too many lines in a row have nothing to run.
+    def _stretch(self) -> Iterator[Run]:
+        """Yield the next runs, up to a long row of lines that have nothing to run.
 
-        Such lines are dealt with in one go, in which no deadline is kept and no signal is heard. So
-        a long row of them ends the stretch; the next begins once nothing is running any more.
+        Such lines are processed without a pause, during which no deadline is kept and no signal is noticed.
+        So a long row of them ends the stretch, and the next one begins when nothing runs any more.
         """
         numbers = iter(range(sys.maxsize))
         busy_since_s = time.monotonic()
         for line in self._lines:
-            request = self._prepare(line)
-            if request is not None:
-                identity, program = request
+            prepared = self._prepare(line)
+            if prepared is not None:
+                identity, run = prepared
                 self._running[next(numbers)] = (line._replace(data=None), identity)
-                yield program
+                yield run
                 busy_since_s = time.monotonic()
             elif time.monotonic() - busy_since_s > HOLD_UP_S:
                 return
         self._over = True
 
-    def _prepare(self, line: Line) -> tuple[Scalar, ExecutionRequest] | None:
-        """The id and the request of a line; ``None`` if there is nothing to run, which is recorded."""
-        if line.blank or line in self._journal:
+    def _prepare(self, line: Line) -> tuple[Scalar, Run] | None:
+        """Return the id and the run of a line, or ``None`` if it has nothing to run; record why not."""
+        if line.blank or line in self._records:
             return None
         identity: Scalar = None
         try:
             fields = read_object(line)
             identity = read_id(fields)
-            request = read_request(fields, self._options.defaults)
-            self._executor.validate(request)
+            run = self._executor.validate(read_request(fields, self._options.defaults))
         except InvalidRequest as error:
             self._record(line, identity, {"error": {"type": type(error).__name__, "message": str(error)}})
             return None
-        return identity, request
+        return identity, run
 
-    def _record(self, line: Line, identity: Scalar, outcome: Mapping[str, Any]) -> None:
-        self._journal.append(line, identity, outcome)
-        fates = self._journal.fates
+    def _record(self, line: Line, identity: Scalar, outcome: Mapping[str, object]) -> None:
+        self._records.append(line, identity, outcome)
+        fates = self._records.fates
         done, ok = fates.total(), fates[Status.OK.value]
         self._display(done, f"{ok} ok, {done - ok} failed; {self._rate:.1f} runs/s")
 
@@ -215,8 +251,8 @@ class _Batch:
         return self._runs / max(time.monotonic() - self._start_s, 0.001)
 
     def conclude(self, *, as_json: bool, complete: bool) -> None:
-        """Say what it all came to: in words on stderr, or as JSON on stdout."""
-        fates, seconds = self._journal.fates, time.monotonic() - self._start_s
+        """Print the summary: a line on stderr, or JSON on stdout."""
+        fates, seconds = self._records.fates, time.monotonic() - self._start_s
         known = [*(status.value for status in Status), INVALID]
         counts = {fate: fates[fate] for fate in known if fates[fate]}
         if as_json:

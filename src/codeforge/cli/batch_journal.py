@@ -1,14 +1,13 @@
-"""The output of a batch: a record for each line of its input, and all it takes to go on after a crash.
+"""The output of a batch: one record for each line of the input, and how a batch resumes after a crash.
 
-Theory of operation: a record is appended whole, with one write, so whatever ends the process leaves
-whole records and at most one torn one: the last, which has no newline and is cut off before the
-batch goes on. Every record carries a digest of its line. To go on, both files are read side by
-side, and nothing is touched unless each record belongs to its line. One bit for each line is all
-that is kept.
+Theory of operation: each record is appended with one write. However the process ends, the file has whole
+records and at most one torn record, the last, which has no newline and is cut off when the batch resumes.
+Every record has a digest of its line. To resume, the batch reads both files side by side, and changes nothing
+unless each record matches its line. It keeps one bit for each line in memory.
 
-Records are not synced to the disk one by one: what a process has written survives that process,
-whatever ended it. A machine that goes down can lose the last seconds, and these lines run again.
-The end of a batch is synced, so an exit code that says all is well holds after a power failure too.
+Records are not synced to the disk one by one, because what a process has written survives the process. If the
+machine goes down, the last seconds may be lost, and their lines run again. The file is synced at the end of
+the batch, so that exit code 0 is true even after a power failure.
 """
 
 from __future__ import annotations
@@ -24,21 +23,21 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple, Self, TypeAlias
+from typing import BinaryIO, NamedTuple, Self, TypeAlias
 
 from codeforge.errors import HostFailure, InvalidRequest
 from codeforge.model import MiB, Status
 
 MAX_LINE_BYTES = 64 * MiB
-"""Of input. It is held several times over while it is parsed; files in a sandbox take 64 MiB at most."""
+"""Of a line of the input. Parsing holds several copies; the files of a sandbox have at most 64 MiB."""
 
 MAX_RECORD_BYTES = 256 * MiB
-"""Several times what the largest result comes to; what is longer is no record of ours."""
+"""Several times the largest result; a longer line is not one of our records."""
 
 CHUNK_BYTES = 1 * MiB
 
 INVALID = "invalid"
-"""How a line fared that could not be run; every other fate is a ``Status``."""
+"""The fate of a line that could not be run; all other fates are ``Status`` values."""
 
 Scalar: TypeAlias = str | int | float | bool | None
 
@@ -48,10 +47,10 @@ class Line(NamedTuple):
 
     Attributes:
         number: counted from 1.
-        data: without its end; ``None`` if it is longer than what is read.
-        digest: of ``data``, or of all of a longer line.
+        data: the line without its line break; ``None`` if it is too long.
+        digest: digest of the line without its line break, also of a line that is too long.
         size: bytes in the file.
-        ended: it has a newline.
+        ended: whether it ends with a newline.
     """
 
     number: int
@@ -62,12 +61,12 @@ class Line(NamedTuple):
 
     @property
     def blank(self) -> bool:
-        """Whether nothing stands on it."""
+        """Whether the line is empty or only white space."""
         return self.data is not None and not self.data.strip()
 
 
 def read_lines(file: BinaryIO, longest: int = MAX_LINE_BYTES) -> Iterator[Line]:
-    """The lines of a file, one by one; never more than ``longest`` bytes of it are held."""
+    """Yield the lines of a file. At most ``longest`` bytes of it are in memory."""
     for number in itertools.count(1):
         head = file.readline(longest + 1)
         if not head:
@@ -91,7 +90,7 @@ def _pass_over(file: BinaryIO, number: int, head: bytes) -> Line:
 
 
 def count_lines(file: BinaryIO) -> int:
-    """How many lines a file has from here on."""
+    """Count the lines of a file from the current position."""
     lines, last = 0, b"\n"
     while chunk := file.read(CHUNK_BYTES):
         lines, last = lines + chunk.count(b"\n"), chunk
@@ -115,24 +114,69 @@ class _Numbers:
         return byte < len(self._bits) and bool(self._bits[byte] >> number % 8 & 1)
 
 
-class Journal:
-    """A file of records, open for this process alone.
+class Records:
+    """Writes a record for each line, and counts them.
 
     Attributes:
-        fates: how many lines fared how: a ``Status``'s value, or ``INVALID``.
+        fates: number of lines by fate: the value of a ``Status``, or ``INVALID``.
+    """
+
+    def __init__(self, name: object, file: BinaryIO) -> None:
+        self._name = name
+        self._file = file
+        self.fates: collections.Counter[str] = collections.Counter()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def __contains__(self, line: Line) -> bool:
+        """Whether the line has a record from an earlier batch."""
+        return False
+
+    def append(self, line: Line, identity: Scalar, outcome: Mapping[str, object]) -> None:
+        """Write the record of a line.
+
+        Raises:
+            HostFailure: it could not be written.
+            BrokenPipeError: nobody reads it any more.
+        """
+        record = {"line": line.number, "id": identity, "digest": line.digest, **outcome}
+        data = json.dumps(record).encode() + b"\n"
+        try:
+            self._write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise HostFailure(f"cannot write {self._name}: {error.strerror}") from error
+        self._note(line.number, _fate(record))
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._file.flush()
+
+    def _note(self, number: int, fate: str) -> None:
+        self.fates[fate] += 1
+
+
+class Journal(Records):
+    """Records in a file that only this process writes, so that a later batch can resume.
 
     Raises:
         InvalidRequest: the file cannot be used, or another process writes it.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
         self._done = _Numbers()
-        self.fates: collections.Counter[str] = collections.Counter()
         try:
-            self._file = path.open("a+b", buffering=0)
+            file = path.open("a+b", buffering=0)
         except OSError as error:
             raise InvalidRequest(f"cannot write {path}: {error.strerror}") from error
+        super().__init__(path, file)
         try:
             self._take_possession()
         except BaseException:
@@ -141,16 +185,13 @@ class Journal:
 
     def _take_possession(self) -> None:
         if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
-            raise InvalidRequest(f"{self._path} is not a regular file")
+            raise InvalidRequest(f"{self._name} is not a regular file")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InvalidRequest(f"{self._path} is being written by another process") from None
+            raise InvalidRequest(f"{self._name} is being written by another process") from None
         except OSError as error:
-            raise InvalidRequest(f"cannot lock {self._path}: {error.strerror}") from error
-
-    def __enter__(self) -> Self:
-        return self
+            raise InvalidRequest(f"cannot lock {self._name}: {error.strerror}") from error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -158,7 +199,7 @@ class Journal:
         try:
             os.fsync(self._file.fileno())
         except OSError as failed:
-            raise HostFailure(f"cannot write {self._path}: {failed.strerror}") from failed
+            raise HostFailure(f"cannot write {self._name}: {failed.strerror}") from failed
         finally:
             self._file.close()
 
@@ -167,18 +208,18 @@ class Journal:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing is in the file."""
+        """Whether the file has no records yet."""
         return os.fstat(self._file.fileno()).st_size == 0
 
     def recover(self, lines: Iterable[Line]) -> None:
-        """Learn from the file which of these lines are done, and cut off a torn last record.
+        """Find out from the file which of these lines are done, and cut off a torn last record.
 
         Raises:
-            InvalidRequest: a record is not that of its line; nothing was touched.
+            InvalidRequest: a record does not match its line; the file was not changed.
         """
         source = iter(lines)
         reached = size = 0
-        open_digests: dict[int, str] = {}  # of lines that were passed and whose record comes later
+        open_digests: dict[int, str] = {}  # of lines whose record comes later
         for row, (number, digest, fate) in self._records():
             while reached < number and (line := next(source, None)) is not None:
                 reached = line.number
@@ -186,9 +227,9 @@ class Journal:
                     open_digests[reached] = line.digest
             if open_digests.pop(number, None) != digest:
                 raise InvalidRequest(
-                    f"{self._path}, line {row.number}: this is not the result of line {number} of the input\n"
+                    f"{self._name}, line {row.number}: this is not the result of line {number} of the input\n"
                     "Either that line was changed, or the two files do not belong together. Nothing was "
-                    "touched: take the input as it was, or another name for the output."
+                    "changed: restore the input, or name another output."
                 )
             self._note(number, fate)
             size += row.size
@@ -207,28 +248,17 @@ class Journal:
             return int(record["line"]), str(record["digest"]), _fate(record)
         except (ValueError, TypeError, LookupError, RecursionError):
             raise InvalidRequest(
-                f"{self._path}, line {row.number}: this is not a record of a batch; nothing was touched"
+                f"{self._name}, line {row.number}: this is not a record of a batch; nothing was changed"
             ) from None
 
-    def append(self, line: Line, identity: Scalar, outcome: Mapping[str, Any]) -> None:
-        """Add the record of a line: what became of it.
-
-        Raises:
-            HostFailure: it could not be written.
-        """
-        record = {"line": line.number, "id": identity, "digest": line.digest, **outcome}
-        data = json.dumps(record).encode() + b"\n"
-        try:
-            if self._file.write(data) != len(data):  # what a full disk does before it is an error
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            raise HostFailure(f"cannot write {self._path}: {error.strerror}") from error
-        self._note(line.number, _fate(record))
+    def _write(self, data: bytes) -> None:
+        if self._file.write(data) != len(data):  # a disk that becomes full takes a part first
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _note(self, number: int, fate: str) -> None:
+        super()._note(number, fate)
         self._done.add(number)
-        self.fates[fate] += 1
 
 
-def _fate(record: Mapping[str, Any]) -> str:
-    return Status(record["status"]).value if "status" in record else INVALID
+def _fate(record: Mapping[str, object]) -> str:
+    return Status(str(record["status"])).value if "status" in record else INVALID

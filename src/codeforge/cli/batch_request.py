@@ -1,10 +1,8 @@
-"""A request as a line of JSON: the fields of ``ExecutionRequest``, and an id of the caller's own."""
+"""A line of a batch's input: a JSON object with the fields of ``ExecutionRequest`` and an id."""
 
 from __future__ import annotations
 
 import base64
-import dataclasses
-import difflib
 import json
 import math
 from collections.abc import Mapping
@@ -12,23 +10,22 @@ from typing import Any, NoReturn
 
 from codeforge.cli.batch_journal import MAX_LINE_BYTES, Line, Scalar
 from codeforge.errors import InvalidRequest, quoted
-from codeforge.model import ExecutionRequest, format_memory
+from codeforge.model import REQUEST_FIELDS, ExecutionRequest, check_fields, format_memory
 
 MAX_ID_CHARACTERS = 1000
-"""It names a line, and is written again with every result."""
+"""The id is written again with every result."""
 
 BASE64 = "_base64"
-"""What follows a field's name where its bytes need not be text, as in a result."""
+"""Suffix of the fields whose content is base64, as in a result: it need not be text."""
 
-_FIELDS = tuple(field.name for field in dataclasses.fields(ExecutionRequest))
-KNOWN = ("id", *_FIELDS, f"stdin{BASE64}", f"files{BASE64}")
+KNOWN = ("id", *REQUEST_FIELDS, f"stdin{BASE64}", f"files{BASE64}")
 
 
-def read_object(line: Line) -> dict[str, Any]:
-    """The JSON object that a line is.
+def read_object(line: Line) -> dict[str, object]:
+    """Parse a line.
 
     Raises:
-        InvalidRequest: it is none, or too long.
+        InvalidRequest: the line is not a JSON object, or too long.
     """
     if line.data is None:
         raise InvalidRequest(f"at most {format_memory(MAX_LINE_BYTES)} fit on a line, not {line.size} bytes")
@@ -49,41 +46,37 @@ def read_object(line: Line) -> dict[str, Any]:
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no value of JSON")
+    raise ValueError(f"{constant} is not a value in JSON")
 
 
-def read_id(fields: Mapping[str, Any]) -> Scalar:
-    """The caller's name for the line; ``None`` if there is none.
+def read_id(fields: Mapping[str, object]) -> Scalar:
+    """Return the line's id; ``None`` if it has none.
 
     Raises:
-        InvalidRequest: it is not a scalar that JSON can write, or too long.
+        InvalidRequest: the id is too long, or not a scalar that JSON can represent.
     """
     value = fields.get("id")
     if not isinstance(value, str | int | float | bool | None):
         raise InvalidRequest(f"id must be a string, a number, a boolean or null, not {quoted(value)}")
     if isinstance(value, float) and not math.isfinite(value):
-        raise InvalidRequest("id is a number beyond what JSON can write")
+        raise InvalidRequest("id is a number that JSON cannot represent")
     if isinstance(value, str) and len(value) > MAX_ID_CHARACTERS:
         raise InvalidRequest(f"id may have {MAX_ID_CHARACTERS} characters, not {len(value)}")
     return value
 
 
-def read_request(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> ExecutionRequest:
-    """The request that the fields of a line describe; ``null`` says nothing.
+def read_request(fields: Mapping[str, object], defaults: Mapping[str, Any]) -> ExecutionRequest:
+    """Return the request of a line; a field that is ``null`` counts as missing.
 
-    What it says is not checked: ``CodeExecutor.validate`` does that.
+    ``CodeExecutor.validate`` checks the values of the fields.
 
     Raises:
         InvalidRequest: a field is unknown, cannot be decoded, or ``code`` is missing.
     """
-    for name in fields:
-        if name not in KNOWN:
-            near = difflib.get_close_matches(name[:100], KNOWN, n=1)
-            hint = f". Did you mean {near[0]!r}?" if near else ""
-            raise InvalidRequest(f"unknown field {quoted(name)}; known: {', '.join(KNOWN)}{hint}")
+    check_fields(fields, KNOWN)
     said = {name: value for name, value in fields.items() if name != "id" and value is not None}
     if "code" not in said:
-        raise InvalidRequest("code is missing: the source of the program")
+        raise InvalidRequest("code is missing: the program's source")
     return ExecutionRequest(**_decode({**defaults, **said}))
 
 
@@ -99,16 +92,20 @@ def _decode(fields: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _merge(text: Any, encoded: Any) -> dict[str, Any]:
-    for name, value in (("files", text), (f"files{BASE64}", encoded)):
-        if not isinstance(value, dict):
-            raise InvalidRequest(f"{name} must be an object of paths, not {quoted(value)}")
+def _merge(text: object, encoded: object) -> dict[str, object]:
+    text, encoded = _object("files", text), _object(f"files{BASE64}", encoded)
     for path in text.keys() & encoded.keys():
         raise InvalidRequest(f"files and files{BASE64} both have {quoted(path)}")
     return {
         **text,
         **{path: _bytes(f"files{BASE64}[{quoted(path)}]", data) for path, data in encoded.items()},
     }
+
+
+def _object(name: str, value: object) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"{name} must be an object of paths, not {quoted(value)}")
+    return value
 
 
 def _bytes(name: str, text: object) -> bytes:

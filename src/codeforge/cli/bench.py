@@ -1,4 +1,4 @@
-"""``codeforge bench``: how fast this machine runs programs, beside what else could run them here."""
+"""``codeforge bench``: measure how fast this machine runs programs, and what else could run them."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ from codeforge.model import Language
 
 HELLO = b"hello\n"
 LATENCY_SHARE = 0.5
-"""Of the time for a language; the rest is for throughput."""
+"""The share of a language's time that goes to latency. The rest goes to throughput."""
 
 MIN_SECONDS, MAX_SECONDS = 1, 3600
 
 
 def perform(names: Sequence[str], *, seconds: float, as_json: bool, chart: Path | None) -> int:
-    """Measure, print, and the exit code."""
+    """Measure, print the tables, and return the exit code."""
     if not MIN_SECONDS <= seconds <= MAX_SECONDS:
         raise InvalidRequest(f"--seconds must be between {MIN_SECONDS} and {MAX_SECONDS}, not {seconds:g}")
     if chart is not None and not (chart.suffix == ".svg" and chart.parent.is_dir()):
-        raise InvalidRequest(f"--chart: {chart} is not the name of an SVG file in a folder that is there")
+        raise InvalidRequest(f"--chart: {chart} must be an .svg file in an existing folder")
     tables, about = asyncio.run(_measure(names, seconds))
     if as_json:
         print_json({"circumstances": about, "tables": [table.to_dict() for table in tables]})
@@ -76,46 +76,48 @@ async def _measure(names: Sequence[str], seconds: float) -> tuple[list[Table], d
 
 
 async def present(executor: CodeExecutor, names: Sequence[str]) -> list[Language]:
-    """The languages to measure: those that were named, else those whose image is on this machine."""
+    """Return the languages to measure: the named ones, else those whose image is on this machine."""
     rows = [executor.languages.find(name) for name in names] or list(executor.languages)
     there = [row for row in rows if await executor.images.find(row.image) is not None]
     missing = [row.image for row in rows if row not in there]
     if missing and (names or not there):
         raise ImageNotFound(
-            f"not on this machine: {', '.join(missing)}\nHave the images ready first: codeforge images pull"
+            f"not on this machine: {', '.join(missing)}\nPull or build it first: codeforge images pull"
         )
     return there
 
 
 async def latency(cold: CodeExecutor, program: Program, seconds: float) -> Table:
-    """From the call to the result, one caller."""
+    """Measure the time from the call to the result, with one caller."""
     others = [*references(program), Way(COLD, functools.partial(run_fresh, cold, program))]
     async with CodeExecutor() as warm:
-        series = await beside_warm(program, others, within(seconds, least=1, most=40), warm, warm_up=False)
+        series = await beside_warm(
+            program, others, within(seconds, at_least=1, at_most=40), warm, warm_up=False
+        )
     counted = tuple(dataclasses.replace(each, values=_counted(each.values)) for each in series)
     return Table(f"hello in {program.language.name}, from the call to the result", counted)
 
 
 def _counted(values: tuple[float, ...]) -> tuple[float, ...]:
-    """Without the first, which filled caches and connected, unless there is hardly another."""
+    """Return the values without the first, which filled caches, unless there are only two."""
     return values[1:] if len(values) > 2 else values
 
 
 async def throughput(program: Program, seconds: float) -> Table:
-    """Runs a second, many callers, each way in a slice of the time."""
+    """Measure runs a second with many callers. Each way gets a slice of the time."""
     ways = list(sustained(program, callers(), seconds / 3))
     series = await interleaved(ways, range(1), warm_up=False)
     return Table(f"hello in {program.language.name}, {callers()} callers at once", series)
 
 
 def callers() -> int:
-    """So many keep the machine busy; more would only wait for each other."""
+    """Return how many callers keep the machine busy. More would only wait for each other."""
     return 2 * (os.cpu_count() or 1)
 
 
 @contextlib.contextmanager
 def _progress(steps: int) -> Iterator[Callable[[str], None]]:
-    """A bar on stderr where that is a terminal; call it at the start of each step."""
+    """Show a progress bar on stderr if it is a terminal. Call the value at the start of each step."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as display:

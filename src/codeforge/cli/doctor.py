@@ -1,4 +1,4 @@
-"""``codeforge doctor``: is everything there, and is it in force?"""
+"""``codeforge doctor``: check that everything is here, and that the restrictions are in force."""
 
 from __future__ import annotations
 
@@ -24,8 +24,12 @@ Verdict = Literal["ok", "problem", "note"]
 class Check:
     """One line of the report.
 
-    ``advice`` says what to do, where there is something to do; ``posture`` what the kernel said about the
-    sandbox that was started for it.
+    Attributes:
+        name: what was checked.
+        verdict: a note is worth knowing, and not a problem.
+        found: what was found.
+        advice: what to do about it; empty if there is nothing to do.
+        posture: what the kernel reports about the sandbox that was started for the check.
     """
 
     name: str
@@ -36,11 +40,11 @@ class Check:
 
 
 def perform(*, as_json: bool, posture: bool, **options: Unpack[EngineOptions]) -> int:
-    """Check, print, and the exit code.
+    """Check, print the report, and return the exit code.
 
     Args:
-        as_json: print one document.
-        posture: print all that the kernel said, too, which the document has anyway.
+        as_json: print one JSON document.
+        posture: print what the kernel reports about each sandbox. The document always has it.
         options: keyword arguments of ``CodeExecutor``.
     """
     executor = CodeExecutor(on_engine=tell_engine, **options)
@@ -113,7 +117,7 @@ async def _language(executor: CodeExecutor, language: Language) -> list[Check]:
 
 
 async def _provision(executor: CodeExecutor, language: Language) -> Check:
-    """Whether what the language needs is here: its image, or its environment."""
+    """Check that the language's image or environment is here."""
     store = await executor.provisions()
     name = f"{language.name} {store.kind}"
     is_here, found = await store.status(language)

@@ -1,4 +1,4 @@
-"""``codeforge environments``: what stands in for images where bubblewrap makes the sandboxes."""
+"""``codeforge environments``: what bubblewrap uses instead of images."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from codeforge.cli.options import AsJson, Names, below
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from codeforge.environments import EnvironmentStore
 
-app = typer.Typer(no_args_is_help=True, help="Build, list and remove the environments of bubblewrap.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Build, list and remove bubblewrap's environments."
+)
 
-Names = Annotated[list[str] | None, typer.Argument(metavar="[LANG]...", help="Languages; default: all.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document for a script to read.")]
 
-
-@app.command(epilog="Example:  codeforge environments build python")
+@app.command(epilog=below("codeforge environments build python"))
 def build(names: Names = None) -> None:
-    """Have the environments ready: what is missing of them is downloaded and installed."""
+    """Download and install what is missing in the environments."""
     import asyncio
 
     from codeforge import progress
@@ -35,9 +36,14 @@ def build(names: Names = None) -> None:
             print(f"{row.name}  {found.path}")
 
 
-@app.command("list", epilog="Example:  codeforge environments list --json")
+@app.command("list", epilog=below("codeforge environments list --json"))
 def list_environments(as_json: AsJson = False) -> None:
-    """Show what is on this machine, and what of it is in use: the rest is of another version."""
+    """List the environments, in use and left over.
+
+    This version of codeforge uses those "in use". Other versions left the rest over.
+    """
+    import sys
+
     from codeforge.cli.terminal import print_json
     from codeforge.environments import EnvironmentStore
 
@@ -48,14 +54,16 @@ def list_environments(as_json: AsJson = False) -> None:
         print_json([{"path": str(path), "size": size, "current": used} for path, size, used in found])
         return
     for path, size, used in found:
-        print(f"{size / 1e6:>5.0f} MB  {path}{'' if used else '  out of date'}")
+        print(f"{'in use' if used else 'left over':<9}  {size / 1e6:>5.0f} MB  {path}")
+    if not all(used for _, _, used in found):
+        print("Remove what is left over: codeforge environments remove --outdated", file=sys.stderr)
 
 
-@app.command(epilog="Example:  codeforge environments remove --outdated")
+@app.command(epilog=below("codeforge environments remove --outdated"))
 def remove(
-    outdated: Annotated[bool, typer.Option("--outdated", help="Only what no language uses now.")] = False,
+    outdated: Annotated[bool, typer.Option("--outdated", help="Remove only what is left over.")] = False,
 ) -> None:
-    """Remove them from this machine. Sandboxes that are running lose their files."""
+    """Remove environments. Sandboxes that are running lose their files."""
     from codeforge.environments import EnvironmentStore
 
     store = EnvironmentStore()
@@ -74,5 +82,5 @@ def _current(store: EnvironmentStore) -> set[Path]:
 
 
 def _size(path: Path) -> int:
-    """Bytes on the disk; a file of several names counts for each folder it is in."""
+    """Return bytes on disk. A file with several names counts for each folder that it is in."""
     return sum(entry.lstat().st_size for entry in path.rglob("*"))

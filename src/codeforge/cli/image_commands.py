@@ -1,4 +1,4 @@
-"""The options of ``codeforge images``; what the commands do is in images.py."""
+"""The options of ``codeforge images``. What the commands do is in images.py."""
 
 from __future__ import annotations
 
@@ -7,89 +7,125 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Build, pull, list, update and examine the images.")
+from codeforge.cli.options import AsJson, Names, below
 
-Names = Annotated[list[str] | None, typer.Argument(metavar="[LANG]...", help="Languages; default: all.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document for a script to read.")]
-Image = Annotated[str, typer.Argument(metavar="LANG|IMAGE", help="A language, or any image's reference.")]
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Build, pull, list, update and examine images."
+)
+
+Image = Annotated[str, typer.Argument(metavar="LANG|IMAGE", help="A language, or an image's reference.")]
 
 
 @app.command(
-    epilog="Examples:\n\n  codeforge images build\n\n"
-    "  codeforge images build python --with tabulate --with 'polars>=1' --tag custom"
+    epilog=below(
+        "codeforge images build",
+        "codeforge images build python --with tabulate --tag custom",
+    )
 )
 def build(
     names: Names = None,
     packages: Annotated[
-        list[str] | None, typer.Option("--with", metavar="PACKAGE", help="One more pip or npm package.")
+        list[str] | None,
+        typer.Option("--with", metavar="PACKAGE", help="Add a pip or npm package. Repeatable."),
     ] = None,
     tag: Annotated[
-        str | None, typer.Option(help="Tag or full reference; default: the language's image.")
+        str | None,
+        typer.Option(metavar="TAG", help="Tag or full reference (default: the language's image)."),
     ] = None,
     base: Annotated[
-        str | None, typer.Option(help="Another base image, such as one pinned by digest.")
+        str | None,
+        typer.Option(metavar="IMAGE", help="Use another base image, such as one pinned by digest."),
     ] = None,
 ) -> None:
-    """Build our images from the Dockerfiles that come with this package."""
+    """Build our images from their Dockerfiles."""
     from codeforge.cli import images as command
 
     command.build(names, packages or [], tag, base)
 
 
-@app.command(epilog="Example:  codeforge images update python")
+@app.command(epilog=below("codeforge images update python"))
 def update(names: Names = None) -> None:
-    """Pull the base images again and rebuild ours from scratch."""
+    """Pull the base images again, and rebuild ours from scratch."""
     from codeforge.cli import images as command
 
     command.update(names)
 
 
-@app.command(epilog="Example:  codeforge images pull python javascript")
+@app.command(
+    epilog=below("codeforge images pull python javascript", exit_codes="0 all are here, 1 one is missing.")
+)
 def pull(names: Names = None) -> None:
-    """Have the images ready: from a registry where it has them, else built here."""
+    """Pull images from their registry, or build them here."""
     from codeforge.cli import images as command
 
     raise typer.Exit(command.pull(names))
 
 
-@app.command("list", epilog="Example:  codeforge images list --json")
+@app.command("list", epilog=below("codeforge images list --json"))
 def list_images(as_json: AsJson = False) -> None:
-    """Show which images are on this machine."""
+    """List the images on this machine."""
     from codeforge.cli import images as command
 
     command.print_list(as_json=as_json)
 
 
-@app.command(epilog="Example:  codeforge images sbom python --output python.cdx.json")
+@app.command(
+    epilog=below(
+        "codeforge images sbom python --output python.cdx.json",
+        exit_codes="0 written; 2 bad usage, 65 unreadable image, 66 image missing, 69 no engine, "
+        "77 no permission.",
+    )
+)
 def sbom(
     image: Image,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File to write; default: stdout.")
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="File to write (default: stdout).")
     ] = None,
 ) -> None:
-    """Write a CycloneDX bill of materials: Debian, pip and npm packages of an image."""
+    """Write a CycloneDX bill of materials.
+
+    It lists an image's Debian, pip and npm packages. Needs the extra ai-codeforge[scan].
+    """
     from codeforge.cli import images as command
 
     command.sbom(image, output)
 
 
-@app.command("scan", epilog="Example:  codeforge images scan python --severity high")
+@app.command(
+    "scan",
+    epilog=below(
+        "codeforge images scan python",
+        "codeforge images scan --severity critical --json",
+        exit_codes="0 no vulnerabilities, 1 some at or above the severity, 3 NOT CHECKED; 2 bad usage, "
+        "65 unreadable image, 66 image missing, 69 no engine, 77 no permission.",
+    ),
+)
 def scan_images(
     images: Annotated[
-        list[str] | None, typer.Argument(metavar="[LANG|IMAGE]...", help="Default: every language's image.")
+        list[str] | None,
+        typer.Argument(metavar="LANG|IMAGE", help="Languages or references (default: all languages)."),
     ] = None,
     severity: Annotated[
-        str, typer.Option(help="Fail from this severity on: low, medium, high or critical.")
+        str,
+        typer.Option(
+            metavar="LEVEL",
+            show_default=False,
+            help="Fail from this severity on: low, medium, high or critical (default: high).",
+        ),
     ] = "high",
     osv_url: Annotated[
         str | None,
-        typer.Option(help="The OSV service to ask where no scanner is installed.", show_default="OSV's own"),
+        typer.Option(
+            metavar="URL",
+            help="Base URL of the OSV service (default: https://api.osv.dev). An empty one sends nothing.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look for known vulnerabilities with trivy, grype or OSV.
+    """Look up known vulnerabilities.
 
-    Exit codes: 0 none, 1 some at or above the severity, 3 NOT CHECKED.
+    If trivy or grype is installed, it examines the image. The OSV service is asked about packages that are
+    left. Needs the extra ai-codeforge[scan].
     """
     from codeforge.cli import images as command
 

@@ -1,11 +1,14 @@
-"""``codeforge images``: have the images, look at them, know what is in them."""
+"""``codeforge images``: provide the images, list them, and examine what they contain."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
+import importlib.util
 import tempfile
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +19,14 @@ from codeforge import progress
 from codeforge.cli.terminal import harmless, print_json
 from codeforge.errors import ImageNotFound, InvalidRequest
 from codeforge.executor import CodeExecutor
-from codeforge.images.scan import Package, Severity, exit_code, read_packages, render, to_cyclonedx
-from codeforge.images.scan import scan as scan_packages
 from codeforge.model import LANGUAGES, Language
 
 if TYPE_CHECKING:
     from codeforge.images import ImageStore
+    from codeforge.images.scan import Package
+
+SCAN_EXTRA = ("cvss", "cyclonedx", "packageurl")
+"""The modules that the extra ``scan`` installs."""
 
 
 def _rows(executor: CodeExecutor, names: Iterable[str] | None) -> list[Language]:
@@ -29,17 +34,17 @@ def _rows(executor: CodeExecutor, names: Iterable[str] | None) -> list[Language]
 
 
 def build(names: list[str] | None, packages: list[str], tag: str | None, base: str | None) -> None:
-    """Build them, or one with more in it."""
+    """Build the images, or one of them with more packages in it."""
     asyncio.run(_build(names, packages, tag, base, update=False))
 
 
 def update(names: list[str] | None) -> None:
-    """Build them from scratch, on the newest bases."""
+    """Build the images from scratch, on the newest base images."""
     asyncio.run(_build(names, [], None, None, update=True))
 
 
 async def _images(executor: CodeExecutor) -> ImageStore:
-    await executor.engine()  # "auto" has none before it has chosen
+    await executor.engine()  # before "auto" has chosen, there is no engine to have images
     return executor.images
 
 
@@ -49,7 +54,9 @@ async def _build(
     async with CodeExecutor() as executor:
         rows = _rows(executor, names)
         if (packages or tag or base) and len(rows) != 1:
-            raise InvalidRequest("--with, --tag and --base go with one language, as in: images build python")
+            raise InvalidRequest(
+                "--with, --tag and --base need one language, as in: images build python --tag custom"
+            )
         store = await _images(executor)
         for row in rows:
             with progress.show_steps() as report:
@@ -60,7 +67,7 @@ async def _build(
 
 
 def pull(names: list[str] | None) -> int:
-    """Have them ready; the exit code."""
+    """Pull or build the images, and return the exit code."""
 
     async def work() -> dict[str, bool]:
         async with CodeExecutor() as executor:
@@ -73,7 +80,7 @@ def pull(names: list[str] | None) -> int:
 
 
 def print_list(*, as_json: bool) -> None:
-    """Print which are here."""
+    """Print which images are on this machine."""
 
     async def work() -> list[dict[str, object]]:
         async with CodeExecutor() as executor:
@@ -101,37 +108,71 @@ def print_list(*, as_json: bool) -> None:
         print(f"{row['language']:<12} {row['image']:<34} {state}")
 
 
+def _require_scan_extra(command: str) -> None:
+    if any(importlib.util.find_spec(name) is None for name in SCAN_EXTRA):
+        raise InvalidRequest(f"images {command} needs the extra: pip install 'ai-codeforge[scan]'")
+
+
 def sbom(image: str, output: Path | None) -> None:
     """Write an image's bill of materials to a file, or to stdout."""
-    _, document = asyncio.run(_examine(image))
+    _require_scan_extra("sbom")
+    document = asyncio.run(_sbom(image))
     if output is None:
         print(document)
     else:
         output.write_text(document + "\n")
 
 
+async def _sbom(name: str) -> str:
+    from codeforge.images.scan import to_cyclonedx
+
+    async with examined(name) as image:
+        created = datetime.datetime.now(datetime.UTC)
+        return to_cyclonedx(image.packages, image.reference, image.id, created)
+
+
 def scan(images: list[str] | None, *, severity: str, osv_url: str | None, as_json: bool) -> int:
-    """Look for known vulnerabilities, print what there is, and the exit code."""
+    """Look up known vulnerabilities, print the reports, and return the exit code."""
+    _require_scan_extra("scan")
+    from codeforge.images.scan import OSV_URL, ScanReport, Severity, exit_code, render, scan
+
     known = [level.name.lower() for level in Severity if level.name != "UNKNOWN"]
     if severity.lower() not in known:
         raise InvalidRequest(f"--severity must be one of {', '.join(known)}, not {severity!r}")
     threshold = Severity[severity.upper()]
-    reports = {}
-    for image in images or [row.name for row in LANGUAGES]:
-        packages, document = asyncio.run(_examine(image))
-        reports[image] = asyncio.run(scan_packages(document, packages, severity=threshold, osv_url=osv_url))
+    url = OSV_URL if osv_url is None else osv_url or None
+
+    async def report(name: str) -> ScanReport:
+        async with examined(name) as image:
+            return await scan(image.archive, image.packages, severity=threshold, osv_url=url)
+
+    reports = {name: asyncio.run(report(name)) for name in images or [row.name for row in LANGUAGES]}
     if as_json:
-        print_json({image: report.to_dict() for image, report in reports.items()})
+        print_json({name: report.to_dict() for name, report in reports.items()})
     else:
         console = Console(highlight=False, soft_wrap=True)
-        for image, report in reports.items():
-            console.print(escape(harmless(f"{image}:\n{render(report)}")))
+        for name, found in reports.items():
+            console.print(escape(harmless(f"{name}:\n{render(found)}")))
     codes = {exit_code(report, threshold) for report in reports.values()}
-    # What was found counts more than what was not looked at; both fail.
+    # Vulnerabilities in one image count more than another image that could not be checked.
     return 1 if 1 in codes else max(codes)
 
 
-async def _examine(name: str) -> tuple[list[Package], str]:
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image, its archive as ``docker save`` writes it, and the packages in it."""
+
+    reference: str
+    id: str
+    archive: Path
+    packages: list[Package]
+
+
+@contextlib.asynccontextmanager
+async def examined(name: str) -> AsyncIterator[Image]:
+    """Export an image to a temporary file, and find its packages. ``name`` is a language or a reference."""
+    from codeforge.images.scan import read_packages
+
     async with CodeExecutor() as executor:
         known = {alias: row.image for row in executor.languages for alias in (row.name, *row.aliases)}
         reference = known.get(name, name)
@@ -139,12 +180,12 @@ async def _examine(name: str) -> tuple[list[Package], str]:
         image = await store.find(reference)
         if image is None:
             raise ImageNotFound(
-                f"{reference} is not on this machine\nBuild or pull it: codeforge images build"
+                f"{reference} is not on this machine\nBuild or pull it: codeforge images pull"
             )
-        with tempfile.TemporaryFile() as archive:
+        with tempfile.NamedTemporaryFile(suffix=".tar") as archive:
             async for chunk in store.export(reference):
                 archive.write(chunk)
+            archive.flush()
             archive.seek(0)
             packages = await asyncio.to_thread(read_packages, archive)
-    created = datetime.datetime.now(datetime.UTC)
-    return packages, to_cyclonedx(packages, reference, image.id, created)
+            yield Image(reference, image.id, Path(archive.name), packages)

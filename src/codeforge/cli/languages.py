@@ -1,4 +1,4 @@
-"""``codeforge languages``: what programs can be written in."""
+"""``codeforge languages``: list the languages that programs can be written in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from codeforge.model import LANGUAGES, OPTIONAL_LANGUAGES
 
 
 def perform(*, as_json: bool) -> None:
-    """Print them."""
+    """Print the languages."""
     known = (*LANGUAGES, *OPTIONAL_LANGUAGES)
     rows = [
         {"name": row.name, "aliases": list(row.aliases), "file": row.file, "image": row.image}

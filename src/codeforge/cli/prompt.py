@@ -1,8 +1,8 @@
-"""The prompt of ``codeforge repl``: lines from a person, completed by the session that they are for.
+"""The prompt of ``codeforge repl``: reads cells and commands from a person.
 
-Completions, and whether a cell is whole, are asked of the sandbox while the person types. What it answers is
-its program's: a completion that a terminal might obey, that has more than one line or that would make a
-command of a cell is none.
+While the person types, it asks the session in the sandbox for completions, and whether a cell is complete.
+The answers are untrusted: it drops completions that contain control characters or line breaks, or that would
+turn a cell into a command.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ from codeforge.model import Completions, Language
 from codeforge.sessions import Session
 
 ANSWER_TIMEOUT_S = 2.0
-"""How long the prompt waits for the session; after that there are no completions, and a cell is whole."""
+"""How long the prompt waits for the session. Without an answer it completes nothing, and runs the cell."""
 
 MAX_COMPLETIONS = 500
 MAX_HISTORY_BYTES = 1 << 20
 INDENT = "    "
 COMMAND = ":"
-"""What a line of ours begins with: no cell of a language does, and no magic of IPython's."""
+"""The first character of a command. No cell starts with it, nor does an IPython magic."""
 
 T = TypeVar("T")
 
 
 class Prompt:
-    """Reads one cell, or one command, after another.
+    """Reads cells and commands.
 
     Args:
-        language: what is typed.
-        session: the one that is asked now.
-        commands: the names of ours, for completion.
-        history: where lines are kept; ``None``: nowhere.
+        language: the language of the cells.
+        session: returns the current session.
+        commands: the names of the commands, for completion.
+        history: the file of the history; ``None``: it is not saved.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Prompt:
         )
 
     async def read(self, label: str) -> str | None:
-        """What was typed, ``None`` for Ctrl-D; Ctrl-C throws the line away and asks again."""
+        """Return what was typed, or ``None`` for Ctrl-D. Ctrl-C discards the line and asks again."""
         while True:
             try:
                 return await self._prompts.prompt_async([("bold", label)], handle_sigint=False)
@@ -92,11 +92,11 @@ class Prompt:
         bindings = KeyBindings()
         held = Condition(lambda: self._held is not None)
 
-        @bindings.add("enter", filter=has_focus(DEFAULT_BUFFER))  # and not while the history is searched
+        @bindings.add("enter", filter=has_focus(DEFAULT_BUFFER))  # not while the history is searched
         def _(event: KeyPressEvent) -> None:
             menu = event.current_buffer.complete_state
             if menu is not None and menu.current_completion is not None:
-                event.current_buffer.complete_state = None  # the one that is chosen stays
+                event.current_buffer.complete_state = None  # keeps the chosen completion
                 return
             self._held = []
             self._asking = event.app.create_background_task(self._enter(event))
@@ -126,23 +126,23 @@ class Prompt:
         return not before.strip() and "\n" in document.text_before_cursor
 
     async def _enter(self, event: KeyPressEvent) -> None:
-        """Run the cell if it is whole, else go on in a new line. Keys that come meanwhile wait."""
+        """Run the cell if it is complete, else add a line. Keys that arrive meanwhile are held back."""
         buffer = event.current_buffer
         document = buffer.document
         try:
-            whole = await self._is_whole(document)
+            complete = await self._is_complete(document)
         finally:
             held, self._held = self._held or [], None
-        buffer.document = document  # a completion that came late would change what was asked about
-        event.app.key_processor.feed_multiple(held)  # if the cell is whole, for the next prompt
-        if whole:
+        buffer.document = document  # undo a completion that arrived late
+        event.app.key_processor.feed_multiple(held)  # if the cell is complete, they go to the next prompt
+        if complete:
             buffer.text = buffer.text.rstrip()
             buffer.validate_and_handle()
         else:
             _break_line(buffer)
             event.app.key_processor.process_keys()
 
-    async def _is_whole(self, document: Document) -> bool:
+    async def _is_complete(self, document: Document) -> bool:
         text = document.text
         if "\n" in document.text_after_cursor:
             return False
@@ -153,7 +153,7 @@ class Prompt:
 
 
 async def answered(asked: Awaitable[T]) -> T | None:
-    """What the session answers, if it does in time."""
+    """Return the session's answer, or ``None`` if it does not answer in time."""
     try:
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
             return await asked
@@ -166,7 +166,7 @@ def _break_line(buffer: Buffer) -> None:
 
 
 def indentation(line: str) -> str:
-    """How far to indent what follows a line."""
+    """Return the indentation of the line after ``line``."""
     indent = line[: len(line) - len(line.lstrip())]
     return indent + INDENT * line.rstrip().endswith((":", "{", "[", "("))
 
@@ -184,20 +184,20 @@ def _lexer(language: Language) -> Lexer | None:
 
 
 class SessionCompleter(Completer):
-    """Names of commands, and what the session says could stand there."""
+    """Completes commands, and cells as the session says."""
 
     def __init__(self, session: Callable[[], Session], commands: Iterable[str]) -> None:
         self._session = session
         self._commands = sorted(commands)
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
-        """Nothing without asking the session."""
+        """Return nothing: completions need the session's answer."""
         return ()
 
     async def get_completions_async(
         self, document: Document, complete_event: CompleteEvent
     ) -> AsyncGenerator[Completion, None]:
-        """Ask it."""
+        """Yield the commands, or ask the session."""
         text, at = document.text, document.cursor_position
         if text.lstrip().startswith(COMMAND):
             typed = document.text_before_cursor.lstrip()
@@ -211,7 +211,7 @@ class SessionCompleter(Completer):
 
 
 def usable(said: Completions, text: str, at: int) -> Iterator[str]:
-    """The matches that may stand in a person's line."""
+    """Yield the completions that are safe to show and to insert."""
     start = min(said.start, at)
     if start < 0:
         return
@@ -225,7 +225,7 @@ def usable(said: Completions, text: str, at: int) -> Iterator[str]:
 
 
 def history_file(language: Language) -> Path:
-    """Where lines of a language are kept."""
+    """Return the path of a language's history."""
     state = os.environ.get("XDG_STATE_HOME", "")
     folder = Path(state) if state.startswith("/") else Path.home() / ".local/state"
     return folder / "ai-codeforge" / f"history-{language.name}"
@@ -233,7 +233,7 @@ def history_file(language: Language) -> Path:
 
 class _Lines(FileHistory):
     def store_string(self, string: str) -> None:
-        """Keep it, if there is room; what is not text comes from a terminal in another encoding."""
+        """Append a line, if the disk has room. A terminal in another encoding may send what is not UTF-8."""
         with contextlib.suppress(OSError):
             super().store_string(string.encode(errors="replace").decode())
 
@@ -247,13 +247,13 @@ def _history(file: Path | None) -> History:
         with os.fdopen(descriptor, "r+b") as lines:
             os.fchmod(descriptor, 0o600)
             _shorten(lines.fileno())
-    except OSError:  # no home, or no room in it
+    except OSError:  # no home directory, or a full disk
         return InMemoryHistory()
     return _Lines(file)
 
 
 def _shorten(descriptor: int) -> None:
-    """Forget the older half of what has become too much."""
+    """Drop the older half of a history that is too large."""
     size = os.fstat(descriptor).st_size
     if size > MAX_HISTORY_BYTES:
         rest = os.pread(descriptor, MAX_HISTORY_BYTES // 2, size - MAX_HISTORY_BYTES // 2)

@@ -1,11 +1,14 @@
-"""``codeforge repl``: a person, or stdin, and a session. ``prompt`` has what a person types at."""
+"""``codeforge repl``: a session for a person at a terminal, or for the code on stdin.
+
+``prompt`` reads what a person types; ``Conversation`` runs it and shows what comes of it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import errno
-import os
+import functools
 import shlex
 import signal
 import sys
@@ -14,41 +17,49 @@ from pathlib import Path, PurePosixPath
 
 from codeforge._version import __version__
 from codeforge.cli.engine import EngineOptions, tell_engine
-from codeforge.cli.run import EXIT_BROKEN_PIPE, one_line, read_files, read_program, read_variables
+from codeforge.cli.run import (
+    EXIT_BROKEN_PIPE,
+    discard_stdout,
+    one_line,
+    read_files,
+    read_program,
+    read_variables,
+)
 from codeforge.cli.terminal import EXIT_SIGNAL_BASE, Passage, complain
 from codeforge.errors import CodeForgeError, FileError, HostFailure, InvalidRequest, SessionEnded
 from codeforge.executor import CodeExecutor
-from codeforge.model import CellOutput, CellResult, CellStatus, MimeBundle
+from codeforge.model import CellEvent, CellResult, CellStatus, MimeBundle, call_listener, result_of
 from codeforge.safe_extract import Extractor
 from codeforge.sessions import Session
 
 EXIT_INTERRUPTED = EXIT_SIGNAL_BASE + signal.SIGINT
 
 NOTICE_S = 2.0
-"""How long an interrupted cell may go on before a person is told what else there is to do."""
+"""How long an interrupted cell may go on before the person is told about the second Ctrl-C."""
 
 PICTURES = {"image/png": ".png", "image/jpeg": ".jpg", "image/svg+xml": ".svg"}
-"""By MIME type, the suffix of what is not shown as text."""
+"""MIME types of pictures, with the suffixes of their files."""
 
 LEAVING = {"exit()", "quit()"}
-"""What people type who want to leave; at its own prompt, an interpreter's program would end by it."""
+"""Leave the prompt, as in an interpreter of one's own. As cells, they would end the session's interpreter."""
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
-    "help": ("", "this list"),
-    "fork": ("", "a copy of this session as it is now: another branch"),
-    "branches": ("", "the branches; * is the one you are in"),
-    "switch": ("N", "go on in branch N"),
-    "close": ("N", "end branch N"),
-    "restart": ("", "a new interpreter: variables are lost, files are kept"),
-    "files": ("[PATH]", "the files of this branch, or those below PATH"),
-    "get": ("PATH [TO]", "bring a file, or a directory's, out to this machine"),
-    "put": ("FROM [PATH]", "bring a file of this machine's in"),
-    "save": ("TO", "write the last picture to a file of this machine's"),
+    "help": ("", "list these commands"),
+    "fork": ("", "copy this session as it is now to a new branch"),
+    "branches": ("", "list the branches; * marks the current one"),
+    "switch": ("N", "switch to branch N"),
+    "close": ("N", "close branch N"),
+    "restart": ("", "start a new interpreter: variables are lost, files are kept"),
+    "files": ("[PATH]", "list the files of this branch, or those below PATH"),
+    "get": ("PATH [TO]", "copy a file or a directory to this machine"),
+    "put": ("FROM [PATH]", "copy a file of this machine into the session"),
+    "save": ("TO", "save the last picture to a file on this machine"),
     "quit": ("", "leave; so does Ctrl-D"),
 }
 HELP = """\
-What you type is run in the sandbox; the value of the last expression is shown. Enter asks the session whether
-the cell is whole, Alt-Enter runs it at once; Tab completes; Ctrl-C stops a cell, or throws a line away.
+What you type runs in the sandbox, and the value of its last expression is shown. Enter runs a complete cell
+and continues an incomplete one; Alt-Enter runs it as it is. Tab completes. Ctrl-C stops a running cell, or
+discards the line.
 """
 
 
@@ -64,7 +75,7 @@ def repl(
     out: Path | None = None,
     engine: EngineOptions,
 ) -> int:
-    """Talk to a session, or run stdin as one cell of it; the exit code."""
+    """Run a session for a person, or stdin as one cell. Return the exit code."""
     executor = CodeExecutor(**engine, on_engine=tell_engine, max_warm=0)
 
     def make() -> Session:
@@ -101,8 +112,7 @@ async def _perform(executor: CodeExecutor, conversation: Conversation, code: str
     except asyncio.CancelledError:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
+        discard_stdout()
         return EXIT_BROKEN_PIPE
 
 
@@ -129,8 +139,8 @@ async def _interact(conversation: Conversation) -> int:
             elif line.strip():
                 await conversation.run(line)
         except SessionEnded:
-            complain("there is no interpreter any more; :restart gives you a new one, and keeps the files")
-        except OSError as error:  # of this machine's, and FileError
+            complain("the session has no interpreter; :restart starts a new one and keeps the files")
+        except OSError as error:  # a file on this machine, or FileError
             complain(f"{error.filename or 'cannot write'}: {error.strerror}")
         except CodeForgeError as error:
             complain(str(error))
@@ -139,15 +149,15 @@ async def _interact(conversation: Conversation) -> int:
 
 
 class Conversation:
-    """A session, its branches, and what is said.
+    """A session and its branches: runs cells and commands, and prints what they say.
 
     Args:
-        make: makes a session.
-        out: where pictures go; ``None``: they are only named.
+        make: returns a new session.
+        out: directory for pictures; ``None``: they are not written.
 
     Attributes:
-        session: the branch that is talked to.
-        at_prompt: somebody sits there, and leaves by a word or a key, never by Ctrl-C.
+        session: the current branch.
+        at_prompt: whether a person is at a prompt, which Ctrl-C does not leave.
     """
 
     def __init__(self, make: Callable[[], Session], out: Path | None) -> None:
@@ -170,39 +180,38 @@ class Conversation:
 
     @property
     def label(self) -> str:
-        """What stands before what is typed."""
+        """The prompt."""
         branch = f":{self._number}" if len(self._branches) > 1 else ""
         return f"{self.session.language.name}{branch}> "
 
     # --- Cells
 
     async def run(self, code: str) -> CellResult:
-        """Run a cell, pass on what comes of it, and say how it ended."""
-        await self.session.start()  # until then there is nothing that an interrupt could reach
+        """Run a cell, print its output, and say how it ended."""
+        await self.session.start()  # before that, there is nothing to interrupt
         self._running, self._interrupts = True, 0
         try:
-            async with contextlib.aclosing(self.session.stream(code)) as events:
-                async for event in events:
-                    match event:
-                        case CellOutput():
-                            self._write(event.text, to=event.stream)
-                        case MimeBundle():
-                            self._show(event)
-                        case CellResult():
-                            self._conclude(event)
-                            return event
+            result = await result_of(self.session.stream(code), self._take)
+            self._conclude(result)
+            return result
         finally:
             self._running = False
-        raise SessionEnded("the session was closed")
+
+    def _take(self, event: CellEvent) -> None:
+        call_listener(event, self._write, functools.partial(self._write, to="stderr"), self._show)
 
     def interrupt(self) -> bool:
-        """Stop the cell or command that runs, if one does; the second time, a cell's interpreter."""
+        """Stop the running cell or command; the second time, kill the cell's interpreter.
+
+        Returns:
+            whether the interrupt is dealt with; if not, the caller should end.
+        """
         if self._command is not None:
             self._command.cancel()
         if not self._running:
             return self.at_prompt
         self._interrupts += 1
-        self._line_is_open = True  # the terminal shows ^C
+        self._line_is_open = True  # the terminal printed ^C
         if self._interrupts == 1:
             self._spawn(self.session.interrupt())
             asyncio.get_running_loop().call_later(NOTICE_S, self._notice)
@@ -213,7 +222,7 @@ class Conversation:
     def _notice(self) -> None:
         if self._running and self._interrupts == 1:
             self.end_line()
-            self._write("The cell takes no notice. Ctrl-C again kills its interpreter.\n", to="stderr")
+            self._write("The cell is still running. Ctrl-C again kills its interpreter.\n", to="stderr")
 
     def _spawn(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(_quietly(work))
@@ -237,12 +246,12 @@ class Conversation:
         if result.alive:
             return "; the session's variables are kept"
         if self._interrupts > 1:
-            return "; a new one is started, without the variables and with the files"
+            return "; a new one was started: variables are lost, files are kept"
         more = "; raise it with --memory" if result.status is CellStatus.OUT_OF_MEMORY else ""
-        lost = "The session's variables are lost, its files are kept. :restart gives it a new interpreter."
+        lost = "The session's variables are lost, its files are kept. :restart starts a new interpreter."
         return f"{more}\n{lost}"
 
-    # --- Saying
+    # --- Printing
 
     def _write(self, text: str, *, to: str = "stdout") -> None:
         passage = self._stdout if to == "stdout" else self._stderr
@@ -251,13 +260,13 @@ class Conversation:
             self._line_is_open = not text.endswith("\n")
 
     def end_line(self) -> None:
-        """Begin a new line on a terminal, where a cell has left off within one."""
+        """Begin a new line on a terminal if the last output did not end with one."""
         if self._line_is_open and sys.stdout.isatty():
             print(flush=True)
         self._line_is_open = False
 
     def _show(self, bundle: MimeBundle) -> None:
-        """Show what was displayed: its text, and a picture by its name."""
+        """Print the text of what was displayed; for a picture, its type and where it was written."""
         picture = _picture_of(bundle)
         if picture is not None:
             kind, content = self._picture = picture
@@ -279,23 +288,23 @@ class Conversation:
     # --- Commands
 
     async def command(self, line: str) -> bool:
-        """Do what a command says; whether to go on.
+        """Run a command; return whether to read another one.
 
         Raises:
-            InvalidRequest: there is no such command.
+            InvalidRequest: there is no such command, or its arguments are wrong.
         """
         try:
             name, *words = shlex.split(line) or ["help"]
         except ValueError as error:
-            raise InvalidRequest(f"cannot tell the words apart: {error}") from None
+            raise InvalidRequest(f"cannot split the command into words: {error}") from None
         if name == "quit":
             return False
         if name not in COMMANDS:
-            raise InvalidRequest(f"there is no command :{name}; :help lists them")
+            raise InvalidRequest(f"there is no command :{name}; :help lists the commands")
         usage = COMMANDS[name][0]
         least, most = len([word for word in usage.split() if word[0] != "["]), len(usage.split())
         if not least <= len(words) <= most:
-            raise InvalidRequest(f"it is :{name} {usage}".rstrip())
+            raise InvalidRequest(f"usage: :{name} {usage}".rstrip())
         self._command = asyncio.ensure_future(getattr(self, f"_do_{name}")(*words))
         try:
             await self._command
@@ -321,7 +330,7 @@ class Conversation:
     async def _do_branches(self) -> None:
         for number, session in self._branches.items():
             here = "*" if number == self._number else " "
-            dead = "" if session.alive else "  without an interpreter; :restart gives it one"
+            dead = "" if session.alive else "  no interpreter; :restart starts one"
             self._write(f"{here} {number}{dead}\n")
 
     async def _do_switch(self, word: str) -> None:
@@ -331,20 +340,20 @@ class Conversation:
     async def _do_close(self, word: str) -> None:
         number = self._branch(word)
         if number == self._number:
-            raise InvalidRequest("that is the branch you are in; :switch to another one first, or :quit")
+            raise InvalidRequest("cannot close the current branch; :switch to another one first, or :quit")
         await self._branches.pop(number).close()
 
     def _branch(self, word: str) -> int:
         if not (word.isdecimal() and int(word) in self._branches):
             raise InvalidRequest(
-                f"there is no branch {word}; there are {', '.join(map(str, self._branches))}"
+                f"there is no branch {word}; the branches are {', '.join(map(str, self._branches))}"
             )
         return int(word)
 
     async def _do_restart(self) -> None:
         try:
             await self.session.restart()
-            self._write("A new interpreter; the files are there.\n")
+            self._write("Started a new interpreter; the files are kept.\n")
         except (SessionEnded, HostFailure) as error:
             complain(str(error))
             for session in self._branches.values():
@@ -352,7 +361,7 @@ class Conversation:
             self.session = self._make()
             self._branches, self._number = {0: self.session}, 0
             await self.session.start()
-            self._write("A new sandbox, with the files that were there at the very beginning.\n")
+            self._write("Started a new sandbox, with the files that the session had at its start.\n")
 
     async def _do_files(self, path: str = "") -> None:
         for entry in await self.session.files.list(path, recursive=True):
@@ -385,12 +394,15 @@ class Conversation:
 
     async def _do_save(self, to: str) -> None:
         if self._picture is None:
-            raise InvalidRequest("there was no picture yet")
-        _write_file(_here(to), self._picture[1])
+            raise InvalidRequest("the session has shown no picture yet")
+        kind, content = self._picture
+        path = _here(to)
+        _write_file(path, content)
+        self._write(f"Saved the last picture ({kind}, {len(content)} bytes) to {path}\n")
 
 
 def _here(word: str, name: str = "") -> Path:
-    """A path on this machine; ``name`` is what to call it there, if that is a directory."""
+    """Return a path on this machine; if it is a directory, that of ``name`` in it."""
     path = Path(word).expanduser()
     return path / name if path.is_dir() else path
 
@@ -411,6 +423,6 @@ def _picture_of(bundle: MimeBundle) -> tuple[str, bytes] | None:
 
 
 async def _quietly(work: Awaitable[None]) -> None:
-    """What a signal asks for; a session that is gone has nothing to interrupt."""
+    """Do what a signal asked for. It may fail because the session has ended meanwhile."""
     with contextlib.suppress(CodeForgeError):
         await work

@@ -1,9 +1,8 @@
-"""``codeforge run``: one program, live."""
+"""``codeforge run``: run one program and pass its output on while it runs."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import sys
@@ -13,9 +12,18 @@ from typing import BinaryIO
 
 from codeforge.cli.engine import tell_engine
 from codeforge.cli.terminal import EXIT_SIGNAL_BASE, Passage, complain, harmless, print_json
-from codeforge.errors import ExecutorClosed, HostFailure, InvalidRequest
+from codeforge.errors import HostFailure, InvalidRequest
 from codeforge.executor import CodeExecutor
-from codeforge.model import LANGUAGES, ExecutionRequest, ExecutionResult, Finished, MiB, Status, parse_size
+from codeforge.model import (
+    LANGUAGES,
+    ExecutionRequest,
+    ExecutionResult,
+    MiB,
+    Output,
+    Status,
+    parse_size,
+    result_of,
+)
 from codeforge.safe_extract import Extractor
 
 _SUFFIXES = {row.suffix: row.name for row in LANGUAGES} | {".mjs": "javascript", ".cjs": "javascript"}
@@ -46,19 +54,19 @@ def run(
     allow_unenforced_limits: bool = False,
     as_json: bool = False,
 ) -> int:
-    """Run a program and pass its output on; the exit code. The arguments are those of the command."""
+    """Run a program and pass its output on. Return the exit code; the arguments are the command's options."""
     folder = None if out is None else open_out(out)
     name = language_of(program, language)
     code = read_program(program)
-    source = stdin or (sys.stdin if program != "-" else None)  # sys.stdin is None where it is closed
+    source = stdin or (sys.stdin if program != "-" else None)  # sys.stdin is None if it is closed
     descriptor = None if source is None else source.fileno()
     request = ExecutionRequest(
-        code=code,
-        language=name,
-        timeout=timeout,
-        memory_limit=memory,
-        network_enabled=network,
-        env_vars=read_variables(env or []),
+        code,
+        name,
+        timeout,
+        memory,
+        network,
+        read_variables(env or []),
         stdin=None if descriptor is None else stdin_pieces(descriptor),
         args=arguments or [],
         files=read_files(file or []),
@@ -77,7 +85,7 @@ def run(
 
 
 def exit_code(result: ExecutionResult) -> int:
-    """What ``codeforge run`` exits with; docs/cli.md has the table."""
+    """Return the exit code for a result; docs/cli.md has the table."""
     match result.status:
         case Status.TIMEOUT:
             return EXIT_TIMEOUT
@@ -92,7 +100,7 @@ def exit_code(result: ExecutionResult) -> int:
 
 
 def read_program(name: str) -> str:
-    """The program's source: a file, or ``-`` for stdin.
+    """Read the program's source from a file, or for ``-`` from stdin.
 
     Raises:
         InvalidRequest: it cannot be read, or is not UTF-8.
@@ -107,14 +115,14 @@ def read_program(name: str) -> str:
 
 
 def _read_stdin() -> bytes:
-    return sys.stdin.buffer.read() if sys.stdin else b""  # a closed one is an empty one
+    return sys.stdin.buffer.read() if sys.stdin else b""  # None if stdin is closed
 
 
 def language_of(name: str, asked: str | None) -> str:
-    """The language that was asked for, or the one that the file's suffix means.
+    """Return ``asked``, or if that is ``None`` the language of the file's suffix.
 
     Raises:
-        InvalidRequest: the suffix means none.
+        InvalidRequest: no language has that suffix.
     """
     if asked is not None:
         return asked
@@ -129,10 +137,10 @@ def language_of(name: str, asked: str | None) -> str:
 
 
 def read_files(specs: list[str]) -> dict[str, str | bytes]:
-    """Files to lay beside the program: ``PATH``, or ``PATH:NAME`` to give it another name there.
+    """Read the files of ``--file``: ``PATH``, or ``PATH:NAME`` for another name in the sandbox.
 
     Raises:
-        InvalidRequest: one cannot be read.
+        InvalidRequest: a file cannot be read.
     """
     files: dict[str, str | bytes] = {}
     for spec in specs:
@@ -148,10 +156,10 @@ def read_files(specs: list[str]) -> dict[str, str | bytes]:
 
 
 def read_variables(specs: list[str]) -> dict[str, str]:
-    """``KEY=VALUE``, or ``KEY`` to hand on this process's own.
+    """Read the variables of ``--env``: ``KEY=VALUE``, or ``KEY`` for the value that it has in this process.
 
     Raises:
-        InvalidRequest: neither.
+        InvalidRequest: ``KEY`` is not set in this process.
     """
     variables: dict[str, str] = {}
     for spec in specs:
@@ -163,15 +171,15 @@ def read_variables(specs: list[str]) -> dict[str, str]:
 
 
 async def stdin_pieces(fd: int) -> AsyncIterator[bytes]:
-    """What comes in on a descriptor, as it comes, without a thread that would have to be waited for."""
+    """Yield what arrives on a descriptor. It uses no thread, which would have to end before the process."""
     loop = asyncio.get_running_loop()
     while True:
         ready = loop.create_future()
         try:
-            # Listened to once a piece: a second call for the same bytes would find nothing to read,
-            # and wait for it with the whole loop.
+            # One callback for each piece: a second one for the same bytes would find nothing to read and
+            # block the whole loop.
             loop.add_reader(fd, _once, loop, fd, ready)
-        except PermissionError:  # a regular file: always ready, and epoll does not take it
+        except PermissionError:  # epoll does not accept regular files; they are always ready
             ready.set_result(None)
         try:
             await ready
@@ -194,23 +202,27 @@ async def _perform(
     try:
         return await _pass_on(executor, request, folder, as_json=as_json)
     except BrokenPipeError:
-        # Whoever read our output has gone; what is still in the buffers must not complain at exit.
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
+        discard_stdout()
         return EXIT_BROKEN_PIPE
+
+
+def discard_stdout() -> None:
+    """Send stdout to /dev/null once its reader has gone, so that flushing the buffers at exit cannot fail."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
 
 
 async def _pass_on(
     executor: CodeExecutor, request: ExecutionRequest, folder: OutFolder | None, *, as_json: bool
 ) -> int:
     passages = {"stdout": Passage(sys.stdout), "stderr": Passage(sys.stderr)}
-    async with executor, contextlib.aclosing(executor.events(request)) as events:
-        async for event in events:
-            if isinstance(event, Finished):
-                return _conclude(event.result, folder, as_json=as_json)
-            if not as_json:
-                passages[event.stream].write(event.text, event.data)
-    raise ExecutorClosed("the executor was closed during the run")
+
+    def write(event: Output) -> None:
+        if not as_json:
+            passages[event.stream].write(event.text, event.data)
+
+    async with executor:
+        return _conclude(await result_of(executor.events(request), write), folder, as_json=as_json)
 
 
 def _conclude(result: ExecutionResult, folder: OutFolder | None, *, as_json: bool) -> int:
@@ -223,7 +235,7 @@ def _conclude(result: ExecutionResult, folder: OutFolder | None, *, as_json: boo
     if as_json:
         print_json(document)
     elif result.status not in (Status.OK, Status.ERROR) and result.error is not None:
-        # Its stderr was passed on already; only the verdict is news.
+        # Its stderr was passed on already: print only the first line.
         quoted = result.status is Status.KILLED
         complain(result.error.partition(":\n")[0] if quoted else result.error)
     if result.truncated and not as_json:
@@ -231,21 +243,24 @@ def _conclude(result: ExecutionResult, folder: OutFolder | None, *, as_json: boo
     return exit_code(result)
 
 
-# --- The files that it left
+# --- Files in the result
 
 
 class OutFolder:
-    """Where ``--out`` writes: below one directory of this machine's, and nowhere else."""
+    """The directory of ``--out``. Nothing is written outside of it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._extractor = Extractor(path)
 
     def write(self, result: ExecutionResult) -> tuple[list[str], dict[str, str]]:
-        """Write what the run left: the paths; and what is not there, and why.
+        """Write the result's files.
+
+        Returns:
+            the paths of the written files, and the names of the others with the reasons.
 
         Raises:
-            CannotWrite: this machine would not.
+            CannotWrite: writing failed.
         """
         written: list[str] = []
         left = dict(result.files_skipped)
@@ -264,18 +279,18 @@ class OutFolder:
 
 
 class CannotWrite(HostFailure):
-    """A file that a program left cannot be written on this machine."""
+    """A file of a result cannot be written on this machine."""
 
 
 _IN_THE_WAY = {errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
-"""There is a directory of that name already, or a link or a file where one is to be."""
+"""A directory has the file's name, or a link or a file has the name of one of its directories."""
 
 
 def open_out(path: Path) -> OutFolder:
-    """The directory for ``--out``, made before anything runs.
+    """Create the directory of ``--out``, before anything runs.
 
     Raises:
-        InvalidRequest: it cannot be made.
+        InvalidRequest: it cannot be created.
     """
     try:
         return OutFolder(path)
@@ -291,5 +306,5 @@ def _tell_written(written: list[str], left: Mapping[str, str]) -> None:
 
 
 def one_line(text: str) -> str:
-    """A name from a sandbox: harmless, with its line breaks written out."""
+    """Make a name from a sandbox harmless, and write line breaks as escapes."""
     return harmless(text.replace("\r", "\\r")).replace("\n", "\\n")

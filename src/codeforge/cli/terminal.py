@@ -1,4 +1,4 @@
-"""What people see: messages on stderr, and program output made harmless on a terminal."""
+"""Messages on stderr, and program output that is made harmless on a terminal."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ import re
 import sys
 from typing import Any, TextIO
 
-# C0 (but newline and tab), DEL, C1, and what reorders or hides text on a line.
+# C0 except newline and tab, DEL, C1, and characters that reorder or hide text.
 _UNSAFE = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164"
     r"\ufeff\uffa0\ufff9-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e01ef]"
 )
 
 EXIT_SIGNAL_BASE = 128
-"""As shells have it: ended by signal N is 128 + N."""
+"""Shells report a process that signal N ended as 128 + N."""
 
 
 def harmless(text: str) -> str:
-    r"""The text with everything that a terminal might obey written out: ESC becomes ``\x1b``.
+    r"""Return the text with every control character written out: ESC becomes ``\x1b``.
 
-    Escape sequences can set the clipboard, the window's title or what is typed next; a carriage
-    return can overwrite a line that was read already.
+    A terminal obeys escape sequences, which can set the clipboard, the window's title or what is typed
+    next. A carriage return can overwrite a line that has been read.
     """
     text = text.replace("\r\n", "\n")
     return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def complain(message: str) -> None:
-    """Say on stderr what went wrong; the first line stands out on a terminal."""
-    from rich.console import Console  # takes longer to import than a sandbox takes to start
+    """Print an error on stderr. On a terminal, its first line stands out."""
+    from rich.console import Console  # importing it takes longer than starting a sandbox
     from rich.markup import escape
 
     first, _, rest = message.partition("\n")
@@ -40,12 +40,12 @@ def complain(message: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on stdout, indented for a person on a terminal."""
+    """Print one JSON document on stdout, indented if that is a terminal."""
     print(json.dumps(value, indent=2 if sys.stdout.isatty() else None))
 
 
 class Passage:
-    """Passes a program's output on: harmless on a terminal, byte for byte anywhere else."""
+    """Passes a program's output on: harmless on a terminal, byte for byte elsewhere."""
 
     def __init__(self, to: TextIO) -> None:
         self._raw = to.buffer

@@ -252,7 +252,8 @@ class BubblewrapChannel:
             self._theirs.close()
             self._child = await self._child_of(info)
             if self._child is not None and await self._admit(self._child):
-                os.write(go, b"!")
+                with contextlib.suppress(BrokenPipeError):  # bwrap has just failed; read() will say why
+                    os.write(go, b"!")
         finally:
             for fd in (info, info_theirs, go_theirs, go):
                 if fd >= 0:

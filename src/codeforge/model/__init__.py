@@ -40,6 +40,24 @@ if TYPE_CHECKING:
     from codeforge.model.cell_result import (
         text_of as text_of,
     )
+    from codeforge.model.events import (
+        OnDisplay as OnDisplay,
+    )
+    from codeforge.model.events import (
+        OnText as OnText,
+    )
+    from codeforge.model.events import (
+        OutputDecoder as OutputDecoder,
+    )
+    from codeforge.model.events import (
+        call_listener as call_listener,
+    )
+    from codeforge.model.events import (
+        result_of as result_of,
+    )
+    from codeforge.model.events import (
+        wait_for_result as wait_for_result,
+    )
     from codeforge.model.languages import (
         CODE_DIR as CODE_DIR,
     )
@@ -112,23 +130,38 @@ if TYPE_CHECKING:
     from codeforge.model.limits import (
         require_number as require_number,
     )
+    from codeforge.model.options import (
+        ExecuteOptions as ExecuteOptions,
+    )
+    from codeforge.model.options import (
+        RequestOptions as RequestOptions,
+    )
+    from codeforge.model.options import (
+        RunnerOptions as RunnerOptions,
+    )
+    from codeforge.model.options import (
+        SessionOptions as SessionOptions,
+    )
+    from codeforge.model.options import (
+        check_options as check_options,
+    )
+    from codeforge.model.request import (
+        REQUEST_FIELDS as REQUEST_FIELDS,
+    )
     from codeforge.model.request import (
         ExecutionRequest as ExecutionRequest,
     )
     from codeforge.model.request import (
-        RequestOptions as RequestOptions,
-    )
-    from codeforge.model.request import (
         Run as Run,
-    )
-    from codeforge.model.request import (
-        SessionOptions as SessionOptions,
     )
     from codeforge.model.request import (
         arguments as arguments,
     )
     from codeforge.model.request import (
         as_request as as_request,
+    )
+    from codeforge.model.request import (
+        check_fields as check_fields,
     )
     from codeforge.model.request import (
         check_path as check_path,
@@ -175,6 +208,9 @@ if TYPE_CHECKING:
     from codeforge.model.result import (
         TestOutcome as TestOutcome,
     )
+    from codeforge.model.stats import (
+        RunStats as RunStats,
+    )
 else:
     __getattr__ = lazy_exports(
         __name__,
@@ -182,6 +218,7 @@ else:
             "CellError CellEvent CellOutput CellResult CellStatus Completions MimeBundle bundle_bytes "
             "bundle_of error_of text_of"
         ),
+        events="OnDisplay OnText OutputDecoder call_listener result_of wait_for_result",
         languages=(
             "CODE_DIR GUEST_DIR LANGUAGES Language LanguageTable OPTIONAL_LANGUAGES PYTHON Recipe TestRunner"
         ),
@@ -189,9 +226,11 @@ else:
             "CPU_PERIOD_US GiB IDLE_TIMEOUT_S KiB Limits MAX_MEMORY_BYTES MAX_TIMEOUT_S MIN_TIMEOUT_S "
             "MiB SandboxLimits format_memory parse_memory parse_size require_int require_number"
         ),
+        options="ExecuteOptions RequestOptions RunnerOptions SessionOptions check_options",
         request=(
-            "ExecutionRequest RequestOptions Run SessionOptions arguments as_request check_path "
-            "make_run resolve resolve_session text_bytes tmpfs_bytes"
+            "ExecutionRequest REQUEST_FIELDS Run arguments as_request check_fields check_path make_run "
+            "resolve resolve_session text_bytes tmpfs_bytes"
         ),
         result=("Event Evidence ExecutionResult Finished KillReason Output Status StreamName TestOutcome"),
+        stats="RunStats",
     )

@@ -1,4 +1,4 @@
-"""Cells: the values that a session gives back. Verdicts in them were made by the host."""
+"""Cells: what a session returns. The host decides the verdicts in it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import Any, TypeAlias
 from codeforge.model.result import StreamName
 
 MAX_DEPTH = 64
-"""How deep JSON in a bundle may be nested: who takes it apart may do so by recursion."""
+"""How deep JSON in a bundle may be nested, as callers may process it recursively."""
 
 NODE_BYTES = 64
-"""What a value takes of this process's memory beside its text: an empty list 56 bytes."""
+"""Memory of this process that a value takes besides its text: an empty list takes 56 bytes."""
 
 
 class CellStatus(enum.StrEnum):
@@ -26,27 +26,27 @@ class CellStatus(enum.StrEnum):
     OK = "ok"
     """It ran to its end."""
     ERROR = "error"
-    """It raised; ``CellResult.error`` is what. The session goes on."""
+    """It raised ``CellResult.error``. The session goes on."""
     INTERRUPTED = "interrupted"
     """``interrupt`` stopped it. The session goes on."""
     TIMEOUT = "timeout"
-    """The host's clock ran out. The session goes on, if the cell let itself be interrupted."""
+    """The host's clock ran out. The session goes on if the cell ended when it was interrupted."""
     OUTPUT_LIMIT = "output_limit"
-    """It flooded stdout or stderr. The session goes on, if the cell let itself be interrupted."""
+    """It flooded stdout or stderr. The session goes on if the cell ended when it was interrupted."""
     OUT_OF_MEMORY = "out_of_memory"
-    """The kernel killed the session's interpreter for want of memory. Its files are there."""
+    """The kernel killed the session's interpreter for lack of memory. The files stay."""
     ENDED = "ended"
-    """The session's interpreter ended, by itself or by a signal. Its files are there."""
+    """The session's interpreter ended, by itself or by a signal. The files stay."""
 
 
 @dataclass(frozen=True, slots=True)
 class CellError:
-    """What a cell raised, as its interpreter told it; or what ended it, as the host saw it.
+    """What a cell raised, as its interpreter reports it; or what ended it, as the host saw it.
 
     Attributes:
-        name: of the exception's class, such as ``ValueError``.
-        value: its text.
-        traceback: lines, of the cells alone.
+        name: the name of the exception's class, such as ``ValueError``.
+        value: the exception's text.
+        traceback: lines; only frames of cells are in it.
     """
 
     name: str
@@ -59,11 +59,11 @@ class CellError:
 
 @dataclass(frozen=True, slots=True)
 class MimeBundle:
-    """One thing to show, in as many forms as it has.
+    """One thing to display, in as many forms as it has.
 
     Attributes:
-        data: MIME type to content, as Jupyter has it: text, base64 of binary content, or a JSON value.
-        metadata: about that, by MIME type.
+        data: content by MIME type, as in Jupyter: text, base64 of binary content, or a JSON value.
+        metadata: metadata by MIME type.
     """
 
     data: Mapping[str, Any]
@@ -76,22 +76,22 @@ class MimeBundle:
 
     @property
     def html(self) -> str | None:
-        """As HTML. It is the program's: show it as you would show any stranger's."""
+        """As HTML. The program wrote it: treat it as untrusted."""
         return self._text("text/html")
 
     @property
     def svg(self) -> str | None:
-        """As SVG; may hold scripts."""
+        """As SVG. The program wrote it, and it may contain scripts."""
         return self._text("image/svg+xml")
 
     @property
     def png(self) -> bytes | None:
-        """As a PNG picture, if that is what it says it is."""
+        """As a PNG picture; the content is not checked."""
         return self._binary("image/png")
 
     @property
     def jpeg(self) -> bytes | None:
-        """As a JPEG picture, if that is what it says it is."""
+        """As a JPEG picture; the content is not checked."""
         return self._binary("image/jpeg")
 
     @property
@@ -111,7 +111,7 @@ class MimeBundle:
             return None
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """For a notebook on the host."""
+        """Display it in a notebook on the host."""
         return dict(self.data), dict(self.metadata)
 
 
@@ -121,12 +121,12 @@ class CellResult:
 
     Attributes:
         status: how it ended, decided by the host.
-        stdout, stderr: what it wrote, up to the limit; with what was written since the cell before.
-        truncated: more was written than was kept.
+        stdout, stderr: what it wrote, up to the limit; with what was written since the previous cell.
+        truncated: whether more was written or displayed than was kept.
         value: the last expression's value as plain text, or ``None``.
         results: what it displayed, in order; the last expression's value comes last.
-        error: ``None``, or why it is not ``ok``.
-        execution_time: wall-clock seconds, as the host saw it.
+        error: why the status is not ``ok``; ``None`` if it is.
+        execution_time: wall-clock seconds, as the host measured them.
         alive: whether the session still has its variables.
     """
 
@@ -146,7 +146,7 @@ class CellResult:
         return self.status is CellStatus.OK
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as values that ``json.dumps`` takes."""
+        """Return the result as values that ``json.dumps`` takes."""
         return {
             "success": self.success,
             "status": self.status.value,
@@ -169,37 +169,37 @@ class CellResult:
 
 @dataclass(frozen=True, slots=True)
 class CellOutput:
-    """A piece of what a cell wrote, as it came."""
+    """A piece of a cell's output, as it came."""
 
     stream: StreamName
     text: str
 
 
 CellEvent: TypeAlias = CellOutput | MimeBundle
-"""What a listener hears while a cell runs."""
+"""What a cell yields while it runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Completions:
-    """What could stand in the place of ``code[start:end]``."""
+    """Texts that could replace ``code[start:end]``."""
 
     start: int
     end: int
     matches: tuple[str, ...]
 
 
-# --- From what an interpreter says, which may be anything ------------------------------------------------
+# --- Values from an interpreter's messages, which may be anything -----------------------------------------
 
 
 def text_of(said: object) -> str:
-    """Text, if it is some, or at least a number."""
+    """Return a text or a number as text, and anything else as the empty text."""
     if isinstance(said, str):
-        return said.encode(errors="replace").decode()  # lone surrogates, which nobody could write anywhere
+        return said.encode(errors="replace").decode()  # replaces lone surrogates, which cannot be encoded
     return str(said) if isinstance(said, int | float) else ""
 
 
 def bundle_of(said: object) -> MimeBundle | None:
-    """A bundle, if it is one, of what in it is plain text or JSON."""
+    """Return a bundle with the text and JSON that is in it; ``None`` if it is not a bundle."""
     if not isinstance(said, dict) or not isinstance(said.get("data"), dict):
         return None
     return MimeBundle(_contents_of(said["data"]), _contents_of(said.get("metadata")))
@@ -231,7 +231,7 @@ def _is_shallow(content: object, levels: int) -> bool:
 
 
 def bundle_bytes(bundle: MimeBundle) -> int:
-    """What it takes of this process's memory, about."""
+    """Return about how much of this process's memory a bundle takes."""
     return _bytes_of(dict(bundle.data)) + _bytes_of(dict(bundle.metadata)) + NODE_BYTES
 
 
@@ -247,7 +247,7 @@ def _bytes_of(content: object) -> int:
 
 
 def error_of(said: object) -> CellError | None:
-    """An error, if it is one."""
+    """Return an error; ``None`` if it is not one."""
     if not isinstance(said, dict):
         return None
     lines = said.get("traceback")

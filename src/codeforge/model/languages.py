@@ -1,31 +1,30 @@
-"""Languages: each is a row of data. Nothing else in the package knows one from another."""
+"""Languages. Each one is a row of data: no other module contains the name of a language."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
-from codeforge.errors import InvalidRequest, UnknownLanguage, quoted
+from codeforge.errors import InvalidRequest, UnknownLanguage, nearest, quoted
 from codeforge.model.limits import MiB
 
 GUEST_DIR = "/opt/codeforge"
-"""Where every image carries init and the workers; see docker/*.Dockerfile."""
+"""The directory of init and the workers in every image and environment."""
 
 CODE_DIR = "/code"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TestRunner:
-    """How a language runs tests beside the code, and where the report lies afterwards.
+    """How a language runs tests, and where the test runner writes its report.
 
     Attributes:
-        test_file: name of the test file; ``{module}`` stands for the module's name.
-        command: the runner's argv.
+        test_file: name of the test file; ``{module}`` is replaced by the module's name.
+        command: the test runner's command line.
         report: path under /code that the runner writes.
         report_format: ``junit`` (XML, as pytest writes it) or ``jest`` (JSON).
     """
@@ -40,18 +39,18 @@ class TestRunner:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """What a language's environment is made of, for engines that have no images; as its Dockerfile says it.
+    """How to build a language's environment, for engines without images.
 
-    Paths are of the build context, or absolute.
+    It does what the language's Dockerfile does. Paths are relative to the build context, or absolute.
 
     Attributes:
-        installer: ``pip``, for packages beside this machine's interpreter, or ``npm``, for Node and packages.
-        packages: what is installed, by hash: a file of requirements for ``pip``, a folder with
+        installer: ``pip`` installs packages for this machine's Python; ``npm`` installs Node and packages.
+        packages: the packages to install, pinned by hash: a requirements file for ``pip``, a directory with
             ``package.json`` and ``package-lock.json`` for ``npm``.
-        commands: programs of npm packages that are to be in PATH.
-        root: files that lie in ``/``: name there to path here.
-        env: environment of every run.
-        keep_declarations: whether the declarations of npm packages, for TypeScript, are kept.
+        commands: programs from npm packages to link into PATH.
+        root: files to copy into ``/``, from name there to path in the build context.
+        env: environment variables of every run.
+        keep_declarations: whether to keep the ``.d.ts`` files of npm packages, which TypeScript reads.
     """
 
     installer: Literal["pip", "npm"]
@@ -66,35 +65,42 @@ class Recipe:
 class Language:
     """One language.
 
+    An image's *worker* is an interpreter that starts before the program arrives and waits for it, so that a
+    run does not pay for the interpreter's start (docs/protocol.md). While it waits it *preloads*: it imports
+    or compiles what programs are likely to need.
+
     Attributes:
         name: what callers write.
         image: reference of the image it runs in.
-        file: the program's file name under /code; its suffix is the language's own.
-        command: argv up to the program's path.
-        unchecked_flags: what ``type_check=False`` puts between ``command`` and the path.
-        env: environment of every run; ``{heap_mib}`` becomes three quarters of the memory limit.
-        start_dir: where ``command`` starts; the program's own directory is /code in any case.
-        scaffold: files that a worker of ours may lay beside the program; they are not its output.
-        worker: whether ``command``'s interpreter can be started before the program is there, and
-            waits for it (see docs/protocol.md).
-        forks: whether that interpreter can also fork a process for each run of a reused sandbox.
-        session: argv of the program that keeps a session's state over cells, if there is one; its
-            interpreter waits like ``command``'s (see docs/protocol.md).
-        branches: whether a session of it can be forked.
-        preload: what the worker can do beforehand, one step after another, in its own terms; Python's
-            are names of modules.
-        preload_named: further steps, which make a worker slower for programs that do not need them: done
-            in half of the stock, and meant for programs that name one of their words.
-        idle_bytes: what a sandbox that has done so holds of the machine's memory, about.
-        boot_env: prefixes of variables that an interpreter reads when it starts: a request that
-            sets one gets an interpreter started for it.
+        file: the program's file name under /code; its suffix is the language's suffix.
+        command: command line, up to the program's path.
+        aliases: other names that callers may write.
+        unchecked_flags: flags that ``type_check=False`` adds between ``command`` and the path.
+        env: environment variables of every run; ``{heap_mib}`` becomes three quarters of the memory limit.
+        start_dir: directory in which ``command`` starts; the program itself always starts in /code.
+        scaffold: files that the worker may create beside the program, by name; unless the program changes
+            them, they are not part of the result.
+        worker: whether the image has a worker for ``command``.
+        forks: whether that worker can fork a new process for each run of a reused sandbox.
+        session: command line of the program that runs a session's cells; its interpreter waits as a worker
+            does. Empty: the language has no sessions.
+        branches: whether a session can be forked.
+        preload: what a worker preloads, one step after another. What a step contains is the worker's
+            business; for Python it is a list of modules, separated by spaces.
+        preload_named: more steps, which help only programs that import what a step names and slow down all
+            others. Half of the warm sandboxes of a kind take them; programs that name one of their words in
+            an import get these sandboxes.
+        idle_bytes: memory that a waiting, preloaded sandbox takes on the host, roughly.
+        boot_env: prefixes of environment variables that the interpreter reads when it starts. A request that
+            sets one does not get the waiting worker but an interpreter started for it.
         pids: how many processes and threads a run may have.
-        tmp_inodes: how many files /tmp, and /code, may hold.
+        tmp_inodes: how many files and directories /tmp, and /code, may hold.
         smoke: a program that prints ``hello``; tests and ``codeforge doctor`` run it.
-        dockerfile: path in the build context, if the image is one of ours.
-        environment: what stands in for the image on engines that have none, if anything does.
-        optional: whether it is there for those alone that name it; what is done for all languages passes
-            it over.
+        tests: how it runs tests, if it can.
+        dockerfile: path of the image's Dockerfile in the build context; ``None`` if it is not ours.
+        environment: how to build what replaces the image on engines without images; ``None`` if they cannot
+            run the language.
+        optional: whether callers get it only by naming it; operations on all languages skip it.
     """
 
     name: str
@@ -124,7 +130,7 @@ class Language:
 
     @property
     def suffix(self) -> str:
-        """The file name's suffix, with its dot."""
+        """The suffix of the file name, with its dot."""
         return posixpath.splitext(self.file)[1]
 
 
@@ -147,7 +153,7 @@ _JEST = TestRunner(
 _MODULE_SCAFFOLD = MappingProxyType({"package.json": b'{"type": "module"}\n'})
 _NODE_BOOT_ENV = ("NODE_", "LD_", "LC_", "LANG", "UV_", "SSL_", "OPENSSL_")
 
-_ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp"}  # noqa: S108 - its own
+_ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp"}  # noqa: S108 - a path in the sandbox, not on the host
 
 _PYTHON_RECIPE = Recipe(
     installer="pip",
@@ -182,7 +188,7 @@ PYTHON = Language(
     preload_named=("pandas",),
     boot_env=(
         *("PYTHON", "LD_", "LC_", "LANG", "TZ", "MALLOC_", "GLIBC_", "OPENSSL_"),
-        # Read when numpy or pandas is imported, which may be before the program.
+        # Read when numpy or pandas is imported, which the worker may do before the program starts.
         *("OPENBLAS_", "GOTO_", "OMP_", "MKL_", "BLIS_", "NPY_", "NUMPY_", "PANDAS_"),
     ),
     smoke="print('hello')\n",
@@ -209,7 +215,7 @@ PYTHON_DATA = dataclasses.replace(
     environment=dataclasses.replace(
         _PYTHON_RECIPE,
         packages="docker/python-data-requirements.lock",
-        # Threads of scikit-learn that stay would also keep a session from branching.
+        # One thread, because a session whose scikit-learn left threads running cannot be forked.
         env=MappingProxyType({**_PYTHON_RECIPE.env, "OMP_NUM_THREADS": "1"}),
     ),
     optional=True,
@@ -282,20 +288,20 @@ TYPESCRIPT = Language(
 )
 
 LANGUAGES: tuple[Language, ...] = (PYTHON, JAVASCRIPT, TYPESCRIPT)
-"""The documented ones: what is made, tested and kept ready where no language is named."""
+"""The documented languages: what is built, tested and warmed where no language is named."""
 
 OPTIONAL_LANGUAGES: tuple[Language, ...] = (PYTHON_DATA,)
-"""More that can be named: every table that has all the documented ones has these as well."""
+"""Languages that must be named. A table with all of ``LANGUAGES`` has these as well."""
 
 
 class LanguageTable:
-    """The languages that one executor knows, by name and alias. To iterate is to pass over optional ones."""
+    """The languages that one executor knows, by name and alias. Iteration skips optional ones."""
 
     def __init__(self, languages: Iterable[Language] = LANGUAGES) -> None:
         self._rows = {row.name: row for row in languages}
         if all(row.name in self._rows for row in LANGUAGES):
             self._rows = {row.name: row for row in OPTIONAL_LANGUAGES} | self._rows
-        # Names that the caller gave count more than ours.
+        # Later entries win: the caller's names take precedence over those of optional languages.
         optional_first = sorted(self._rows.values(), key=lambda row: not row.optional)
         self._names = {alias.lower(): row for row in optional_first for alias in (*row.aliases, row.name)}
 
@@ -304,36 +310,36 @@ class LanguageTable:
 
     @property
     def names(self) -> list[str]:
-        """The languages' names, in the table's order, without optional ones."""
+        """The names of the languages, in the table's order, without optional ones."""
         return [row.name for row in self]
 
     def find(self, name: object) -> Language:
-        """The row of that name or alias, in any case.
+        """Return the language of that name or alias; upper and lower case are the same.
 
         Raises:
-            UnknownLanguage: there is none; the message names the known ones and the nearest.
+            UnknownLanguage: there is none; the message has the known names and the nearest one.
         """
         if not isinstance(name, str):
             raise InvalidRequest(f"language must be a string, not {type(name).__name__}")
         row = self._names.get(name.strip().lower())
         if row is None:
-            near = difflib.get_close_matches(name[:100].strip().lower(), self._names, n=1)
-            hint = f" Did you mean {self._names[near[0]].name!r}?" if near else ""
+            near = nearest(name.strip().lower(), self._names)
+            hint = "" if near is None else f" Did you mean {self._names[near].name!r}?"
             raise UnknownLanguage(f"unknown language {quoted(name)}; known: {', '.join(self.names)}.{hint}")
         return row
 
     def pick(self, names: Iterable[str] | None) -> list[Language]:
-        """The rows of those names; for ``None`` all but optional ones.
+        """Return the languages of those names; for ``None`` all except optional ones.
 
         Raises:
-            InvalidRequest: one is not known, or it is one name and not a list.
+            InvalidRequest: a name is unknown, or ``names`` is a string instead of a list.
         """
         if isinstance(names, str):
             raise InvalidRequest(f"languages must be a list of names, such as [{names!r}]")
         return list(self) if names is None else [self.find(name) for name in names]
 
     def with_images(self, images: Mapping[str, str]) -> LanguageTable:
-        """The same languages, some with another image: name to reference."""
+        """Return a table in which the named languages have other images: language name to reference."""
         named = {self.find(name).name: image for name, image in images.items()}
         return LanguageTable(
             dataclasses.replace(row, image=named.get(row.name, row.image)) for row in self._rows.values()

@@ -1,16 +1,16 @@
-"""Requests: what a caller wants run. The only place where input is validated."""
+"""Requests: what a caller wants to run. All validation of a caller's input is here and in ``limits``."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 import unicodedata
-from collections.abc import AsyncIterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from types import MappingProxyType
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, TypeAlias
 
-from codeforge.errors import InvalidRequest, quoted
+from codeforge.errors import InvalidRequest, did_you_mean, quoted
 from codeforge.model.languages import CODE_DIR, Language, LanguageTable
 from codeforge.model.limits import Limits, MiB, SandboxLimits, format_memory, parse_memory
 
@@ -20,10 +20,10 @@ MAX_INPUT_FILES = 1000
 MAX_PATH_BYTES = 1024
 MAX_PATH_DEPTH = 16
 MAX_STRINGS = 1000
-"""Arguments, and variables: more belong into a file."""
+"""Of ``args``, and of ``env_vars``. More data belongs in a file."""
 MAX_STRING_BYTES = 60 * 1024
 MAX_STRINGS_BYTES = 120 * 1024
-"""argv and environment together; init keeps them in 256 KiB, the kernel allows an eighth of the stack."""
+"""Of argv and environment together. init keeps them in 256 KiB; the kernel allows an eighth of the stack."""
 MAX_TMPFS_BYTES = 64 * MiB
 PAGE_BYTES = 4096
 
@@ -31,48 +31,22 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _RESERVED = "CODEFORGE_"
 
 
-class RequestOptions(TypedDict, total=False):
-    """The fields of ``ExecutionRequest`` after ``code`` and ``language``."""
-
-    timeout: float | None
-    memory_limit: str | int | None
-    network_enabled: bool
-    env_vars: Mapping[str, str] | None
-    stdin: str | bytes | AsyncIterable[bytes] | None
-    args: Sequence[str]
-    files: Mapping[str, str | bytes] | None
-    cpu_quota: int | None
-    type_check: bool
-
-
-class SessionOptions(TypedDict, total=False):
-    """The keyword arguments of ``CodeExecutor.session`` after ``language``."""
-
-    timeout: float | None
-    memory_limit: str | int | None
-    cpu_quota: int | None
-    network_enabled: bool
-    env_vars: Mapping[str, str] | None
-    files: Mapping[str, str | bytes] | None
-    idle_timeout: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class ExecutionRequest:
-    """One program to run: the arguments of ``execute``, as a value. ``None`` means the executor's default.
+    """One program to run: the arguments of ``execute`` as a value. ``None`` means the executor's default.
 
     Attributes:
         code: the program's source.
         language: name or alias of a configured language.
         timeout: wall-clock seconds.
-        memory_limit: in Docker's notation, ``"512m"``.
-        network_enabled: give the sandbox a network.
+        memory_limit: in Docker's notation, ``"512m"``, or in bytes.
+        network_enabled: whether the sandbox has a network.
         env_vars: environment variables, on top of the image's.
         stdin: what the program reads; ``None`` is an empty stdin.
         args: the program's arguments.
-        files: relative path to content; they lie beside the program, under /code.
+        files: relative path to content, placed beside the program under /code.
         cpu_quota: microseconds of CPU in each 100 ms.
-        type_check: ``False``: leave out the type check of a language that has one.
+        type_check: ``False`` skips the type check of a language that has one.
     """
 
     code: str
@@ -81,6 +55,7 @@ class ExecutionRequest:
     memory_limit: str | int | None = None
     network_enabled: bool = False
     env_vars: Mapping[str, str] | None = None
+    _: KW_ONLY
     stdin: str | bytes | AsyncIterable[bytes] | None = None
     args: Sequence[str] = ()
     files: Mapping[str, str | bytes] | None = None
@@ -88,16 +63,22 @@ class ExecutionRequest:
     type_check: bool = True
 
 
+REQUEST_FIELDS = tuple(field.name for field in dataclasses.fields(ExecutionRequest))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A request that can be run: validated, with every default filled in.
+    """A validated request with all defaults filled in.
 
     Attributes:
+        language: the language's row.
+        limits: the limits of this run.
         argv: the whole command line inside the sandbox.
-        cwd: where it starts; an interpreter may start elsewhere and go to /code before the program.
-        env: variables of this request; the language's own are in the sandbox already.
-        files: what lies under /code when it starts, the program among it.
-        fresh: it needs an interpreter that starts with ``env``, not one that waits already.
+        cwd: directory in which argv starts; the interpreter may change to /code before the program.
+        env: the request's environment variables; the sandbox already has the language's.
+        files: content of /code at the start, with the program, by relative path.
+        stdin: what the program reads.
+        fresh: whether the run needs an interpreter that starts with ``env``, instead of a waiting worker.
     """
 
     language: Language
@@ -111,31 +92,44 @@ class Run:
 
 
 def tmpfs_bytes(limits: Limits | SandboxLimits) -> int:
-    """Size of /code, and of /tmp: they count against the memory limit."""
+    """Return the size of /code, and of /tmp. What is in them counts against the memory limit."""
     return min(MAX_TMPFS_BYTES, limits.memory_bytes // 4)
 
 
 def as_request(value: ExecutionRequest | Mapping[str, Any]) -> ExecutionRequest:
-    """A request, from one or from a mapping with its fields.
+    """Return the request itself, or make one of a mapping with its fields.
 
     Raises:
-        InvalidRequest: it is neither.
+        InvalidRequest: the value is neither.
     """
     if isinstance(value, ExecutionRequest):
         return value
-    known = {field.name for field in dataclasses.fields(ExecutionRequest)}
-    if not isinstance(value, Mapping) or "code" not in value or not known.issuperset(value):
+    if not isinstance(value, Mapping) or "code" not in value:
         raise InvalidRequest(
-            f"a request is an ExecutionRequest or a mapping with 'code' and any of {', '.join(sorted(known))}"
+            "a request must be an ExecutionRequest, or a mapping with 'code' and other fields of it"
         )
+    check_fields(value, REQUEST_FIELDS)
     return ExecutionRequest(**value)
+
+
+def check_fields(fields: Iterable[object], known: Sequence[str]) -> None:
+    """Refuse a request's field that is not among the known ones.
+
+    Raises:
+        InvalidRequest: with the known names, and the nearest one if one is near.
+    """
+    for name in fields:
+        if name not in known:
+            raise InvalidRequest(
+                f"unknown field {quoted(name)}; known: {', '.join(known)}{did_you_mean(str(name), known)}"
+            )
 
 
 def resolve(request: ExecutionRequest, languages: LanguageTable, defaults: Limits) -> Run:
     """Validate a request and fill in the defaults.
 
     Raises:
-        InvalidRequest: with the name of the argument, what is wrong, and what would be right.
+        InvalidRequest: with the name of the argument, what is wrong with it, and what is allowed.
     """
     language = languages.find(request.language)
     if not isinstance(request.type_check, bool):
@@ -149,10 +143,10 @@ def resolve(request: ExecutionRequest, languages: LanguageTable, defaults: Limit
 
 
 def resolve_session(request: ExecutionRequest, languages: LanguageTable, defaults: Limits) -> Run:
-    """What a session starts with: a run without a program.
+    """Validate the request of a session; its run has no program.
 
     Raises:
-        InvalidRequest: also when the language has no sessions.
+        InvalidRequest: as for ``resolve``, or the language has no sessions.
     """
     language = languages.find(request.language)
     if not language.session:
@@ -170,7 +164,18 @@ def make_run(
     argv: Sequence[str],
     program: Mapping[str, bytes],
 ) -> Run:
-    """The run of ``argv`` with the files of ``program`` and all else that ``request`` says."""
+    """Return a run of ``argv``, with ``program`` added to the request's files.
+
+    Args:
+        request: everything except the program and the command line.
+        language: the language's row.
+        defaults: limits for what the request leaves out.
+        argv: the whole command line.
+        program: files that the run always has, by relative path.
+
+    Raises:
+        InvalidRequest: the request is not valid.
+    """
     limits = _limits(request, defaults)
     env = _environment(request.env_vars)
     files = _files(request.files, program, tmpfs_bytes(limits), language.tmp_inodes)
@@ -205,10 +210,10 @@ def _limits(request: ExecutionRequest, defaults: Limits) -> Limits:
 
 
 def text_bytes(name: str, value: object) -> bytes:
-    """The UTF-8 of the argument ``name``.
+    """Return the argument ``name`` as UTF-8.
 
     Raises:
-        InvalidRequest: it is not a string, or cannot be written as UTF-8.
+        InvalidRequest: it is not a string, or cannot be encoded (half of a surrogate pair).
     """
     if not isinstance(value, str):
         raise InvalidRequest(f"{name} must be a string, not {type(value).__name__}")
@@ -230,10 +235,10 @@ def _string(name: str, value: object, beside: int = 0) -> str:
 
 
 def arguments(args: object) -> list[str]:
-    """The checked arguments of a command line.
+    """Check the arguments of a command line.
 
     Raises:
-        InvalidRequest: not a list of strings that a kernel takes.
+        InvalidRequest: they are not a list of strings that the kernel accepts.
     """
     if isinstance(args, str | bytes) or not isinstance(args, Sequence):
         raise InvalidRequest(f"args must be a list of strings, not {type(args).__name__}")
@@ -254,7 +259,7 @@ def _environment(variables: object) -> Mapping[str, str]:
             raise InvalidRequest(
                 f"env_vars: {quoted(key)} is not a usable name (letters, digits and _; not {_RESERVED}...)"
             )
-        # Both go into one frame, and into one string of the kernel's.
+        # Name and value travel in one frame, and are one string to the kernel.
         _string(f"env_vars[{quoted(key)}]", variables[key], beside=len(key) + 1)
     return MappingProxyType(dict(variables))
 
@@ -289,7 +294,7 @@ def _files(files: object, program: Mapping[str, bytes], capacity: int, inodes: i
     directories = {path[: slash.start()] for path in taken for slash in re.finditer("/", path)}
     for path in taken.keys() & directories:
         raise InvalidRequest(f"files: {path!r} cannot be a file and a directory")
-    if len(taken) + len(directories) >= inodes:  # /code itself is one
+    if len(taken) + len(directories) >= inodes:  # /code itself takes an inode
         raise InvalidRequest(f"at most {inodes - 1} files and directories fit into {CODE_DIR}")
     size = sum(-(-len(content) // PAGE_BYTES) * PAGE_BYTES for content in taken.values())
     if size > capacity:
@@ -301,10 +306,10 @@ def _files(files: object, program: Mapping[str, bytes], capacity: int, inodes: i
 
 
 def check_path(path: object) -> None:
-    """Refuse what is not a plain relative path.
+    """Check that a path is plain and relative.
 
     Raises:
-        InvalidRequest: absolute, ``..``, an empty part, a control character, too long or too deep.
+        InvalidRequest: it is absolute, has ``..``, an empty part a control character, or is too long.
     """
     text = _string("files: a path", path)
     parts = text.split("/")

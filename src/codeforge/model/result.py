@@ -1,4 +1,4 @@
-"""Results: the value a run gives back. Verdicts in it were made by the host."""
+"""Results: what a run returns. The host decides the verdicts in it."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from codeforge.protocol import Exited
 
 
 class KillReason(enum.StrEnum):
-    """Why the host ended a run."""
+    """Why the host stopped a run or a cell. It stops neither for any other reason."""
 
     DEADLINE = "deadline"
-    """Its time was up, on the host's clock."""
+    """Its time was up, by the host's clock."""
     FLOOD = "flood"
-    """It wrote too much, by the host's count."""
+    """It wrote too much to one stream, by the host's count."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What is known about an end, and who says so.
+    """What is known about the end of a run, and who reported it.
 
     Attributes:
-        exited: init's report of what the kernel told it; ``None`` if init did not get to make one.
-        killed: why the host ended it, if it did.
+        exited: init's report of what the kernel told it; ``None`` if there was no report.
+        killed: why the host stopped the run, if it did.
         oom_event: whether the engine reported an out-of-memory kill in this sandbox.
-        stdout_bytes, stderr_bytes: how much came out, with what was not kept.
+        stdout_bytes, stderr_bytes: how much was written, kept or not.
     """
 
     exited: Exited | None
@@ -40,16 +40,16 @@ class Evidence:
 
     @property
     def oom_kills(self) -> int:
-        """Processes that the kernel killed for want of memory, by its own counter."""
+        """How many processes the kernel killed for lack of memory, by its own counter."""
         return self.exited.oom_kills if self.exited else 0
 
     @property
     def pids_refused(self) -> int:
-        """Processes and threads that the kernel refused above the limit, by its own counter."""
+        """How many processes and threads above the limit the kernel refused, by its own counter."""
         return self.exited.pids_refused if self.exited else 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as values that ``json.dumps`` takes."""
+        """Return the evidence as values that ``json.dumps`` takes."""
         return {
             "exit_reported": self.exited is not None,
             "killed_by_host": self.killed.value if self.killed else None,
@@ -77,18 +77,18 @@ class Status(enum.StrEnum):
     TIMEOUT = "timeout"
     """The host's clock ran out and the host killed it."""
     OUT_OF_MEMORY = "out_of_memory"
-    """The kernel killed it, or a child of it, for want of memory."""
+    """The kernel killed it, or a child of it, for lack of memory."""
     KILLED = "killed"
-    """A signal ended it, its own or another's; ``signal`` has the number."""
+    """A signal ended it, whoever sent it; ``signal`` has the number."""
     OUTPUT_LIMIT = "output_limit"
     """It flooded stdout or stderr and the host killed it."""
 
 
 @dataclass(frozen=True, slots=True)
 class TestOutcome:
-    """One test, as the test runner inside the sandbox told it: a report, not proof."""
+    """One test, as the test runner inside the sandbox reports it. The program could forge this report."""
 
-    __test__ = False  # not a test class, whatever pytest reads into the name
+    __test__ = False  # the name looks like a test class to pytest
 
     name: str
     outcome: Literal["passed", "failed", "error", "skipped"]
@@ -99,7 +99,7 @@ class TestOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A piece of output, as it came. ``text`` never splits a character."""
+    """A piece of output, as it came. ``text`` has whole characters only."""
 
     stream: StreamName
     text: str
@@ -122,20 +122,20 @@ class ExecutionResult:
 
     Attributes:
         status: how it ended, decided by the host.
-        exit_code: the program's, 0 to 255; ``None`` if a signal ended it.
-        signal: number of the signal that ended it, else ``None``.
-        error: ``None``, or why it failed, for a person to read.
+        exit_code: the program's exit code, 0 to 255; ``None`` if a signal ended it.
+        signal: the number of the signal that ended it, or ``None``.
+        error: why it failed, for people to read; ``None`` if it did not fail.
         stdout_bytes, stderr_bytes: what it wrote, byte for byte, up to the limit.
-        truncated: more was written than was kept.
+        truncated: whether more was written than was kept.
         files: what it wrote under /code, by relative path.
-        files_skipped: what it left there that was not brought out, and why.
+        files_skipped: what it left there that is not in ``files``, by path, and why.
         execution_time: wall-clock seconds, from the program's start to its end.
-        cpu_time: seconds of CPU, user and system, of all its processes.
+        cpu_time: CPU seconds, user and system, of all its processes.
         memory_used: peak bytes of the whole sandbox.
-        container_id: the sandbox it ran in, never used again.
-        evidence: what the verdict was made of.
-        posture: what the kernel said about the sandbox, field by field: docs/protocol.md.
-        tests: per-test outcomes, from ``execute_with_tests``.
+        container_id: the engine's name for the sandbox that it ran in.
+        evidence: what the verdict is based on.
+        posture: what the kernel said about the sandbox; docs/protocol.md has the fields.
+        tests: the outcome of each test, from ``execute_with_tests``.
     """
 
     status: Status
@@ -162,12 +162,12 @@ class ExecutionResult:
 
     @property
     def stdout(self) -> str:
-        """What it wrote to stdout; bytes that are not UTF-8 become U+FFFD (see ``stdout_bytes``)."""
+        """``stdout_bytes`` as text; bytes that are not UTF-8 become U+FFFD."""
         return self.stdout_bytes.decode("utf-8", "replace")
 
     @property
     def stderr(self) -> str:
-        """What it wrote to stderr; bytes that are not UTF-8 become U+FFFD (see ``stderr_bytes``)."""
+        """``stderr_bytes`` as text; bytes that are not UTF-8 become U+FFFD."""
         return self.stderr_bytes.decode("utf-8", "replace")
 
     @property
@@ -177,19 +177,19 @@ class ExecutionResult:
 
     @property
     def timed_out(self) -> bool:
-        """Whether the host's clock ended it."""
+        """Whether the host stopped it at its deadline."""
         return self.status is Status.TIMEOUT
 
     @property
     def oom_killed(self) -> bool:
-        """Whether the kernel ended it, or a child of it, for want of memory."""
+        """Whether the kernel killed it, or a child of it, for lack of memory."""
         return self.status is Status.OUT_OF_MEMORY
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as values that ``json.dumps`` takes whatever bytes came out.
+        """Return the result as values that ``json.dumps`` takes, whatever the program wrote.
 
         Output that is not UTF-8 is there twice: readable under ``stdout``, exact under
-        ``stdout_base64``. Files are base64.
+        ``stdout_base64`` (likewise for stderr). Files are base64.
         """
         plain: dict[str, Any] = {
             "success": self.success,

@@ -53,13 +53,13 @@ if TYPE_CHECKING:
         FileOut as FileOut,
     )
     from codeforge.protocol.frames import (
-        OfSession as OfSession,
-    )
-    from codeforge.protocol.frames import (
         Preloaded as Preloaded,
     )
     from codeforge.protocol.frames import (
         Ready as Ready,
+    )
+    from codeforge.protocol.frames import (
+        SessionFrame as SessionFrame,
     )
     from codeforge.protocol.frames import (
         Skipped as Skipped,
@@ -111,7 +111,7 @@ else:
         __name__,
         frames=(
             "Acknowledged Clean Decoder Done Dropped Event Exited Failed FileOut MAX_FILES_OUT "
-            "MAX_PATH_OUT OfSession PAYLOAD_MAX PROTOCOL Preloaded Ready STDIN_WINDOW SkipReason "
+            "MAX_PATH_OUT PAYLOAD_MAX PROTOCOL Preloaded Ready STDIN_WINDOW SessionFrame SkipReason "
             "Skipped TOKEN_BYTES Wrote command file go kill limits preload stdin worker"
         ),
         session_frames="Answer Ended EntryKind RawEntry",

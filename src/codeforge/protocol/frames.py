@@ -1,8 +1,8 @@
-"""Frames between the host and init: bytes in, events out. No I/O here; docs/protocol.md has the table.
+"""Frames between the host and init: bytes in, events out. No I/O; docs/protocol.md has the table.
 
-Both directions: u32 size (little-endian), u8 type, payload. What init sends comes out of a sandbox:
-sizes are checked before anything is kept, order is checked, and the first thing out of line raises
-``ProtocolViolation``, after which nothing of that sandbox is believed.
+A frame is, in both directions, a u32 size (little-endian), a u8 type and a payload. What init sends comes
+out of a sandbox: sizes are checked before anything is kept, the order is checked, and the first fault
+raises ``ProtocolViolation``. After that, nothing from that sandbox is believed.
 """
 
 from __future__ import annotations
@@ -17,33 +17,37 @@ from typing import Literal, TypeAlias
 from codeforge.errors import ProtocolViolation
 
 PAYLOAD_MAX = 64 * 1024
-"""init keeps one frame in a fixed buffer of this size; so does the host, by refusing more."""
+"""Largest payload. init keeps one frame in a fixed buffer of this size; the host refuses larger frames."""
 
 STDIN_WINDOW = 64 * 1024
-"""Bytes of stdin that may be under way unacknowledged: init's buffer."""
+"""Bytes of stdin that may be sent before init acknowledges them: the size of its buffer."""
 
 MAX_FILES_OUT = 1000
-"""Files, and separately skipped ones, that a run may leave; init is told the same."""
+"""How many files a run may leave, and how many skipped ones on top of that; init is told the same."""
 
 MAX_PATH_OUT = 4095
-"""Bytes of a path that a run left; init cannot say a longer one."""
+"""Longest path of a file that a run left, in bytes; init cannot send a longer one."""
 
 _HEADER = struct.Struct("<IB")
 _LIMITS = struct.Struct("<QQII")
 _EXIT = struct.Struct("<BBQQQII")
 
 TOKEN_BYTES = 16
-"""Random bytes that GO gives to init and EXIT gives back."""
+"""Length of the random token that GO gives to init and EXIT gives back."""
 
 PROTOCOL = 5
-"""The version; init says its own in the posture."""
+"""Version of the protocol; init reports its own version in the posture."""
 
 
 # --- Host to init ------------------------------------------------------------------------------------
 
 
 def frame(kind: bytes, payload: bytes = b"") -> bytes:
-    """One frame."""
+    """Return one frame.
+
+    Raises:
+        ValueError: the payload is too large.
+    """
     if len(payload) > PAYLOAD_MAX:
         raise ValueError(f"a frame holds {PAYLOAD_MAX} bytes, not {len(payload)}")
     return _HEADER.pack(len(payload), kind[0]) + payload
@@ -55,30 +59,30 @@ def _chunks(data: bytes) -> Iterator[bytes]:
 
 
 def limits(*, output_bytes: int, files_bytes: int, max_age_s: float) -> bytes:
-    """What init enforces by itself: output kept per stream, bytes of files, and when to give up."""
+    """Set what init enforces by itself: output kept per stream, bytes of files, seconds until it gives up."""
     max_age_ms = min(int(max_age_s * 1000), 0xFFFFFFFF)
     return frame(b"l", _LIMITS.pack(output_bytes, files_bytes, MAX_FILES_OUT, max_age_ms))
 
 
 def command(argv: Sequence[str], env: Mapping[str, str], cwd: str) -> bytes:
-    """argv, variables on top of the sandbox's own, and the directory, for the next ``worker`` or ``go``."""
+    """Set argv, variables (added to the sandbox's own) and directory for the next ``worker`` or ``go``."""
     frames = [frame(b"a", arg.encode()) for arg in argv]
     frames += [frame(b"e", f"{key}={value}".encode()) for key, value in env.items()]
     return b"".join([*frames, frame(b"c", cwd.encode())])
 
 
 def worker(*, template: bool = False) -> bytes:
-    """Start the command now; it waits for ``go``. A template stays, and forks a process for each."""
+    """Start the command, which then waits for ``go``. A template stays, and forks a process for each run."""
     return frame(b"w", bytes([template]))
 
 
 def preload(step: str) -> bytes:
-    """Have the worker do beforehand what the language calls ``step``; it says when it is done."""
+    """Have the worker preload what the language calls ``step``; ``Preloaded`` says that it did."""
     return frame(b"p", step.encode())
 
 
 def file(path: str, data: bytes, mode: int = 0o644) -> bytes:
-    """A file below /code; directories on the way are made."""
+    """Write a file below /code; missing directories are made."""
     head = frame(b"f", struct.pack("<I", mode) + path.encode())
     return head + b"".join(frame(b"d", chunk) for chunk in _chunks(data))
 
@@ -87,22 +91,22 @@ def go(*, token: bytes, fresh: bool = False, keep: bool = False) -> bytes:
     """Run the command.
 
     Args:
-        token: ``TOKEN_BYTES`` that nobody can guess. init has them before the program is there and says them
-            when it is dead, so that a program which reaches the channel (gVisor of 2022 lets it open
-            init's descriptors) still cannot say how it ended.
-        fresh: in a new process, even if a worker waits.
-        keep: have the sandbox cleaned afterwards, for another run.
+        token: ``TOKEN_BYTES`` random bytes. init gets them before the program starts and sends them back
+            after it is dead. So a program that reaches the channel (gVisor of 2022 lets it open init's
+            descriptors) still cannot report its own end.
+        fresh: run in a new process, even if a worker waits.
+        keep: clean the sandbox afterwards, for another run.
     """
     return frame(b"g", bytes([fresh | keep << 1]) + token)
 
 
 def stdin(data: bytes) -> bytes:
-    """Bytes for the run's stdin, at most one frame and within the window; none means end of file."""
+    """Send bytes to the run's stdin, at most one frame and within the window; no bytes: end of file."""
     return frame(b"i", data)
 
 
 def kill() -> bytes:
-    """End the run now, and report."""
+    """End the run now; init reports as after any other end."""
     return frame(b"k")
 
 
@@ -111,14 +115,14 @@ def kill() -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The first event: init is there, and this is what the kernel told it of the sandbox."""
+    """The first event: init runs, and this is what the kernel told it about the sandbox."""
 
     posture: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Preloaded:
-    """The worker did a step."""
+    """The worker did a preload step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +135,7 @@ class Wrote:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """The run wrote this many bytes to a stream beyond what is kept."""
+    """The run wrote this many bytes to a stream that init did not send, as they exceed the limit."""
 
     stream: Literal["stdout", "stderr"]
     size: int
@@ -139,23 +143,26 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """init took this many bytes of stdin: the window is that much wider again."""
+    """init passed on this many bytes of stdin: as many more may be sent."""
 
     size: int
 
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """How the run's first process ended; everything else of the run is dead too.
+    """How the run's first process ended; all other processes of the run are dead too.
 
-    ``cpu_s`` counts from GO, ``memory_peak_bytes`` from the sandbox's start.
-    ``oom_kills`` and ``pids_refused`` are what the kernel counted since GO: processes it killed for want
-    of memory, and new ones that it refused.
+    Attributes:
+        exit_code: ``None`` if a signal ended it.
+        signal: its number; ``None`` if no signal ended it.
+        cpu_s: seconds of CPU since GO.
+        memory_peak_bytes: since the sandbox started.
+        oom_kills: processes that the kernel killed for lack of memory since GO.
+        pids_refused: new processes and threads that the kernel refused since GO.
     """
 
     exit_code: int | None
     signal: int | None
-    wall_s: float
     cpu_s: float
     memory_peak_bytes: int
     oom_kills: int
@@ -164,15 +171,14 @@ class Exited:
 
 @dataclass(frozen=True, slots=True)
 class FileOut:
-    """A file that the run wrote, whole."""
+    """A file that the run wrote, complete."""
 
     path: bytes
-    mode: int
     data: bytes
 
 
 class SkipReason(enum.IntEnum):
-    """Why something that the run left under /code is not brought out."""
+    """Why init does not send something that the run left under /code."""
 
     NOT_REGULAR = 1
     LINKED = 2
@@ -184,7 +190,7 @@ class SkipReason(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Something under /code that is not brought out."""
+    """Something under /code that init does not send."""
 
     path: bytes
     reason: SkipReason
@@ -192,7 +198,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Clean:
-    """The last event of a run after which nothing of it is left: the sandbox takes another one."""
+    """The last event of a run. Nothing of the run is left: the sandbox takes another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,14 +208,14 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """init could not do what it was asked, and has ended the sandbox."""
+    """init could not do what it was asked to, and has ended the sandbox."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True)
-class OfSession:
-    """A frame of a session; session_wire.py knows what is in it."""
+class SessionFrame:
+    """A frame of a session; ``session_frames.parse`` reads it."""
 
     kind: bytes
     payload: bytes
@@ -227,7 +233,7 @@ Event: TypeAlias = (
     | Clean
     | Done
     | Failed
-    | OfSession
+    | SessionFrame
 )
 
 
@@ -254,9 +260,9 @@ STREAMS: Mapping[int, Literal["stdout", "stderr"]] = MappingProxyType({1: "stdou
 
 
 class Decoder:
-    """Turns what init sends into events, whatever way it was cut into pieces.
+    """Turns the bytes from init into events, however they are cut into pieces.
 
-    Keeps at most one frame and one file.
+    Keeps at most one frame and one file in memory.
     """
 
     def __init__(self) -> None:
@@ -264,10 +270,14 @@ class Decoder:
         self._state = _State.START
         self._files_left = self._entries_left = 0
         self._token = b""
-        self._open_file: tuple[bytes, int, bytearray] | None = None
+        self._open_file: tuple[bytes, bytearray] | None = None
 
     def expect_run(self, *, files_bytes: int, token: bytes) -> None:
-        """GO is being sent, with ``token``; ``files_bytes`` bounds all files that the run leaves together."""
+        """Expect a run, as GO is sent with ``token``. ``files_bytes`` bounds the sum of all files it leaves.
+
+        Raises:
+            ValueError: no run can begin now.
+        """
         if self._state is not _State.IDLE:
             raise ValueError(f"there is no run to expect {self._state.value}")
         self._state = _State.RUN
@@ -276,18 +286,22 @@ class Decoder:
         self._entries_left = 2 * MAX_FILES_OUT + 1
 
     def expect_session(self) -> None:
-        """START is being sent: there will be no run."""
+        """Expect a session instead of a run, as START is sent.
+
+        Raises:
+            ValueError: no session can begin now.
+        """
         if self._state is not _State.IDLE:
             raise ValueError(f"there is no session to expect {self._state.value}")
         self._state = _State.SESSION
 
     @property
     def over(self) -> bool:
-        """Whether the last event was seen: nothing more is to come."""
+        """Whether the last event was read: nothing can follow."""
         return self._state is _State.OVER
 
     def feed(self, data: bytes) -> list[Event]:
-        """The events that ``data`` completes, in order.
+        """Return the events that ``data`` completes, in order.
 
         Raises:
             ProtocolViolation: init cannot have sent this.
@@ -311,7 +325,7 @@ class Decoder:
 
     def _event(self, kind: bytes, payload: bytes) -> Iterator[Event]:
         if kind == b"!":
-            self._open_file = None  # nobody knows whether it was whole
+            self._open_file = None  # it may be incomplete
         elif kind != b"D":
             yield from self._close_file()
         match kind:
@@ -351,7 +365,7 @@ class Decoder:
                 self._state = _State.OVER
                 yield Done()
             case _ if self._state is _State.SESSION and kind != b"!":
-                yield OfSession(kind, payload)
+                yield SessionFrame(kind, payload)
             case _:
                 self._state = _State.OVER
                 yield Failed(payload.decode("utf-8", "replace"))
@@ -367,19 +381,19 @@ class Decoder:
         self._count_entry(payload[4:])
         if len(payload) < 5:
             raise ProtocolViolation("a file without a name")
-        self._open_file = (payload[4:], int.from_bytes(payload[:4], "little"), bytearray())
+        self._open_file = (payload[4:], bytearray())  # before the path: its mode, which the host does not use
 
     def _append(self, payload: bytes) -> None:
         self._files_left -= len(payload)
         if self._open_file is None or self._files_left < 0:
             raise ProtocolViolation("file data that nobody asked for")
-        self._open_file[2].extend(payload)
+        self._open_file[1].extend(payload)
 
     def _close_file(self) -> Iterator[Event]:
         if self._open_file is not None:
-            path, mode, data = self._open_file
+            path, data = self._open_file
             self._open_file = None
-            yield FileOut(path, mode, bytes(data))
+            yield FileOut(path, bytes(data))
 
     def _skipped(self, payload: bytes) -> Skipped:
         self._count_entry(payload[1:])
@@ -389,21 +403,24 @@ class Decoder:
 
 
 def unpack(layout: str, payload: bytes) -> tuple[int, ...]:
-    """The integers of a payload that has just these."""
+    """Return the integers of a payload with exactly this layout.
+
+    Raises:
+        ProtocolViolation: the payload has another size.
+    """
     if len(payload) != struct.calcsize(layout):
-        raise ProtocolViolation(f"a payload of {len(payload)} bytes where {struct.calcsize(layout)} are due")
+        raise ProtocolViolation(f"a payload of {len(payload)} bytes, not {struct.calcsize(layout)}")
     return struct.unpack(layout, payload)
 
 
 def _parse_exit(payload: bytes, token: bytes) -> Exited:
     numbers = unpack(_EXIT.format, payload[: _EXIT.size])
     if payload[_EXIT.size :] != token:
-        raise ProtocolViolation("an end of the run that init did not say")
-    by_signal, number, wall_us, cpu_us, peak, oom_kills, pids_refused = numbers
+        raise ProtocolViolation("an end of the run that init did not report")
+    by_signal, number, _wall_us, cpu_us, peak, oom_kills, pids_refused = numbers
     return Exited(
         exit_code=None if by_signal else number,
         signal=number if by_signal else None,
-        wall_s=wall_us / 1e6,
         cpu_s=cpu_us / 1e6,
         memory_peak_bytes=peak,
         oom_kills=oom_kills,

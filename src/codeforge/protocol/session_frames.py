@@ -1,9 +1,9 @@
-"""What a session adds to wire.py: frames about branches and their files, and the messages inside. No I/O.
+"""What sessions add to frames.py: frames about branches and their files, and the messages inside. No I/O.
 
-A branch is one interpreter of a session; each has a number. Frames carry bytes between the host and
-the interpreters' sockets. What an interpreter says there is JSON in frames of its own. init vouches for
-the frames around it and for nothing inside: the program shares the process with who says it, so that a
-message may be anything. It never decides a verdict.
+A branch is one interpreter of a session, and has a number. Frames carry bytes between the host and the
+interpreters' sockets. An interpreter's messages there are JSON, in frames of their own. init vouches for
+the frames around a message, not for the message: the interpreter shares its process with the program, so
+that a message may be anything. No message decides a verdict.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from codeforge.errors import ProtocolViolation
 from codeforge.protocol import frames
 
 MAX_BRANCHES = 64
-"""As in session.c; numbers are from 0."""
+"""How many branches a sandbox can have, as in session.c; their numbers begin at 0."""
 
 MESSAGE_PIECE_BYTES = frames.PAYLOAD_MAX - 5
-"""Of a message to an interpreter: beside the branch's number and the type of the piece."""
+"""Bytes of a message in one frame, which also has the branch's number and the type of the piece."""
 
-MAX_SAID_BYTES = 32 << 20
-"""Of one message of an interpreter's; what is longer, its program made up."""
+MAX_MESSAGE_BYTES = 32 << 20
+"""Longest message of an interpreter; only a program that forges messages sends longer ones."""
 
 FILE_PIECE_BYTES = 60 * 1024
-"""Of a file, in one request or answer: beside a path."""
+"""Bytes of a file in one request or answer, which also has a path."""
 
 _HEAD = struct.Struct("<IB")
 _ENTRY = struct.Struct("<BQQIH")
@@ -42,27 +42,27 @@ def _for(branch: int, kind: bytes, payload: bytes = b"") -> bytes:
 
 
 def start(branch: int) -> bytes:
-    """Make the worker that waits an interpreter that stays; the command goes before."""
+    """Make the waiting worker the interpreter of a branch; its command is sent first."""
     return _for(branch, b"s")
 
 
 def fork(branch: int, new: int) -> bytes:
-    """Have an interpreter copied; answered when it has been told to."""
+    """Copy a branch's files, and tell its interpreter to fork; answered once it was told."""
     return _for(branch, b"b", new.to_bytes(4, "little"))
 
 
 def signal(branch: int, number: int) -> bytes:
-    """SIGINT or SIGKILL, to the interpreter and what it waits for."""
+    """Send SIGINT or SIGKILL to an interpreter and to the child process that it waits for."""
     return _for(branch, b"n", bytes([number]))
 
 
 def forget(branch: int) -> bytes:
-    """End it, and remove its files; nothing more is heard of it."""
+    """End a branch, and remove its files; init sends nothing more about it."""
     return _for(branch, b"x")
 
 
 def message(branch: int, content: Mapping[str, Any]) -> list[bytes]:
-    """Frames, each to be sent after the one before was taken."""
+    """Return the frames of a message; each is sent once the one before was taken (``MessageTaken``)."""
     data = json.dumps(content).encode()
     pieces = [data[at : at + MESSAGE_PIECE_BYTES] for at in range(0, len(data), MESSAGE_PIECE_BYTES)]
     return [_for(branch, b"m", kind + piece) for kind, piece in zip(_kinds(len(pieces)), pieces, strict=True)]
@@ -77,29 +77,29 @@ def _files(branch: int, what: bytes, fields: bytes, path: bytes) -> bytes:
 
 
 def read_file(branch: int, path: str, offset: int) -> bytes:
-    """Answered with a piece of the file, empty at its end."""
+    """Read a file from ``offset``: answered with a piece of it, empty at the end of the file."""
     return _files(branch, b"r", struct.pack("<QI", offset, FILE_PIECE_BYTES), path.encode())
 
 
 def write_file(branch: int, path: str, offset: int, data: bytes, mode: int = 0o644) -> bytes:
-    """At 0 the file is made, or emptied, and directories on the way are made."""
+    """Write a piece of a file. Offset 0 creates or empties the file, and makes missing directories."""
     name = path.encode()
     fields = struct.pack("<QIH", offset, mode, len(name))
     return _files(branch, b"w", fields, name + data)
 
 
 def list_files(branch: int, path: str, start: int) -> bytes:
-    """Answered with a ``Listing``; an empty path is the branch's own directory."""
+    """List a directory: answered as ``parse_listing`` reads. An empty path is the branch's own directory."""
     return _files(branch, b"l", struct.pack("<Q", start), path.encode())
 
 
-def look_at_file(branch: int, path: str) -> bytes:
-    """Answered with one entry."""
+def stat_file(branch: int, path: str) -> bytes:
+    """Describe a file: answered with one entry."""
     return _files(branch, b"s", b"", path.encode())
 
 
 def remove_file(branch: int, path: str) -> bytes:
-    """A directory goes with all that is in it."""
+    """Remove a file, or a directory with everything in it."""
     return _files(branch, b"d", b"", path.encode())
 
 
@@ -108,7 +108,7 @@ def remove_file(branch: int, path: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A branch wrote to a stream; what it wrote before it said something comes before that."""
+    """A branch wrote to a stream. What it wrote before it sent a message comes before the message."""
 
     branch: int
     stream: Literal["stdout", "stderr"]
@@ -116,25 +116,25 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """Bytes of messages; see ``MessageDecoder``."""
+class MessageData:
+    """Bytes of an interpreter's messages; see ``MessageDecoder``."""
 
     branch: int
     data: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """The last piece of a message is on its way."""
+class MessageTaken:
+    """init has passed on the last piece of a message: the next piece may be sent."""
 
     branch: int
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """An interpreter ended. Its files are there until it is forgotten.
+    """An interpreter ended. Its files stay until the branch is forgotten.
 
-    ``oom_kills`` and ``pids_refused`` are what the kernel counted in the sandbox since its start.
+    ``oom_kills`` and ``pids_refused`` are the kernel's counts since the sandbox started.
     """
 
     branch: int
@@ -146,44 +146,49 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """To ``fork``, or to what was asked about files; 0 is no error."""
+    """The answer to ``fork`` or to a request about files. ``error`` is an errno, or 0."""
 
     error: int
     data: bytes
 
 
-SessionEvent: TypeAlias = Text | Said | Taken | Ended | Answer
+SessionEvent: TypeAlias = Text | MessageData | MessageTaken | Ended | Answer
 
 
-def parse(frame: frames.OfSession) -> SessionEvent:
-    """What a frame of a session says.
+def parse(frame: frames.SessionFrame) -> SessionEvent:
+    """Parse a frame of a session.
 
     Raises:
         ProtocolViolation: init cannot have sent this.
     """
     payload = frame.payload
-    if frame.kind in (b"T", b"M"):
-        if len(payload) < (5 if frame.kind == b"T" else 4):
-            raise ProtocolViolation("a frame of a session without a branch")
-        branch = int.from_bytes(payload[:4], "little")
-        if frame.kind == b"M":
-            return Said(branch, payload[4:])
-        if payload[4] not in frames.STREAMS:
-            raise ProtocolViolation(f"stream {payload[4]}")
-        return Text(branch, frames.STREAMS[payload[4]], payload[5:])
-    if frame.kind == b"K":
-        return Taken(*frames.unpack("<I", payload))
-    if frame.kind == b"B":
-        branch, by_signal, number, oom_kills, pids_refused = frames.unpack("<IBBII", payload)
-        code, sig = (None, number) if by_signal else (number, None)
-        return Ended(branch, code, sig, oom_kills, pids_refused)
+    match frame.kind:
+        case b"T":
+            branch, data = _split(payload)
+            if not data or data[0] not in frames.STREAMS:
+                raise ProtocolViolation("output without a known stream")
+            return Text(branch, frames.STREAMS[data[0]], data[1:])
+        case b"M":
+            return MessageData(*_split(payload))
+        case b"K":
+            return MessageTaken(*frames.unpack("<I", payload))
+        case b"B":
+            branch, by_signal, number, oom_kills, pids_refused = frames.unpack("<IBBII", payload)
+            exit_code, signal_number = (None, number) if by_signal else (number, None)
+            return Ended(branch, exit_code, signal_number, oom_kills, pids_refused)
+        case _:
+            return Answer(*_split(payload))
+
+
+def _split(payload: bytes) -> tuple[int, bytes]:
+    """Return the branch or error number that a payload begins with, and the rest."""
     if len(payload) < 4:
-        raise ProtocolViolation("an answer without a number")
-    return Answer(int.from_bytes(payload[:4], "little"), payload[4:])
+        raise ProtocolViolation("a frame of a session without a number")
+    return int.from_bytes(payload[:4], "little"), payload[4:]
 
 
 class EntryKind(enum.StrEnum):
-    """What a name in a directory stands for."""
+    """What an entry of a directory is."""
 
     FILE = "file"
     DIRECTORY = "directory"
@@ -196,7 +201,15 @@ _ENTRY_KINDS = {b"f": EntryKind.FILE, b"d": EntryKind.DIRECTORY, b"l": EntryKind
 
 @dataclass(frozen=True, slots=True)
 class RawEntry:
-    """A name in a directory."""
+    """An entry of a directory, as init describes it.
+
+    Attributes:
+        name: any bytes but ``/`` and NUL.
+        kind: what it is.
+        size: in bytes.
+        changed_ns: in nanoseconds since 1970.
+        mode: permission bits.
+    """
 
     name: bytes
     kind: EntryKind
@@ -206,7 +219,7 @@ class RawEntry:
 
 
 def parse_listing(data: bytes) -> tuple[int, list[RawEntry]]:
-    """Where the rest of the directory begins, or 0, and what comes before that.
+    """Parse a listing: where the rest of the directory begins (0: there is no rest), and the entries.
 
     Raises:
         ProtocolViolation: init cannot have sent this.
@@ -217,7 +230,7 @@ def parse_listing(data: bytes) -> tuple[int, list[RawEntry]]:
 
 
 def parse_entries(data: bytes) -> Iterator[RawEntry]:
-    """One after another.
+    """Parse entries, one after another.
 
     Raises:
         ProtocolViolation: init cannot have sent this.
@@ -225,42 +238,42 @@ def parse_entries(data: bytes) -> Iterator[RawEntry]:
     at = 0
     while at < len(data):
         if len(data) - at < _ENTRY.size:
-            raise ProtocolViolation("an entry that is cut off")
+            raise ProtocolViolation("an entry that is cut short")
         kind, size, changed_ns, mode, length = _ENTRY.unpack_from(data, at)
         at += _ENTRY.size
         if bytes([kind]) not in _ENTRY_KINDS or len(data) - at < length:
-            raise ProtocolViolation("an entry of no known kind, or cut off")
+            raise ProtocolViolation("an entry of an unknown kind, or cut short")
         yield RawEntry(data[at : at + length], _ENTRY_KINDS[bytes([kind])], size, changed_ns, mode)
         at += length
 
 
-class NotAMessage(Exception):
-    """What an interpreter said is not a message; only its program can have done that."""
+class InvalidMessage(Exception):
+    """An interpreter sent bytes that are not a message; only its own program can have done that."""
 
 
 class MessageDecoder:
-    """Turns what one interpreter said into messages. Keeps at most one."""
+    """Turns the bytes from one interpreter into messages. Keeps at most one message in memory."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
-        """The messages that ``data`` completes, in order.
+        """Yield the messages that ``data`` completes, in order.
 
         Raises:
-            NotAMessage: that is no message; whatever comes after it means nothing.
+            InvalidMessage: this is not a message; nothing after it means anything.
         """
         self._buffer += data
         while len(self._buffer) >= _HEAD.size:
             size, kind = _HEAD.unpack_from(self._buffer)
-            if size > MAX_SAID_BYTES or kind not in b"JP":
-                raise NotAMessage(f"frame {bytes([kind])!r} of {size} bytes")
+            if size > MAX_MESSAGE_BYTES or kind not in b"JP":
+                raise InvalidMessage(f"frame {bytes([kind])!r} of {size} bytes")
             end = _HEAD.size + size
             if len(self._buffer) < end:
                 return
             payload = bytes(self._buffer[_HEAD.size : end])
             del self._buffer[:end]
-            if kind == b"J"[0]:  # P is of the worker that it was: a step was done
+            if kind == b"J"[0]:  # P is left from the time when it was a waiting worker: it did a preload step
                 yield _parse_message(payload)
 
 
@@ -268,7 +281,7 @@ def _parse_message(payload: bytes) -> dict[str, Any]:
     try:
         content = json.loads(payload)
     except (ValueError, RecursionError) as error:
-        raise NotAMessage(str(error)) from None
+        raise InvalidMessage(str(error)) from None
     if not isinstance(content, dict):
-        raise NotAMessage("not an object")
+        raise InvalidMessage("not an object")
     return content

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from codeforge.sandboxes.kind import (
         named_steps as named_steps,
     )
+    from codeforge.sandboxes.output_buffer import (
+        OutputBuffer as OutputBuffer,
+    )
     from codeforge.sandboxes.pool import (
         MAX_SANDBOXES as MAX_SANDBOXES,
     )
@@ -31,10 +34,24 @@ if TYPE_CHECKING:
     from codeforge.sandboxes.sandbox import (
         Sandbox as Sandbox,
     )
+    from codeforge.sandboxes.verdict import (
+        OOM_EVENT_WAIT_S as OOM_EVENT_WAIT_S,
+    )
+    from codeforge.sandboxes.verdict import (
+        CellEvidence as CellEvidence,
+    )
+    from codeforge.sandboxes.verdict import (
+        decide_cell as decide_cell,
+    )
+    from codeforge.sandboxes.verdict import (
+        explain_cell as explain_cell,
+    )
 else:
     __getattr__ = lazy_exports(
         __name__,
         kind="SandboxKind named_steps",
+        output_buffer="OutputBuffer",
         pool="MAX_SANDBOXES MAX_WAITING MAX_WARM Pool WARM_MEMORY_BYTES",
         sandbox="Sandbox",
+        verdict="CellEvidence OOM_EVENT_WAIT_S decide_cell explain_cell",
     )

@@ -1,9 +1,9 @@
-"""One run as the host sees it: what to send, what came, what it all comes to.
+"""Drives one run: sends the request, consumes init's events, builds the result.
 
-Theory of operation: whoever reads the channel passes each event to ``take``, and nobody else decides
-anything. Beside it are a feeder, which sends stdin within init's window, and two timers: the deadline,
-at which KILL is sent and init reports how far the program got, and after a grace the end of the
-container itself, should init not answer.
+Theory of operation: the sandbox reads the channel and passes each event to ``RunDriver.handle``. Beside
+that, a task sends stdin within init's window, and two timers bound the run. At the deadline the driver
+sends KILL, and init reports how far the program got. If init does not answer, the driver ends the
+container after a grace period.
 """
 
 from __future__ import annotations
@@ -18,20 +18,18 @@ from codeforge import protocol
 from codeforge.engines import Channel
 from codeforge.errors import InvalidRequest, ProtocolViolation, SandboxLost
 from codeforge.model import Evidence, ExecutionResult, KillReason, Run, StreamName, check_path
-from codeforge.sandboxes.verdict import decide, explain
+from codeforge.sandboxes.output_buffer import OutputBuffer
+from codeforge.sandboxes.verdict import OOM_EVENT_WAIT_S, decide_run, explain_run
 
 KILL_GRACE_S = 3.0
-"""How long init may take to end a run and report before its container is ended."""
+"""How long init may take to end a run and report, before its container is ended."""
 
 COLLECT_GRACE_S = 30.0
-"""How long files may take to come out after the end; init gives up too, should nobody listen any more."""
-
-OOM_EVENT_WAIT_S = 2.0
-"""The kernel's counter is read at once; the engine's event of the same kill comes a little later."""
+"""How long init may take to send files after the run ended; init gives up after that time too."""
 
 
-class Conduct:
-    """What the host knows of one run while it goes on."""
+class RunDriver:
+    """One run in progress, as the host sees it."""
 
     def __init__(self, channel: Channel, posture: Mapping[str, str], run: Run) -> None:
         self._channel = channel
@@ -42,11 +40,10 @@ class Conduct:
         self._timers: list[asyncio.TimerHandle] = []
         self._window = protocol.STDIN_WINDOW
         self._window_grew = asyncio.Event()
-        self._kept: dict[StreamName, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
-        self._dropped: dict[StreamName, int] = {"stdout": 0, "stderr": 0}
+        self._output = OutputBuffer(run.limits.output_bytes, run.limits.flood_bytes)
         self._files: dict[str, bytes] = {}
         self._skipped: dict[str, str] = {}
-        self._feed_error: BaseException | None = None
+        self._stdin_error: BaseException | None = None
         self._killed: KillReason | None = None
         self._exited: protocol.Exited | None = None
         self._over = False
@@ -54,7 +51,7 @@ class Conduct:
         self._ended_s = 0.0
 
     async def start(self, *, token: bytes, keep: bool) -> None:
-        """Send everything, and GO with ``token``; ``keep``: the sandbox is for other runs, too."""
+        """Send the request, and GO with ``token``; ``keep``: the sandbox takes another run afterwards."""
         run, limits = self._run, self._run.limits
         frames = [
             protocol.limits(
@@ -66,18 +63,18 @@ class Conduct:
             *(protocol.file(path, data) for path, data in run.files.items()),
             protocol.go(token=token, fresh=run.fresh, keep=keep),
         ]
-        rest: bytes | AsyncIterable[bytes] | None = run.stdin
-        if isinstance(rest, bytes) and len(rest) <= protocol.STDIN_WINDOW:
-            frames += [protocol.stdin(data) for data in dict.fromkeys((rest, b""))]
-            rest = None
+        stdin: bytes | AsyncIterable[bytes] | None = run.stdin
+        if isinstance(stdin, bytes) and len(stdin) <= protocol.STDIN_WINDOW:
+            frames += [protocol.stdin(data) for data in dict.fromkeys((stdin, b""))]
+            stdin = None
         self._started_s = time.perf_counter()
         self._timers.append(self._loop.call_later(limits.timeout_s, self._kill, KillReason.DEADLINE))
         await self._channel.write(b"".join(frames))
-        if rest is not None:
-            self._spawn(self._feed(rest)).add_done_callback(self._fed)
+        if stdin is not None:
+            self._spawn(self._send_stdin(stdin)).add_done_callback(self._stdin_sent)
 
     def stop(self) -> None:
-        """Nothing of this run goes on."""
+        """Cancel every timer and task of this run."""
         for timer in self._timers:
             timer.cancel()
         for task in self._tasks:
@@ -99,14 +96,10 @@ class Conduct:
         if not self._over:
             self._spawn(self._channel.destroy())
 
-    def _fed(self, feeding: asyncio.Task[None]) -> None:
-        """A source of stdin that fails ends the run: the program would wait for the rest in vain."""
-        if not feeding.cancelled() and feeding.exception() is not None:
-            self._feed_error = feeding.exception()
-            self._spawn(self._channel.destroy())
+    # --- Stdin
 
-    async def _feed(self, stdin: bytes | AsyncIterable[bytes]) -> None:
-        source = _pieces(stdin) if isinstance(stdin, bytes) else stdin
+    async def _send_stdin(self, stdin: bytes | AsyncIterable[bytes]) -> None:
+        source = _one_piece(stdin) if isinstance(stdin, bytes) else stdin
         async for data in source:
             if not isinstance(data, bytes):
                 raise InvalidRequest(f"stdin must yield bytes, not {type(data).__name__}")
@@ -120,15 +113,29 @@ class Conduct:
                 await self._channel.write(protocol.stdin(bytes(piece)))
         await self._channel.write(protocol.stdin(b""))
 
-    def take(self, event: protocol.Event) -> tuple[StreamName, bytes] | None:
-        """Account for one event; output is returned to be passed on."""
+    def _stdin_sent(self, sending: asyncio.Task[None]) -> None:
+        """End the run if the caller's source of stdin failed: the program would wait for the rest forever."""
+        if not sending.cancelled() and sending.exception() is not None:
+            self._stdin_error = sending.exception()
+            self._spawn(self._channel.destroy())
+
+    # --- Events
+
+    def handle(self, event: protocol.Event) -> tuple[StreamName, bytes] | None:
+        """Handle one event; return the part of its output that is kept, if it is output.
+
+        Raises:
+            SandboxLost: init gave up.
+            ProtocolViolation: init cannot send this event during a run.
+        """
         match event:
             case protocol.Wrote(stream, data):
-                return self._keep(stream, data)
+                kept = self._output.add(stream, data)
+                self._kill_if_flooded()
+                return stream, kept
             case protocol.Dropped(stream, size):
-                self._dropped[stream] += size
-                if self._dropped[stream] > self._run.limits.flood_bytes:
-                    self._kill(KillReason.FLOOD)
+                self._output.add_dropped(stream, size)
+                self._kill_if_flooded()
             case protocol.Acknowledged(size):
                 self._window = min(self._window + size, protocol.STDIN_WINDOW)
                 self._window_grew.set()
@@ -137,7 +144,7 @@ class Conduct:
                 self._exited = event
                 self._timers.append(self._loop.call_later(COLLECT_GRACE_S, self._end_container))
             case protocol.FileOut():
-                self._bring_out(event)
+                self._keep_file(event)
             case protocol.Skipped(path, reason):
                 self._skipped[path.decode("utf-8", "backslashreplace")] = reason.name.lower()
             case protocol.Done() | protocol.Clean():
@@ -148,55 +155,44 @@ class Conduct:
                 raise ProtocolViolation(f"{event} in the middle of a run")
         return None
 
-    def _keep(self, stream: StreamName, data: bytes) -> tuple[StreamName, bytes]:
-        # init cuts at the limit; cutting again here is what makes it not matter whether it did.
-        room = self._run.limits.output_bytes - len(self._kept[stream])
-        self._dropped[stream] += max(0, len(data) - room)
-        self._kept[stream] += data[:room]
-        return stream, data[:room]
+    def _kill_if_flooded(self) -> None:
+        if self._output.flooded:
+            self._kill(KillReason.FLOOD)
 
-    def _bring_out(self, out: protocol.FileOut) -> None:
+    def _keep_file(self, file: protocol.FileOut) -> None:
         try:
-            path = out.path.decode()
+            path = file.path.decode()
             check_path(path)
         except (UnicodeDecodeError, InvalidRequest):
-            self._skipped[out.path.decode("utf-8", "backslashreplace")] = "unusable_name"
+            self._skipped[file.path.decode("utf-8", "backslashreplace")] = "unusable_name"
             return
-        if self._run.language.scaffold.get(path) != out.data:
-            self._files[path] = out.data
+        if self._run.language.scaffold.get(path) != file.data:
+            self._files[path] = file.data
+
+    # --- Result
 
     async def result(self) -> ExecutionResult:
-        """What it all came to, once the events are over.
+        """Return the result, once there are no more events.
 
         Raises:
-            SandboxLost: the sandbox broke off, and not by the host's doing.
-            BaseException: whatever the caller's own source of stdin raised.
+            SandboxLost: the sandbox broke off, and the host did not end it.
+            BaseException: whatever the caller's source of stdin raised.
         """
-        if self._feed_error is not None:
-            raise self._feed_error
-        lost = not self._over
-        oom_hint = lost or (self._exited is not None and self._exited.oom_kills > 0)
-        evidence = Evidence(
-            exited=self._exited,
-            killed=self._killed,
-            # Without the hint it would be an event of the time before GO.
-            oom_event=oom_hint and await self._channel.oom_event(OOM_EVENT_WAIT_S),
-            stdout_bytes=len(self._kept["stdout"]) + self._dropped["stdout"],
-            stderr_bytes=len(self._kept["stderr"]) + self._dropped["stderr"],
-        )
-        if lost and evidence.killed is None and not evidence.oom_event:
+        if self._stdin_error is not None:
+            raise self._stdin_error
+        evidence = await self._evidence()
+        if not self._over and evidence.killed is None and not evidence.oom_event:
             raise SandboxLost("the sandbox broke off in the middle of a run; was the engine stopped?")
-        status = decide(evidence)
+        status = decide_run(evidence)
         exited = self._exited
-        stderr = bytes(self._kept["stderr"])
         return ExecutionResult(
             status=status,
             exit_code=exited.exit_code if exited else None,
             signal=exited.signal if exited else None,
-            error=explain(status, evidence, self._run.limits, stderr.decode("utf-8", "replace")),
-            stdout_bytes=bytes(self._kept["stdout"]),
-            stderr_bytes=stderr,
-            truncated=any(self._dropped.values()),
+            error=explain_run(status, evidence, self._run.limits, self._output.text("stderr")),
+            stdout_bytes=self._output.kept("stdout"),
+            stderr_bytes=self._output.kept("stderr"),
+            truncated=self._output.truncated,
             files=MappingProxyType(dict(sorted(self._files.items()))),
             files_skipped=MappingProxyType(self._skipped),
             execution_time=(self._ended_s or time.perf_counter()) - self._started_s,
@@ -207,6 +203,17 @@ class Conduct:
             posture=self._posture,
         )
 
+    async def _evidence(self) -> Evidence:
+        # If the kernel counted no kill in this run, an event could only be of the time before GO.
+        may_be_oom = not self._over or (self._exited is not None and self._exited.oom_kills > 0)
+        return Evidence(
+            exited=self._exited,
+            killed=self._killed,
+            oom_event=may_be_oom and await self._channel.oom_event(OOM_EVENT_WAIT_S),
+            stdout_bytes=self._output.written("stdout"),
+            stderr_bytes=self._output.written("stderr"),
+        )
 
-async def _pieces(data: bytes) -> AsyncIterator[bytes]:
+
+async def _one_piece(data: bytes) -> AsyncIterator[bytes]:
     yield data

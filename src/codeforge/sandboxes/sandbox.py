@@ -17,7 +17,7 @@ from codeforge.engines import Channel, Engine
 from codeforge.errors import EngineError, HostFailure, PostureMismatch, SandboxLost
 from codeforge.model import ExecutionResult, Run, StreamName
 from codeforge.sandboxes.kind import SandboxKind, preload_steps
-from codeforge.sandboxes.run import Conduct
+from codeforge.sandboxes.run import RunDriver
 
 START_TIMEOUT_S = 60.0
 """From launch to READY: 0.1 s on an idle machine, seconds under a burst."""
@@ -203,23 +203,23 @@ class Sandbox:
         self.runs += 1
         self._clean = False
         self._stepped.set()  # nobody waits for the worker's step any more
-        conduct = Conduct(self._channel, self.posture, run)
+        driver = RunDriver(self._channel, self.posture, run)
         token = new_token()
         if not self._decoder.over:  # else init has failed right after READY, and its message comes below
             self._decoder.expect_run(files_bytes=run.limits.files_bytes, token=token)
         try:
-            await conduct.start(token=token, keep=self.runs < self.kind.max_runs)
+            await driver.start(token=token, keep=self.runs < self.kind.max_runs)
             while not self._clean and (event := await self.next_event()) is not None:
                 if isinstance(event, protocol.Preloaded):
                     self._take_step()
                     continue
-                piece = conduct.take(event)
+                piece = driver.handle(event)
                 if piece is not None:
                     yield piece
                 self._clean = isinstance(event, protocol.Clean)
             self._init_ended = self._decoder.over
             if self._clean and (run.fresh or not self.kind.template):
                 await self._start_worker()
-            yield await conduct.result()
+            yield await driver.result()
         finally:
-            conduct.stop()
+            driver.stop()

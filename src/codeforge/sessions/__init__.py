@@ -20,10 +20,10 @@ if TYPE_CHECKING:
         SessionFiles as SessionFiles,
     )
     from codeforge.sessions.registry import (
-        Families as Families,
+        SessionGroup as SessionGroup,
     )
     from codeforge.sessions.registry import (
-        Family as Family,
+        SessionRegistry as SessionRegistry,
     )
     from codeforge.sessions.session import (
         Session as Session,
@@ -32,6 +32,6 @@ else:
     __getattr__ = lazy_exports(
         __name__,
         files="Download FileEntry READ_BYTES SessionFiles",
-        registry="Families Family",
+        registry="SessionGroup SessionRegistry",
         session="Session",
     )

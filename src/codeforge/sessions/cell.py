@@ -1,7 +1,7 @@
-"""One cell as the host sees it: what came of it, who stopped it, and what it all comes to.
+"""One cell as the host sees it: collects what it writes and displays, stops it in time, builds its result.
 
-What its interpreter says (value, error, displays) is the program's word. How it ended is not: that is
-the host's clock, the host's own record of what it stopped, and what the kernel and the engine count.
+What its interpreter says (value, error, displays) is the program's word. How the cell ended is not: the
+host's clock, the host's record of what it stopped, the kernel's counters and the engine's events decide.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import codecs
 import collections
-import enum
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -20,7 +19,7 @@ from codeforge.model import (
     CellEvent,
     CellOutput,
     CellResult,
-    CellStatus,
+    KillReason,
     Limits,
     MiB,
     MimeBundle,
@@ -28,92 +27,93 @@ from codeforge.model import (
     bundle_bytes,
     bundle_of,
     error_of,
-    format_memory,
 )
 from codeforge.protocol import Ended
+from codeforge.sandboxes import CellEvidence, OutputBuffer, decide_cell, explain_cell
 
 RESULTS_BYTES = 32 * MiB
-"""What a cell may display, in all."""
+"""How much a cell may display in total, by what it takes of the host's memory."""
 
 INTERRUPT_GRACE_S = 2.0
-"""How long a cell may take to end once it is interrupted."""
-
-
-class StopReason(enum.Enum):
-    """Why the host stopped a cell."""
-
-    INTERRUPT = enum.auto()
-    DEADLINE = enum.auto()
-    FLOOD = enum.auto()
+"""How long an interrupted cell may take to end before its interpreter is killed."""
 
 
 class Cell:
-    """What the host knows of one cell.
+    """One cell, from the request to run it until its result.
 
     Args:
-        number: as its interpreter is told.
-        limits: its own.
-        before: what was written since the cell before it, and whether there was more.
-        oom_kills: how many processes the kernel had killed for want of memory when it began.
-        interrupt: has its interpreter raise KeyboardInterrupt.
+        number: the number that its interpreter knows it by.
+        limits: the limits of this cell.
+        unread: what its branch wrote since the cell before.
+        oom_kills: the kernel's count of out-of-memory kills in the sandbox when the cell begins.
+        interrupt: makes its interpreter raise KeyboardInterrupt.
         kill: ends its interpreter.
 
     Attributes:
-        number: as its interpreter is told.
-        stopped: why the host stopped it, if it did.
-        ended: how its interpreter ended, if it did meanwhile.
-        lost: the whole sandbox ended meanwhile.
+        number: as above.
+        limits: as above.
+        ended: how its interpreter ended, if it ended before the cell did.
+        lost: whether the whole sandbox ended before the cell did.
     """
 
     def __init__(
-        self, number: int, limits: Limits, before: tuple[Mapping[str, bytes], bool],
-        *, oom_kills: int, interrupt: Callable[[], object], kill: Callable[[], object],
-    ) -> None:  # fmt: skip
+        self,
+        number: int,
+        limits: Limits,
+        unread: OutputBuffer,
+        *,
+        oom_kills: int,
+        interrupt: Callable[[], object],
+        kill: Callable[[], object],
+    ) -> None:
         self.number = number
         self.limits = limits
-        self.stopped: StopReason | None = None
         self.ended: Ended | None = None
         self.lost = False
         self._oom_kills = oom_kills
         self._interrupt = interrupt
         self._kill = kill
+        self._stopped: KillReason | None = None
+        self._interrupted = False
         self._loop = asyncio.get_running_loop()
-        self._timers = [self._loop.call_later(limits.timeout_s, self.stop, StopReason.DEADLINE)]
+        self._timers = [self._loop.call_later(limits.timeout_s, self._stop, KillReason.DEADLINE)]
         self._begun = False
         self._over = asyncio.Event()
         self._news = asyncio.Event()
         self._events: collections.deque[CellEvent] = collections.deque()
-        self._decoders = {s: codecs.getincrementaldecoder("utf-8")("replace") for s in ("stdout", "stderr")}
-        self._kept: dict[str, list[str]] = {"stdout": [], "stderr": []}
-        self._bytes = {"stdout": 0, "stderr": 0}
-        written, self._truncated = before
-        self._floods = False
+        self._output = OutputBuffer(limits.output_bytes, limits.flood_bytes)
+        decoder = codecs.getincrementaldecoder("utf-8")
+        self._decoders: dict[StreamName, codecs.IncrementalDecoder] = {
+            "stdout": decoder("replace"),
+            "stderr": decoder("replace"),
+        }
+        self._truncated = unread.truncated
         self._results: list[MimeBundle] = []
         self._results_bytes = 0
         self._value: MimeBundle | None = None
         self._error: CellError | None = None
         self._started_s = time.perf_counter()
         self._ended_s = 0.0
-        for stream, data in written.items():
-            self.take_text(stream, data)
+        for stream in unread.streams:
+            self.take_output(stream, unread.kept(stream))
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more comes of it."""
+        """Whether it has ended: its result is complete."""
         return self._over.is_set()
 
     @property
     def may_be_out_of_memory(self) -> bool:
-        """Whether its interpreter was killed, and the kernel killed for want of memory since it began."""
+        """Whether its interpreter got SIGKILL, and the kernel counted an out-of-memory kill meanwhile."""
         ended = self.ended
         return ended is not None and ended.signal == signal.SIGKILL and ended.oom_kills > self._oom_kills
 
-    async def until_over(self) -> None:
-        """Wait until it has come to an end, whichever."""
+    async def wait_until_over(self) -> None:
+        """Wait until it has ended, however it does."""
         await self._over.wait()
 
     async def events(self) -> AsyncIterator[CellEvent]:
-        """What comes of it, as it comes, until it is over. For one listener."""
+        """What it writes and displays, as it does, until it is over. For one listener."""
         while True:
             while self._events:
                 yield self._events.popleft()
@@ -122,38 +122,41 @@ class Cell:
             self._news.clear()
             await self._news.wait()
 
-    def stop(self, reason: StopReason, *, insist: bool = True) -> None:
-        """Interrupt it, as soon as it has begun; and, if one insists, kill what does not yield."""
-        if self.is_over:
-            return
-        if self.stopped is None or self.stopped is StopReason.INTERRUPT:
-            self.stopped = reason
+    # --- Stopping it
+
+    def interrupt(self, *, then_kill: bool) -> None:
+        """Interrupt it on the caller's behalf; ``then_kill``: kill its interpreter if it does not end."""
+        if not self.is_over:
+            self._interrupted = True
+            self._interrupt_when_begun(then_kill=then_kill)
+
+    def _stop(self, reason: KillReason) -> None:
+        if not self.is_over:
+            self._stopped = self._stopped or reason
+            self._interrupt_when_begun(then_kill=True)
+
+    def _interrupt_when_begun(self, *, then_kill: bool) -> None:
         if self._begun:
             self._interrupt()
-        if insist:
+        if then_kill:
             self._timers.append(self._loop.call_later(INTERRUPT_GRACE_S, self._kill))
 
-    # --- What comes of it
+    # --- What happens to it
 
-    def take_text(self, stream: str, data: bytes) -> None:
-        """It wrote something."""
-        room = self.limits.output_bytes - self._bytes[stream]
-        self._bytes[stream] += len(data)
-        self._truncated = self._truncated or len(data) > room
-        text = self._decoders[stream].decode(data[: max(0, room)])
-        if text:
-            self._kept[stream].append(text)
-            self._tell(CellOutput(_STREAMS[stream], text))
-        if self._bytes[stream] > self.limits.flood_bytes and not self._floods:
-            self._floods = True
-            self.stop(StopReason.FLOOD)
+    def take_output(self, stream: StreamName, data: bytes) -> None:
+        """Take what it wrote."""
+        flooded_before = self._output.flooded
+        kept = self._output.add(stream, data)
+        self._tell_text(stream, self._decoders[stream].decode(kept))
+        if self._output.flooded and not flooded_before:
+            self._stop(KillReason.FLOOD)
 
-    def hear(self, message: Mapping[str, Any]) -> None:
-        """Its interpreter said something about it."""
+    def handle_message(self, message: Mapping[str, Any]) -> None:
+        """Handle what its interpreter says about it, which may be anything."""
         match message.get("is"):
             case "begun":
                 self._begun = True
-                if self.stopped is not None:
+                if self._stopped is not None or self._interrupted:
                     self._interrupt()
             case "display":
                 self._keep(bundle_of(message))
@@ -162,8 +165,8 @@ class Cell:
                 self._error = error_of(message.get("error"))
                 self._finish()
 
-    def take_end(self, ended: Ended | None) -> None:
-        """Its interpreter ended, or, for ``None``, the whole sandbox."""
+    def interpreter_ended(self, ended: Ended | None) -> None:
+        """End it, as its interpreter has ended; ``None``: the whole sandbox has."""
         if not self.is_over:
             self.ended, self.lost = ended, ended is None
             self._finish()
@@ -179,6 +182,10 @@ class Cell:
         self._tell(bundle)
         return bundle
 
+    def _tell_text(self, stream: StreamName, text: str) -> None:
+        if text:
+            self._tell(CellOutput(stream, text))
+
     def _tell(self, event: CellEvent) -> None:
         self._events.append(event)
         self._news.set()
@@ -188,67 +195,29 @@ class Cell:
         for timer in self._timers:
             timer.cancel()
         for stream, decoder in self._decoders.items():
-            rest = decoder.decode(b"", final=True)
-            if rest:
-                self._kept[stream].append(rest)
-                self._tell(CellOutput(_STREAMS[stream], rest))
+            self._tell_text(stream, decoder.decode(b"", final=True))
         self._over.set()
         self._news.set()
 
-    # --- What it comes to
-
     def result(self, *, oom: bool) -> CellResult:
-        """Once it is over; ``oom``: the kernel killed its interpreter for want of memory."""
-        status = self._status(oom)
+        """Return its result, once it is over; ``oom``: its interpreter was killed for lack of memory."""
+        evidence = CellEvidence(
+            oom=oom,
+            stopped=self._stopped,
+            interrupted=self._interrupted,
+            ended=self.ended,
+            lost=self.lost,
+            raised=self._error,
+        )
+        status = decide_cell(evidence)
         return CellResult(
             status=status,
-            stdout="".join(self._kept["stdout"]),
-            stderr="".join(self._kept["stderr"]),
-            truncated=self._truncated,
+            stdout=self._output.text("stdout"),
+            stderr=self._output.text("stderr"),
+            truncated=self._truncated or self._output.truncated,
             value=None if self._value is None else self._value.text,
             results=tuple(self._results),
-            error=self._explain(status),
+            error=explain_cell(status, evidence, self.limits),
             execution_time=self._ended_s - self._started_s,
-            alive=self.ended is None and not self.lost,
+            alive=evidence.alive,
         )
-
-    def _status(self, oom: bool) -> CellStatus:
-        if oom:
-            return CellStatus.OUT_OF_MEMORY
-        if self.stopped in (StopReason.DEADLINE, StopReason.FLOOD):
-            return CellStatus.TIMEOUT if self.stopped is StopReason.DEADLINE else CellStatus.OUTPUT_LIMIT
-        if self.ended is not None:
-            return CellStatus.ENDED
-        if self._error is None:
-            return CellStatus.OK
-        return CellStatus.INTERRUPTED if self.stopped is StopReason.INTERRUPT else CellStatus.ERROR
-
-    def _explain(self, status: CellStatus) -> CellError | None:
-        alive = self.ended is None and not self.lost
-        lost = "" if alive else "; the session's variables are lost: restart() gives it a new interpreter"
-        said = self._error.traceback if self._error is not None else ()
-        match status:
-            case CellStatus.OK:
-                return None
-            case CellStatus.TIMEOUT:
-                return CellError("TimeoutError", f"timed out after {self.limits.timeout_s:g} s{lost}", said)
-            case CellStatus.OUTPUT_LIMIT:
-                most = format_memory(self.limits.flood_bytes)
-                return CellError("OutputLimit", f"wrote more than {most} to one stream{lost}", said)
-            case CellStatus.OUT_OF_MEMORY:
-                most = format_memory(self.limits.memory_bytes)
-                return CellError("MemoryError", f"out of memory at {most}; raise memory_limit{lost}")
-            case CellStatus.ENDED:
-                return CellError("InterpreterEnded", f"{_how(self.ended)}{lost}")
-        return self._error
-
-
-def _how(ended: Ended | None) -> str:
-    if ended is None:
-        return "the interpreter is gone"
-    if ended.signal is not None:
-        return f"signal {ended.signal} ended the interpreter"
-    return f"the interpreter ended with exit code {ended.exit_code}"
-
-
-_STREAMS: Mapping[str, StreamName] = {"stdout": "stdout", "stderr": "stderr"}

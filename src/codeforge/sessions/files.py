@@ -1,7 +1,7 @@
-"""The files of a session: in and out in pieces, of plain relative paths, no link followed.
+"""The files of a session: written and read in pieces, by plain relative paths; links are not followed.
 
-init does what is asked for, inside the sandbox; see session_files.c. Names and bytes that come back are
-the program's, and are only ever written below a directory of the caller's by ``Extractor``.
+init does the work inside the sandbox; see session_files.c. Names and bytes that come back are the
+program's. On the host, only ``Extractor`` writes them, below a directory that the caller names.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import collections
 import errno
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from codeforge.errors import FileError, InvalidRequest, ProtocolViolation
 from codeforge.model import MiB, check_path, format_memory, require_int, text_bytes
@@ -20,16 +20,16 @@ from codeforge.protocol import Answer, EntryKind, RawEntry, session_frames
 from codeforge.safe_extract import Extractor
 
 READ_BYTES = 64 * MiB
-"""What ``read`` takes into memory at most, by default; ``stream`` and ``download`` do not."""
+"""The largest file that ``read`` returns by default; ``stream`` and ``download`` need no such memory."""
 
 DOWNLOAD_BYTES = 256 * MiB
 DOWNLOAD_FILES = 10_000
-"""What ``download`` brings out at most, by default."""
+"""How much ``download`` takes at most, by default."""
 
 _UNUSABLE = "an unusable name"
-_WHY = {
-    errno.ELOOP: "it is a link, or on the way there is one",
-    errno.EACCES: "it is no regular file, or its program took the right to it away",
+_REASONS = {
+    errno.ELOOP: "it is a link, or its path leads through one",
+    errno.EACCES: "it is not a regular file, or the program removed the permission",
     errno.ESRCH: "the session's branch is gone",
     errno.EFBIG: "it would be larger than a file may be here",
     errno.ENOSPC: "the directory's memory is full",
@@ -38,13 +38,13 @@ _WHY = {
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """A file, directory or link of a session's.
+    """A file, directory or link of a session.
 
     Attributes:
-        path: below the session's directory; characters that are not UTF-8 are escaped.
+        path: relative to the session's directory; bytes that are not UTF-8 are escaped.
         kind: what it is.
-        size: bytes.
-        modified: seconds since 1970.
+        size: in bytes.
+        modified: in seconds since 1970.
         mode: permission bits.
     """
 
@@ -57,11 +57,11 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """What ``download`` brought out.
+    """What ``download`` did.
 
     Attributes:
-        files: where they are now.
-        skipped: what it left: path to reason.
+        files: the files that it wrote.
+        skipped: the path of each file that it did not write, and the reason.
     """
 
     files: tuple[Path, ...]
@@ -72,41 +72,54 @@ _Entries: TypeAlias = list[FileEntry]
 _Found: TypeAlias = list[tuple[FileEntry, bool]]
 
 
-class SessionFiles:
-    """Reads and writes the files of one branch, also while a cell runs, and after its interpreter ended."""
+class FileRequester(Protocol):
+    """Sends a request about files to init, and returns its answer."""
 
-    def __init__(self, ask: Callable[..., Awaitable[Answer]]) -> None:
-        self._ask = ask
+    async def __call__(self, frame: bytes) -> Answer:
+        """Send one of the frames about files that ``session_frames`` makes."""
+
+
+class SessionFiles:
+    """Reads and writes the files of one branch, also while a cell runs, and after its interpreter ended.
+
+    Args:
+        branch: the number of the branch.
+        request: sends its requests.
+    """
+
+    def __init__(self, branch: int, request: FileRequester) -> None:
+        self._branch = branch
+        self._request = request
 
     async def write(self, path: str, content: str | bytes | Path | AsyncIterable[bytes]) -> int:
-        """Write a file, in the place of one that is there; directories on the way are made.
+        """Write a file, replacing one that is there; missing directories are made.
 
         Args:
-            path: relative, below the session's directory.
-            content: text, bytes, a file of this machine's, or pieces as they come.
+            path: relative to the session's directory.
+            content: text, bytes, a file on this machine, or pieces as they come.
 
         Returns:
-            how many bytes.
+            The number of bytes written.
 
         Raises:
-            InvalidRequest: that is no usable path, or no content.
-            FileError: it cannot be written.
+            InvalidRequest: the path or the content cannot be used.
+            FileError: the file cannot be written.
         """
         check_path(path)
         size = 0
         async for piece in _pieces(content):
-            await self._request(path, session_frames.write_file, path, size, piece)
+            await self._ask(path, session_frames.write_file(self._branch, path, size, piece))
             size += len(piece)
         if size == 0:
-            await self._request(path, session_frames.write_file, path, 0, b"")
+            await self._ask(path, session_frames.write_file(self._branch, path, 0, b""))
         return size
 
     async def read(self, path: str, *, max_bytes: int = READ_BYTES) -> bytes:
-        """A file's content.
+        """Return a file's content.
 
         Raises:
-            InvalidRequest: that is no usable path, or the file is larger than ``max_bytes``.
-            FileError: it cannot be read: it is not there, no regular file, or a link.
+            InvalidRequest: the path cannot be used, or the file is larger than ``max_bytes``.
+            FileError: the file cannot be read: it does not exist, is not a regular file, or is a link.
         """
         require_int("max_bytes", max_bytes, 0, 1 << 40)
         content = bytearray()
@@ -119,24 +132,24 @@ class SessionFiles:
         return bytes(content)
 
     async def stream(self, path: str) -> AsyncGenerator[bytes, None]:
-        """A file's content, piece by piece. If its program writes to it meanwhile, a mixture.
+        """Yield a file's content, piece by piece. If the program writes to it meanwhile, that is a mixture.
 
         Raises:
-            InvalidRequest: that is no usable path.
-            FileError: it cannot be read.
+            InvalidRequest: the path cannot be used.
+            FileError: the file cannot be read.
         """
         check_path(path)
         at = 0
-        while piece := await self._request(path, session_frames.read_file, path, at):
+        while piece := await self._ask(path, session_frames.read_file(self._branch, path, at)):
             yield piece
             at += len(piece)
 
     async def list(self, path: str = "", *, recursive: bool = False) -> _Entries:
-        """What is in a directory, by name; ``recursive``: and in those below it.
+        """Return a directory's entries, sorted by path; ``recursive``: and those of all directories below it.
 
         Raises:
-            InvalidRequest: that is no usable path, or there are too many.
-            FileError: it is no directory, or not there.
+            InvalidRequest: the path cannot be used, or there are too many entries.
+            FileError: it is not a directory, or does not exist.
         """
         if path:
             check_path(path)
@@ -144,7 +157,7 @@ class SessionFiles:
         return sorted((entry for entry, _ in found), key=lambda entry: entry.path)
 
     async def _walk(self, path: str, *, recursive: bool, most: int) -> tuple[_Found, dict[str, str]]:
-        """Entries, and whether each has a name that can be asked for; what was not looked into, and why."""
+        """Return entries, each with whether its name is text, and why some directories were not read."""
         found: _Found = []
         closed: dict[str, str] = {}
         folders = collections.deque([path])
@@ -166,13 +179,13 @@ class SessionFiles:
             except FileError as error:
                 if folder == path:
                     raise
-                closed[folder] = str(error.strerror)  # it went away meanwhile, is too deep, or closed
+                closed[folder] = str(error.strerror)  # gone meanwhile, too deep, or without permission
         return found, closed
 
     async def _entries(self, folder: str) -> AsyncGenerator[RawEntry, None]:
         start = -1
         while start:
-            data = await self._request(folder, session_frames.list_files, folder, max(0, start))
+            data = await self._ask(folder, session_frames.list_files(self._branch, folder, max(0, start)))
             start, entries = session_frames.parse_listing(data)
             if start and not entries:
                 raise ProtocolViolation("a listing that goes on without an entry")
@@ -180,20 +193,24 @@ class SessionFiles:
                 yield raw
 
     async def exists(self, path: str) -> bool:
-        """Whether there is a file, directory or link of that name."""
+        """Return whether there is a file, directory or link of that name.
+
+        Raises:
+            InvalidRequest: the path cannot be used.
+        """
         check_path(path)
-        answer = await self._ask(session_frames.look_at_file, path)
+        answer = await self._request(session_frames.stat_file(self._branch, path))
         return answer.error == 0
 
     async def remove(self, path: str) -> None:
-        """Remove a file, a link, or a directory with all that is in it.
+        """Remove a file, a link, or a directory with everything in it.
 
         Raises:
-            InvalidRequest: that is no usable path.
-            FileError: it cannot be removed, or is not there.
+            InvalidRequest: the path cannot be used.
+            FileError: it cannot be removed, or does not exist.
         """
         check_path(path)
-        await self._request(path, session_frames.remove_file, path)
+        await self._ask(path, session_frames.remove_file(self._branch, path))
 
     async def download(
         self,
@@ -203,16 +220,15 @@ class SessionFiles:
         max_bytes: int = DOWNLOAD_BYTES,
         max_files: int = DOWNLOAD_FILES,
     ) -> Download:
-        """Bring all regular files below ``path`` out, into a directory of this machine's.
+        """Copy all regular files below ``path`` into a directory on this machine.
 
-        A file that is there already is replaced, a link too; nothing is written through a link. What is
-        not a regular file, has a name that cannot be used or cannot be read, is left and told: directories
-        as well.
+        Files and links that are there already are replaced; nothing is written through a link. ``skipped``
+        names what is not a regular file, has an unusable name, or cannot be read; directories too.
 
         Raises:
-            InvalidRequest: there is more than may be.
-            FileError: there is no such directory.
-            OSError: something cannot be written here.
+            InvalidRequest: the path cannot be used, or there is more than ``max_bytes`` or ``max_files``.
+            FileError: there is no such directory in the session.
+            OSError: a file cannot be written on this machine.
         """
         if path:
             check_path(path)
@@ -223,11 +239,12 @@ class SessionFiles:
         if len(files) > max_files or size > max_bytes:
             raise InvalidRequest(
                 f"there are {len(files)} files of {size} bytes; "
-                f"at most {max_files} of {format_memory(max_bytes)} are brought out"
+                f"download takes at most {max_files} of {format_memory(max_bytes)}: "
+                "raise max_files or max_bytes, or name a directory"
             )
         written: list[Path] = []
         skipped |= {
-            entry.path: "a link" if entry.kind is EntryKind.LINK else "no regular file"
+            entry.path: "a link" if entry.kind is EntryKind.LINK else "not a regular file"
             for entry, _ in entries
             if entry.kind in (EntryKind.LINK, EntryKind.OTHER)
         }
@@ -244,25 +261,26 @@ class SessionFiles:
                             left -= len(piece)
                             if left < 0:
                                 raise InvalidRequest(
-                                    f"the files grew beyond {format_memory(max_bytes)} meanwhile"
+                                    f"the files grew beyond {format_memory(max_bytes)} meanwhile; "
+                                    "raise max_bytes"
                                 )
                             file.write(piece)
-                except FileError as error:  # it went away meanwhile, or its program took the right to it away
+                except FileError as error:  # gone meanwhile, or without permission
                     skipped[entry.path] = str(error.strerror)
                 else:
                     written.append(Path(directory) / relative)
         return Download(tuple(written), skipped)
 
-    async def _request(self, path: str, frame: Callable[..., bytes], *arguments: object) -> bytes:
-        answer = await self._ask(frame, *arguments)
+    async def _ask(self, path: str, frame: bytes) -> bytes:
+        answer = await self._request(frame)
         if answer.error:
-            why = _WHY.get(answer.error) or os.strerror(answer.error)
+            why = _REASONS.get(answer.error) or os.strerror(answer.error)
             raise FileError(answer.error, why, path)
         return answer.data
 
 
 def _entry(folder: str, raw: RawEntry) -> tuple[FileEntry, bool]:
-    """An entry, and whether its name is text."""
+    """Return an entry, and whether its name is text."""
     name = raw.name.decode("utf-8", "backslashreplace")
     path = f"{folder}/{name}" if folder else name
     entry = FileEntry(path, raw.kind, raw.size, raw.changed_ns / 1e9, raw.mode)

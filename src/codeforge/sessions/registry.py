@@ -1,115 +1,131 @@
-"""Families: the branches of one session, and how many sessions there may be.
+"""The sessions of an executor: how many there may be, and which of them share a sandbox.
 
-A session never waits for another: who has one may keep it for hours. It is admitted if the memory limits
-of all together stay within their bound, and a sandbox can be had at once; else its caller is told ``Busy``.
+A session never waits for another one, whose owner may keep it for hours. It is admitted if the memory
+limits of all sessions stay within their bound and a sandbox can be leased at once; otherwise its caller
+gets ``Busy``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+from collections.abc import Iterator
 
 from codeforge import protocol
 from codeforge.errors import Busy, ExecutorClosed
 from codeforge.model import CODE_DIR, MAX_TIMEOUT_S, Run, format_memory
 from codeforge.sandboxes import Pool, SandboxKind
-from codeforge.sessions.connection import Link
+from codeforge.sessions.connection import Connection
 
 
-class Families:
+class SessionRegistry:
     """All sessions of an executor.
 
     Args:
         pool: leases their sandboxes.
-        memory_bytes: what their memory limits may come to.
+        memory_bytes: bound on the sum of their memory limits.
+
+    Attributes:
+        pool: as above.
     """
 
     def __init__(self, pool: Pool, memory_bytes: int) -> None:
-        self._pool = pool
+        self.pool = pool
         self._memory_bytes = memory_bytes
-        self._open: set[Family] = set()
+        self._groups: set[SessionGroup] = set()
         self._closed = False
 
     def __len__(self) -> int:
-        return sum(family.open for family in self._open)
+        """How many groups hold a sandbox, or are getting one."""
+        return sum(group.open for group in self._groups)
 
-    async def open(self, family: Family, frames: list[bytes], anew: list[bytes] | None = None) -> Link:
-        """Lease a sandbox for it, and send these frames; ``anew`` start another interpreter in it.
+    @contextlib.contextmanager
+    def admission(self, group: SessionGroup) -> Iterator[None]:
+        """Admit a group, whose sandbox is leased inside the block; if that fails, it is not admitted.
 
         Raises:
-            Busy: there is no room for one now.
-            ExecutorClosed: there will be none.
-            HostFailure: it could not be started.
+            Busy: there is no room for another session.
+            ExecutorClosed: the registry was closed.
         """
         if self._closed:
             raise ExecutorClosed("the executor is closed")
-        run = family.run
-        self._open = {other for other in self._open if other.open}
-        taken = sum(other.run.limits.memory_bytes for other in self._open)
-        if taken + run.limits.memory_bytes > self._memory_bytes:
+        self._groups = {other for other in self._groups if other.open}
+        taken = sum(other.run.limits.memory_bytes for other in self._groups)
+        if taken + group.run.limits.memory_bytes > self._memory_bytes:
             raise Busy(
-                f"{len(self._open)} sessions may take {format_memory(taken)} of memory already, of "
+                f"{len(self._groups)} sessions may take {format_memory(taken)} of memory already, of "
                 f"{format_memory(self._memory_bytes)} (session_memory); close some, or lower memory_limit"
             )
-        self._open.add(family)
+        self._groups.add(group)
         try:
-            kind = SandboxKind(
-                language=run.language, limits=run.limits.of_sandbox(run.language), session=True
-            )
-            return await Link.open(self._pool, kind, frames, anew)
+            yield
         except BaseException:
-            self._open.discard(family)
+            self._groups.discard(group)
             raise
 
     async def close(self) -> None:
-        """End all of them, and admit no more."""
+        """End all sessions, and admit no more."""
         self._closed = True
-        for family in list(self._open):
-            await family.close()
+        for group in list(self._groups):
+            await group.close()
 
 
-class Family:
-    """What the branches of a session share: the sandbox, and what started it.
+class SessionGroup:
+    """A session and its forks: the branches that share one sandbox.
 
     Args:
-        all_of_them: who it is one of.
-        run: limits, variables and files that it starts with.
-        idle_timeout: seconds.
+        registry: admits it.
+        run: the limits, variables and files that it starts with.
+        idle_timeout: seconds after which a branch that nobody uses is closed; ``None``: never.
 
     Attributes:
-        link: to the sandbox, once there is one.
+        connection: to the sandbox; ``None`` before the first use.
     """
 
-    def __init__(self, all_of_them: Families, run: Run, idle_timeout: float | None) -> None:
-        self._all = all_of_them
+    def __init__(self, registry: SessionRegistry, run: Run, idle_timeout: float | None) -> None:
         self.run = run
-        self.link: Link | None = None
         self.idle_timeout = idle_timeout
-        self._opening = asyncio.Lock()
-        self._numbers = itertools.count(1)
-
-    async def close(self) -> None:
-        """End all branches."""
-        if self.link is not None:
-            await self.link.close()
-
-    def next_cell(self) -> int:
-        """Cells of all branches have different numbers, so that none takes another's for its own."""
-        return next(self._numbers)
+        self.connection: Connection | None = None
+        self._registry = registry
+        self._connecting = asyncio.Lock()
+        self._cell_numbers = itertools.count(1)
 
     @property
     def open(self) -> bool:
-        """Whether it has a sandbox, or is about to."""
-        return self.link is None or not (self.link.closed or self.link.lost)
+        """Whether it holds a sandbox, or is to get one."""
+        return self.connection is None or not (self.connection.closed or self.connection.lost)
 
-    async def link_up(self) -> Link:
-        """The sandbox's link; the first caller opens it."""
-        async with self._opening:
-            if self.link is None:
-                # Where the interpreter is to read variables when it starts, it is started anew.
-                anew = self.start_frames(0) if self.run.fresh else None
-                self.link = await self._all.open(self, self._first_frames(), anew)
-            return self.link
+    async def connect(self) -> Connection:
+        """Return the connection to the sandbox; the first caller leases the sandbox and starts it.
+
+        Raises:
+            Busy: there is no room for another session.
+            ExecutorClosed: the executor is closed.
+            HostFailure: it could not be started.
+        """
+        async with self._connecting:
+            if self.connection is None:
+                run = self.run
+                kind = SandboxKind(
+                    language=run.language, limits=run.limits.of_sandbox(run.language), session=True
+                )
+                # The interpreter that waits in the sandbox has not seen variables that are read at its start.
+                restart_frames = self.start_frames(0) if run.fresh else None
+                with self._registry.admission(self):
+                    self.connection = await Connection.open(
+                        self._registry.pool, kind, self._first_frames(), restart_frames
+                    )
+            return self.connection
+
+    async def close(self) -> None:
+        """End all branches, and give the sandbox back."""
+        if self.connection is not None:
+            await self.connection.close()
+
+    def next_cell_number(self) -> int:
+        """Return a number for a cell. No two branches use the same one, so that none takes another's cell."""
+        return next(self._cell_numbers)
 
     def _first_frames(self) -> list[bytes]:
         run = self.run
@@ -120,7 +136,7 @@ class Family:
         ]
 
     def start_frames(self, number: int) -> list[bytes]:
-        """What starts an interpreter anew."""
+        """Return the frames that start a new interpreter for a branch."""
         run = self.run
         cwd = branch_dir(number) if run.cwd == CODE_DIR else run.cwd
         command = protocol.command(run.argv, run.env, cwd)
@@ -128,5 +144,5 @@ class Family:
 
 
 def branch_dir(number: int) -> str:
-    """The directory that a branch's files are in."""
-    return f"/tmp/.branches/{number}" if number else CODE_DIR  # noqa: S108 - in the sandbox
+    """Return the directory of a branch's files."""
+    return f"/tmp/.branches/{number}" if number else CODE_DIR  # noqa: S108 - a path inside the sandbox

@@ -1,4 +1,4 @@
-"""Measuring: what is counted, what it is compared with, and how it is told."""
+"""Benchmarks: what they count, what they compare, and how they show it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from codeforge.bench.figures import Series, Table, figure, times
 from codeforge.bench.measure import (
     Program,
     Way,
-    at_once,
     bare,
     docker_run,
     interleaved,
     interpreter,
     references,
     run_command,
+    runs_per_second,
     until_last,
     within,
 )
@@ -96,7 +96,7 @@ def test_json_has_every_figure() -> None:
     }
 
 
-def test_the_picture_has_the_slowest_on_top_and_says_where_the_figures_are_from() -> None:
+def test_the_chart_has_the_slowest_on_top_and_names_its_source() -> None:
     rows = (series("docker run", 400, 500), series("codeforge, warm", 5, 6), series("bare python", 15, 16))
     picture = draw(Table("hello", rows), ABOUT)
     assert picture.index(">docker run<") < picture.index(">bare python<") < picture.index(">codeforge, warm<")
@@ -104,7 +104,21 @@ def test_the_picture_has_the_slowest_on_top_and_says_where_the_figures_are_from(
     assert "2026-01-02, codeforge 1, Docker 2, kernel 3, 4 CPUs, 2 rounds, interleaved" in picture
 
 
-def test_ways_are_measured_in_turn_after_a_round_that_does_not_count(
+@pytest.mark.parametrize(("engine", "name"), [("docker", "Docker"), ("podman", "Podman")])
+def test_the_chart_names_the_engine(engine: str, name: str) -> None:
+    about = {key: value for key, value in ABOUT.items() if key != "docker"} | {engine: "5.4"}
+    picture = draw(Table("hello", (series("bare python", 15, 16),)), about)
+    assert f"codeforge 1, {name} 5.4, kernel 3" in picture
+
+
+def test_a_chart_of_one_round_says_so() -> None:
+    picture = draw(Table("hello", (series("bare python", 15),)), ABOUT)
+    assert ", 1 round<" in picture
+    assert "rounds" not in picture
+    assert "percentiles" not in picture
+
+
+def test_ways_are_measured_in_turn_after_a_warm_up_round(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(measure_module, "PAUSE_S", 0)
@@ -128,9 +142,9 @@ def test_ways_are_measured_in_turn_after_a_round_that_does_not_count(
     assert min(found[0].values) > 6
 
 
-def test_rounds_end_with_the_time_but_not_before_the_least() -> None:
-    assert list(within(0, least=3, most=9)) == [0, 1, 2]
-    assert list(within(60, least=3, most=9)) == list(range(9))
+def test_rounds_end_when_the_time_is_over_but_not_before_the_least() -> None:
+    assert list(within(0, at_least=3, at_most=9)) == [0, 1, 2]
+    assert list(within(60, at_least=3, at_most=9)) == list(range(9))
 
 
 def test_callers_share_the_work() -> None:
@@ -144,13 +158,13 @@ def test_callers_share_the_work() -> None:
         now -= 1
         done += 1
 
-    rate = asyncio.run(at_once(4, range(22), work))
+    rate = asyncio.run(runs_per_second(4, range(22), work))
     assert (most, done, now) == (4, 22, 0)
     assert 0 < rate <= 4 / 0.001
     assert asyncio.run(until_last(3, work)) >= 1
 
 
-def test_a_caller_that_fails_ends_the_others() -> None:
+def test_a_failing_caller_ends_the_others() -> None:
     ended: Counter[str] = Counter()
 
     async def work() -> None:
@@ -164,7 +178,7 @@ def test_a_caller_that_fails_ends_the_others() -> None:
             raise
 
     with pytest.raises(HostFailure, match="no more"):
-        asyncio.run(at_once(3, range(10), work))
+        asyncio.run(runs_per_second(3, range(10), work))
     assert ended == {"begun": 3, "cancelled": 2}
 
 
@@ -175,7 +189,7 @@ def test_a_command_is_timed_and_must_print_what_was_expected() -> None:
         asyncio.run(run_command(command, b"goodbye\n"))
 
 
-def test_interpreters_are_those_that_a_person_would_call() -> None:
+def test_the_interpreter_is_the_command_that_a_person_would_type() -> None:
     assert [interpreter(row) for row in LANGUAGES] == ["python", "node", "ts-node"]
 
 
@@ -194,7 +208,7 @@ def test_docker_run_has_the_flags_of_our_containers(language: Language) -> None:
     assert command[-3:] == [interpreter(language), "-c" if language is PYTHON else "-e", "a program"]
     flags = " ".join(command)
     host = spec["HostConfig"]
-    # What the command cannot say: masked paths, and a network that is not even set up.
+    # The command cannot express masked paths, or a network that is not even set up.
     for value in (host["Memory"], host["CpuQuota"], host["PidsLimit"], host["ShmSize"], spec["User"]):
         assert f"={value}" in flags
     for path, options in host["Tmpfs"].items():
@@ -212,7 +226,7 @@ def test_the_bare_python_is_this_one() -> None:
     assert [way.name for way in references(hello(TYPESCRIPT))] == ["docker run", "bare ts-node"]
 
 
-def test_what_is_not_on_the_machine_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_commands_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     other = Language(name="cobol", image="x", file="x.cob", command=("cobc", "-xj"), smoke="")
     assert [way.name for row in (*LANGUAGES, other) for way in references(hello(row))] == ["bare python"]
@@ -231,7 +245,7 @@ def find_present(names: list[str], *there: str) -> list[str]:
     return [row.name for row in asyncio.run(present(cast(CodeExecutor, executor), names))]
 
 
-def test_languages_whose_image_is_not_here_are_left_out_unless_they_were_named() -> None:
+def test_languages_without_an_image_are_left_out_unless_they_are_named() -> None:
     assert find_present([], PYTHON.image, TYPESCRIPT.image) == ["python", "typescript"]
     assert find_present(["ts"], TYPESCRIPT.image) == ["typescript"]
     for names, there in ((["js"], PYTHON.image), ([], "none")):
@@ -241,7 +255,7 @@ def test_languages_whose_image_is_not_here_are_left_out_unless_they_were_named()
         find_present(["cobol"], PYTHON.image)
 
 
-def test_the_locks_of_the_peers_have_hashes_and_no_registry() -> None:
+def test_the_lock_of_the_peers_has_hashes_and_no_registry() -> None:
     lock = Path(__file__).parents[3] / "benchmarks/peers-requirements.lock"
     text = lock.read_text()
     assert "://" not in text

@@ -1,4 +1,4 @@
-"""The journal: whole records, one owner, and going on with what is there, whatever ended the batch."""
+"""The journal: whole records, one owner, and resuming however the batch ended."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def record(out: Path, numbers: list[int], data: bytes = INPUT) -> None:
 
 
 def done(out: Path, data: bytes = INPUT) -> list[int]:
-    """The lines that are done, as whoever goes on learns it."""
+    """Return the lines that are done, as a batch that resumes finds out."""
     with Journal(out) as journal:
         journal.recover(lines(data))
         return [line.number for line in lines(data) if line in journal]
 
 
-def test_lines_come_without_their_ends_and_know_whether_they_are_blank() -> None:
+def test_lines_have_no_line_breaks_and_know_whether_they_are_blank() -> None:
     found = [(line.number, line.data, line.blank, line.ended) for line in lines(b"a\r\n \t\n\nb")]
     assert found == [
         (1, b"a", False, True),
@@ -55,12 +55,12 @@ def test_lines_come_without_their_ends_and_know_whether_they_are_blank() -> None
     ]
 
 
-def test_a_digest_is_that_of_the_content_whatever_ends_the_line() -> None:
+def test_a_digest_does_not_depend_on_the_line_break() -> None:
     assert len({line.digest for line in lines(b"same\r\nsame\nsame")}) == 1
     assert len({line.digest for line in lines(b"one\ntwo\n")}) == 2
 
 
-def test_a_line_that_is_too_long_is_passed_over_and_never_held() -> None:
+def test_a_line_that_is_too_long_is_skipped_and_never_in_memory() -> None:
     long = b"x" * 8_000_000
     file = io.BytesIO(b"12345678\n123456789\n" + long + b"\nlast\n" + long)
     tracemalloc.start()
@@ -90,12 +90,12 @@ def test_a_record_has_its_line_its_id_a_digest_and_the_outcome(out: Path) -> Non
 
 
 @pytest.mark.parametrize("numbers", [[], [1], [4, 1], [3, 4, 1]])
-def test_what_is_recorded_is_done_in_whatever_order(out: Path, numbers: list[int]) -> None:
+def test_recorded_lines_are_done_in_any_order(out: Path, numbers: list[int]) -> None:
     record(out, numbers)
     assert done(out) == sorted(numbers)
 
 
-def test_wherever_a_crash_cuts_the_file_whole_records_are_kept_and_the_rest_is_cut_off(out: Path) -> None:
+def test_after_a_crash_whole_records_are_kept_and_a_torn_one_is_cut_off(out: Path) -> None:
     record(out, [3, 1, 4])
     whole = out.read_bytes()
     for cut in range(len(whole) + 1):
@@ -105,7 +105,7 @@ def test_wherever_a_crash_cuts_the_file_whole_records_are_kept_and_the_rest_is_c
         assert out.read_bytes() == whole[: whole[:cut].rfind(b"\n") + 1]
 
 
-def test_going_on_counts_how_the_lines_before_fared_and_adds_to_them(out: Path) -> None:
+def test_resuming_counts_the_fates_of_earlier_lines_too(out: Path) -> None:
     first, _, third, _ = lines()
     with Journal(out) as journal:
         journal.append(first, None, {"error": {"type": "InvalidRequest", "message": "no"}})
@@ -143,9 +143,7 @@ def test_lines_may_be_added_to_the_input(out: Path) -> None:
         "input", "status", "kind", "deep", "null", "bytes",
     ],
 )  # fmt: skip
-def test_what_does_not_belong_to_the_input_is_refused_and_nothing_is_touched(
-    out: Path, written: object, said: str
-) -> None:
+def test_records_of_another_input_are_refused_and_not_changed(out: Path, written: object, said: str) -> None:
     record(out, [1, 4])
     assert callable(written)
     out.write_bytes(written(out.read_bytes()))
@@ -155,14 +153,14 @@ def test_what_does_not_belong_to_the_input_is_refused_and_nothing_is_touched(
     assert out.read_bytes() == before
 
 
-def test_a_line_of_the_input_that_was_changed_is_named(out: Path) -> None:
+def test_a_changed_line_of_the_input_is_named(out: Path) -> None:
     record(out, [4, 1])
     with pytest.raises(InvalidRequest, match="not the result of line 4 of the input"):
         done(out, INPUT.replace(b"3", b"4"))
     assert done(out, INPUT.replace(b"2", b"5")) == [1, 4]  # line 3 was not done
 
 
-def test_two_at_once_on_one_file_are_refused(out: Path) -> None:
+def test_a_second_journal_on_one_file_is_refused(out: Path) -> None:
     with Journal(out) as journal:
         with pytest.raises(InvalidRequest, match="being written by another process"):
             Journal(out)
@@ -171,7 +169,7 @@ def test_two_at_once_on_one_file_are_refused(out: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["/dev/null", "/", "/nonexistent/out"])
-def test_what_cannot_be_a_journal_is_refused(path: str) -> None:
+def test_a_path_that_cannot_be_a_journal_is_refused(path: str) -> None:
     with pytest.raises(InvalidRequest, match=path):
         Journal(Path(path))
 
@@ -204,7 +202,7 @@ def test_memory_does_not_grow_with_the_number_of_lines(out: Path) -> None:
     data = b"".join(b'{"code": "%d"}\n' % number for number in range(20_000))
     with Journal(out) as journal:
         for line in lines(data):
-            if line.number != 7:  # takes its time
+            if line.number != 7:  # runs for long
                 journal.append(line, None, OK)
     with Journal(out) as journal:
         source = lines(data)
@@ -213,4 +211,4 @@ def test_memory_does_not_grow_with_the_number_of_lines(out: Path) -> None:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert [line.number for line in lines(data) if line not in journal] == [7]
-    assert peak < 500_000  # a list of the numbers alone would be as much
+    assert peak < 500_000  # a list of the line numbers would take as much

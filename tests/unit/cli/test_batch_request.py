@@ -1,4 +1,4 @@
-"""A request as a line of JSON: what is taken, and what is said of what is not."""
+"""Lines of a batch: which are accepted, and how the others are refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def request(text: str, **defaults: Any) -> ExecutionRequest:
     return read_request(read_object(line(text.encode())), defaults)
 
 
-def test_every_field_of_a_request_may_be_said() -> None:
+def test_a_line_may_have_every_field_of_a_request() -> None:
     fields: dict[str, Any] = {
         "code": "1",
         "language": "js",
@@ -44,7 +44,7 @@ def test_every_field_of_a_request_may_be_said() -> None:
     assert request(json.dumps({"id": 1, **fields})) == ExecutionRequest(**fields)
 
 
-def test_bytes_come_as_in_a_result() -> None:
+def test_bytes_are_encoded_as_in_a_result() -> None:
     found = request(
         '{"code": "", "stdin_base64": "/w==", "files": {"t": "x"}, "files_base64": {"b": "AAE="}}'
     )
@@ -52,7 +52,7 @@ def test_bytes_come_as_in_a_result() -> None:
     assert found.files == {"t": "x", "b": b"\0\1"}
 
 
-def test_a_line_that_says_nothing_or_null_gets_the_default() -> None:
+def test_a_missing_field_or_null_gets_the_default() -> None:
     found = request('{"code": "1", "timeout": null, "memory_limit": "1g"}', timeout=9, language="ts")
     assert (found.timeout, found.memory_limit, found.language) == (9, "1g", "ts")
 
@@ -62,7 +62,7 @@ def test_a_line_that_says_nothing_or_null_gets_the_default() -> None:
     [
         (b"nonsense", "not JSON: Expecting value at column 1"),
         (b'{"code": "1"', "not JSON: Expecting ',' delimiter at column 13"),
-        (b'{"timeout": NaN}', "not JSON: NaN is no value of JSON"),
+        (b'{"timeout": NaN}', "not JSON: NaN is not a value in JSON"),
         (b'{"timeout": %s}' % (b"9" * 5000), "not JSON: Exceeds the limit"),
         (b'{"code": "\xff"}', "not UTF-8"),
         ('{"code": "1"}'.encode("utf-16"), "not UTF-8"),
@@ -71,7 +71,7 @@ def test_a_line_that_says_nothing_or_null_gets_the_default() -> None:
         (b"null", "must be a JSON object, not None"),
     ],
 )  # fmt: skip
-def test_what_is_no_object_of_json_is_refused(data: bytes, said: str) -> None:
+def test_a_line_that_is_not_a_json_object_is_refused(data: bytes, said: str) -> None:
     with pytest.raises(InvalidRequest, match=said):
         read_object(line(data))
 
@@ -105,7 +105,7 @@ def test_a_byte_order_mark_may_begin_the_first_line_alone() -> None:
         ('{"code": "", "files": {"a": ""}, "files_base64": {"a": ""}}', "both have 'a'"),
     ],
 )  # fmt: skip
-def test_fields_that_cannot_be_are_refused_by_name(text: str, said: str) -> None:
+def test_a_wrong_field_is_refused_by_name(text: str, said: str) -> None:
     with pytest.raises(InvalidRequest, match=said):
         request(text)
 
@@ -116,13 +116,13 @@ def test_an_id_is_any_scalar(value: object) -> None:
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", "1e999", json.dumps("x" * 1001)])
-def test_an_id_that_could_not_be_written_again_is_refused(text: str) -> None:
+def test_an_id_that_json_cannot_represent_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match="id "):
         read_id(read_object(line(b'{"id": %s}' % text.encode())))
 
 
 @given(st.binary(max_size=60) | st.dictionaries(st.text(), st.text()).map(lambda d: json.dumps(d).encode()))
-def test_no_line_is_anything_but_a_request_or_refused(data: bytes) -> None:
+def test_every_line_is_a_request_or_refused(data: bytes) -> None:
     for found in read_lines(io.BytesIO(data)):
         with contextlib.suppress(InvalidRequest):
             fields = read_object(found)

@@ -1,4 +1,4 @@
-"""``codeforge repl`` but for its prompt: what it says of cells and branches, with a made-up session."""
+"""``codeforge repl`` without its prompt: what it prints about cells and branches of a fake session."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Told = CellOutput | MimeBundle | CellResult
 
 
 class Made:
-    """Stands in for a session: its cells come to what is told to it."""
+    """A fake session: each cell has the events that the test gave it."""
 
     def __init__(self, *events: Told) -> None:
         self.language = LANGUAGES[0]
@@ -106,7 +106,7 @@ def test_in_a_pipe_output_is_as_it_came(capfd: pytest.CaptureFixture[str]) -> No
     assert out == "\x1b[2Jx\r\u202e\n"
 
 
-def test_what_is_no_text_is_written_as_far_as_it_can_be(capfd: pytest.CaptureFixture[str]) -> None:
+def test_text_that_cannot_be_encoded_is_written_with_replacements(capfd: pytest.CaptureFixture[str]) -> None:
     assert said(capfd, MimeBundle({"text/plain": "\ud800"}), result())[0] == "?\n"
 
 
@@ -119,7 +119,7 @@ def test_what_is_no_text_is_written_as_far_as_it_can_be(capfd: pytest.CaptureFix
         (CellStatus.ENDED, False, ["why", "files are kept", ":restart"]),
     ],
 )
-def test_how_a_cell_ended_is_said_and_what_to_do(
+def test_a_cell_that_failed_says_why_and_what_to_do(
     capfd: pytest.CaptureFixture[str], status: CellStatus, alive: bool, words: list[str]
 ) -> None:
     ended = result(status, CellError("E", "why; advice for callers of the library"), alive=alive)
@@ -129,7 +129,7 @@ def test_how_a_cell_ended_is_said_and_what_to_do(
     assert "library" not in err
 
 
-def test_cut_off_output_is_said(capfd: pytest.CaptureFixture[str]) -> None:
+def test_truncated_output_is_reported(capfd: pytest.CaptureFixture[str]) -> None:
     assert "cut off" in said(capfd, result(truncated=True))[1]
 
 
@@ -159,20 +159,25 @@ def test_a_picture_that_cannot_be_written_stops_nothing(
     assert out.endswith("more\n")
 
 
-def test_the_last_picture_can_be_saved(tmp_path: Path) -> None:
+def test_the_last_picture_can_be_saved_and_says_where(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     talk, _ = conversation(MimeBundle({"image/png": PNG}), result())
 
     async def main() -> None:
         with pytest.raises(InvalidRequest, match="no picture"):
             await talk.command(f"save {tmp_path / 'x.png'}")
         await talk.run("plot()")
+        capfd.readouterr()
         await talk.command(f"save '{tmp_path / 'a b.png'}'")
 
     asyncio.run(main())
+    told = f"Saved the last picture (image/png, 12 bytes) to {tmp_path / 'a b.png'}\n"
+    assert capfd.readouterr() == (told, "")
     assert (tmp_path / "a b.png").read_bytes() == b"\x89PNG picture"
 
 
-def test_what_has_no_text_is_told_by_its_kinds(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_display_without_text_is_shown_by_its_types(capfd: pytest.CaptureFixture[str]) -> None:
     assert said(capfd, MimeBundle({"text/html": "<b>", "x/y": 1}), result())[0] == "[text/html, x/y]\n"
 
 
@@ -184,7 +189,7 @@ def test_branches_are_forked_switched_to_and_closed(capfd: pytest.CaptureFixture
     assert made[0].calls == ["start", "x", "close"]
 
 
-def test_the_prompt_says_which_branch_where_there_are_more(capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_prompt_names_the_branch_if_there_are_several(capfd: pytest.CaptureFixture[str]) -> None:
     assert commands()[0].label == "python> "
     assert commands(":fork")[0].label == "python:0> "
     assert commands(":fork", ":switch 1")[0].label == "python:1> "
@@ -194,29 +199,31 @@ def test_the_prompt_says_which_branch_where_there_are_more(capfd: pytest.Capture
     ("line", "why"),
     [
         (":nonsense", "no command :nonsense"),
-        (":switch", "it is :switch N"),
-        (":switch 1", "no branch 1; there are 0"),
+        (":switch", "usage: :switch N"),
+        (":switch 1", "no branch 1; the branches are 0"),
         (":switch -1", "no branch -1"),
         (":switch x", "no branch x"),
         (":switch \u00b2", "no branch"),
-        (":close 0", "the branch you are in"),
-        (":get 'a", "cannot tell the words apart"),
-        (":get a b c", "it is :get PATH"),
-        (":help x", "it is :help"),
+        (":close 0", "cannot close the current branch"),
+        (":get 'a", "cannot split the command"),
+        (":get a b c", "usage: :get PATH"),
+        (":help x", "usage: :help"),
         (":__init__", "no command"),
     ],
 )
-def test_mistakes_are_told(line: str, why: str) -> None:
+def test_a_wrong_command_says_what_is_wrong(line: str, why: str) -> None:
     with pytest.raises(InvalidRequest, match=re.escape(why)):
         commands(line)
 
 
-def test_what_cannot_be_forked_leaves_everything_as_it_was() -> None:
+def test_a_fork_that_fails_changes_nothing() -> None:
     with pytest.raises(CannotFork):
         commands(":fork", error=CannotFork("it has threads"))
 
 
-def test_restart_keeps_the_sandbox_and_without_one_makes_another(capfd: pytest.CaptureFixture[str]) -> None:
+def test_restart_keeps_the_sandbox_or_starts_another_one(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     talk, made = commands(":restart")
     assert made[0].calls == ["restart"]
     assert talk.session is cast(Session, made[0])
@@ -227,10 +234,10 @@ def test_restart_keeps_the_sandbox_and_without_one_makes_another(capfd: pytest.C
         assert talk.session is cast(Session, made[1])
         out, err = capfd.readouterr()
         assert str(error) in err
-        assert "A new sandbox" in out
+        assert "Started a new sandbox" in out
 
 
-def test_a_signal_before_there_is_a_sandbox_is_for_the_caller() -> None:
+def test_a_signal_before_the_sandbox_is_ready_is_left_to_the_caller() -> None:
     async def main() -> None:
         talk, made = conversation(result())
         starting = asyncio.Event()
@@ -244,7 +251,7 @@ def test_a_signal_before_there_is_a_sandbox_is_for_the_caller() -> None:
     asyncio.run(main())
 
 
-def test_a_signal_ends_a_command_alone_and_at_a_prompt_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_signal_ends_only_the_command_and_at_the_prompt_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     async def main() -> None:
         talk, made = conversation(result())
         talk.at_prompt = True
@@ -253,7 +260,7 @@ def test_a_signal_ends_a_command_alone_and_at_a_prompt_nothing(capfd: pytest.Cap
         await asyncio.sleep(0.01)
         assert talk.interrupt()
         assert await forking
-        assert talk.interrupt()  # nobody's, and it is not to end anything
+        assert talk.interrupt()  # nothing runs, and the prompt stays
         forking = asyncio.create_task(talk.command("fork"))
         await asyncio.sleep(0.01)
         forking.cancel()
@@ -286,7 +293,7 @@ def test_a_signal_interrupts_a_cell_and_a_second_one_ends_its_interpreter() -> N
     assert busy.calls == ["start", "interrupt", "restart"]
 
 
-def test_help_lists_every_command_and_every_one_is_there(capfd: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_every_command_and_every_command_exists(capfd: pytest.CaptureFixture[str]) -> None:
     commands(":help", ":")
     out, _ = capfd.readouterr()
     for name in COMMANDS:

@@ -1,4 +1,4 @@
-"""The prompt of ``codeforge repl``, with a session that answers as it likes."""
+"""The prompt of ``codeforge repl``, with a fake session."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PYTHON = next(row for row in LANGUAGES if row.name == "python")
 
 
 class Answers:
-    """Stands in for a session: a cell is whole unless it ends in a colon or its last line is indented."""
+    """A fake session: a cell is complete unless it ends with a colon or its last line is indented."""
 
     def __init__(self) -> None:
         self.matches: tuple[str, ...] = ()
@@ -62,7 +62,7 @@ async def at_prompt(history: Path | None = None) -> AsyncIterator[tuple[PipeInpu
 def typed(
     keys: str, prepare: Callable[[Answers], object] = lambda _: None, times: int = 1
 ) -> list[str | None]:
-    """What comes of keys that are typed as fast as can be."""
+    """Return what the prompt reads from keys that are typed without a pause."""
 
     async def main() -> list[str | None]:
         async with at_prompt() as (pipe, prompt, answers):
@@ -81,20 +81,20 @@ async def until(condition: Callable[[], bool]) -> None:
     raise AssertionError("that did not come true")
 
 
-def test_a_whole_cell_is_one_line() -> None:
+def test_a_complete_line_is_a_cell() -> None:
     assert typed("x = 1\r") == ["x = 1"]
 
 
-def test_a_cell_goes_on_until_the_session_finds_it_whole_and_is_indented() -> None:
+def test_an_incomplete_cell_continues_on_an_indented_line() -> None:
     assert typed("def f():\rreturn 1\r\r") == ["def f():\n    return 1"]
 
 
-def test_backspace_takes_one_indentation_and_tab_adds_one() -> None:
+def test_backspace_removes_one_indentation_and_tab_adds_one() -> None:
     assert typed("if x:\rif y:\ra\r\x7fb\r\r") == ["if x:\n    if y:\n        a\n    b"]
     assert typed("if x:\r\tb\r\r") == ["if x:\n        b"]
 
 
-def test_keys_that_come_while_the_session_is_asked_wait_for_the_answer() -> None:
+def test_keys_typed_while_the_session_is_asked_wait_for_its_answer() -> None:
     def slow(answers: Answers) -> None:
         answers.delay_s = 0.1
 
@@ -105,7 +105,7 @@ def test_keys_that_come_while_the_session_is_asked_wait_for_the_answer() -> None
     ]
 
 
-def test_ctrl_c_while_the_session_is_asked_throws_the_line_away() -> None:
+def test_ctrl_c_while_the_session_is_asked_discards_the_line() -> None:
     async def main() -> None:
         async with at_prompt() as (pipe, prompt, answers):
             answers.delay_s = 30
@@ -121,7 +121,7 @@ def test_ctrl_c_while_the_session_is_asked_throws_the_line_away() -> None:
     asyncio.run(main())
 
 
-def test_a_session_that_does_not_answer_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_prompt_does_not_wait_for_a_session_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ANSWER_TIMEOUT_S", 0.05)
 
     def silent(answers: Answers) -> None:
@@ -131,7 +131,7 @@ def test_a_session_that_does_not_answer_keeps_nobody_waiting(monkeypatch: pytest
     assert typed("x.\t1\r", silent) == ["x.1"]
 
 
-def test_a_session_that_has_ended_is_told_by_running_the_cell() -> None:
+def test_a_cell_of_a_session_that_has_ended_is_run_to_report_it() -> None:
     def dead(answers: Answers) -> None:
         answers.error = SessionEnded("no interpreter")
 
@@ -139,11 +139,11 @@ def test_a_session_that_has_ended_is_told_by_running_the_cell() -> None:
     assert typed("x.\t1\r", dead) == ["x.1"]
 
 
-def test_ctrl_c_throws_the_line_away_and_ctrl_d_leaves() -> None:
+def test_ctrl_c_discards_the_line_and_ctrl_d_leaves() -> None:
     assert typed("abc\x03x\r\x04", times=2) == ["x", None]
 
 
-def test_alt_enter_runs_what_is_there() -> None:
+def test_alt_enter_runs_the_cell_as_it_is() -> None:
     assert typed("def f():\x1b\r") == ["def f():"]
 
 
@@ -156,7 +156,7 @@ def test_pasted_lines_are_one_cell() -> None:
     assert typed("\x1b[200~def f():\n    return 1\n\x1b[201~\r") == ["def f():\n    return 1"]
 
 
-def test_the_session_completes_and_a_single_match_is_taken() -> None:
+def test_the_session_completes_and_a_single_match_is_inserted() -> None:
     async def main() -> None:
         async with at_prompt() as (pipe, prompt, answers):
             answers.matches = ("sqrt",)
@@ -169,14 +169,14 @@ def test_the_session_completes_and_a_single_match_is_taken() -> None:
     asyncio.run(main())
 
 
-def test_a_completion_that_comes_late_does_not_change_what_was_entered() -> None:
+def test_a_late_completion_does_not_change_what_was_entered() -> None:
     def late(answers: Answers) -> None:
         answers.matches, answers.delay_s = ("sqrt",), 0.1
 
     assert typed("math.sq\t(4)\r", late) == ["math.sq(4)"]
 
 
-def test_enter_takes_the_completion_that_is_chosen_and_runs_nothing_yet() -> None:
+def test_enter_accepts_the_chosen_completion_and_runs_nothing() -> None:
     async def main() -> None:
         async with at_prompt() as (pipe, prompt, answers):
             answers.matches = ("alpha", "beta")
@@ -202,12 +202,12 @@ def test_commands_are_completed_without_asking_the_session() -> None:
 @pytest.mark.parametrize(
     "match", ["\x1b]0;evil\x07", "a\nb", "a\rb", "\u202eevil", "\u200b", "\x9b2J", "", "\ud800"]
 )
-def test_what_a_terminal_might_obey_or_hide_is_no_completion(match: str) -> None:
+def test_a_completion_with_control_or_invisible_characters_is_dropped(match: str) -> None:
     found = list(usable(Completions(0, 1, (match, "fine")), "x", 1))
     assert found == ["fine"] if match else ["", "fine"]
 
 
-def test_a_completion_makes_no_command_of_a_cell() -> None:
+def test_a_completion_cannot_turn_a_cell_into_a_command() -> None:
     said = Completions(0, 1, (":put ~/.ssh/id_rsa", "  :quit", "x1"))
     assert list(usable(said, "x", 1)) == ["x1"]
     assert list(usable(Completions(0, 1, ("",)), "x:quit", 1)) == []
@@ -215,7 +215,7 @@ def test_a_completion_makes_no_command_of_a_cell() -> None:
 
 
 @given(st.text(max_size=9), st.integers(-9, 99), st.integers(0, 9), st.lists(st.text(max_size=9)))
-def test_whatever_a_session_says_completions_are_plain_text_in_a_cell(
+def test_whatever_a_session_answers_completions_are_plain_text_in_a_cell(
     text: str, start: int, at: int, matches: list[str]
 ) -> None:
     at = min(at, len(text))
@@ -224,7 +224,7 @@ def test_whatever_a_session_says_completions_are_plain_text_in_a_cell(
         assert not (text[: min(start, at)] + match + text[at:]).lstrip().startswith(":")
 
 
-def test_there_are_so_many_completions_and_no_more() -> None:
+def test_the_number_of_completions_is_limited() -> None:
     said = Completions(0, 0, tuple(map("n{}".format, range(100_000))))
     assert len(list(usable(said, "", 0))) == module.MAX_COMPLETIONS
 
@@ -233,7 +233,7 @@ def test_there_are_so_many_completions_and_no_more() -> None:
     ("line", "indent"),
     [("x", 0), ("def f():", 4), ("  x", 2), ("  if x: ", 6), ("f(", 4), ("function f() {", 4), ("", 0)],
 )
-def test_the_next_line_is_indented_as_the_last_and_deeper_after_an_opening(line: str, indent: int) -> None:
+def test_the_next_line_is_indented_like_the_last_and_deeper_after_an_opening(line: str, indent: int) -> None:
     assert indentation(line) == " " * indent
 
 
@@ -249,7 +249,7 @@ def lines_of(file: Path, keys: str) -> None:
     asyncio.run(main())
 
 
-def test_history_is_kept_for_its_owner_alone(tmp_path: Path) -> None:
+def test_only_its_owner_can_read_the_history(tmp_path: Path) -> None:
     file = tmp_path / "state/ai-codeforge/history-python"
     lines_of(file, "secret = 1\r")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -269,7 +269,7 @@ def test_history_is_kept_for_its_owner_alone(tmp_path: Path) -> None:
     ],
     ids=["up", "twice", "searched"],
 )
-def test_history_comes_back(tmp_path: Path, keys: str, found: str) -> None:
+def test_the_history_is_read_back(tmp_path: Path, keys: str, found: str) -> None:
     async def main() -> str | None:
         async with at_prompt(tmp_path / "history") as (pipe, prompt, _):
             reading = asyncio.ensure_future(prompt.read("> "))
@@ -283,13 +283,13 @@ def test_history_comes_back(tmp_path: Path, keys: str, found: str) -> None:
     assert asyncio.run(main()) == found
 
 
-def test_history_where_none_can_be_kept_is_forgotten(tmp_path: Path) -> None:
+def test_a_history_that_cannot_be_saved_is_in_memory_only(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     lines_of(tmp_path / "file/history", "x = 1\r")
     assert (tmp_path / "file").read_text() == ""
 
 
-def test_history_forgets_its_older_half_when_it_is_too_much(tmp_path: Path) -> None:
+def test_a_history_that_is_too_large_loses_its_older_half(tmp_path: Path) -> None:
     file = tmp_path / "history"
     file.write_text("".join(f"\n# date\n+line {n}\n" for n in range(100_000)))
     lines_of(file, "x = 1\r")
@@ -299,7 +299,7 @@ def test_history_forgets_its_older_half_when_it_is_too_much(tmp_path: Path) -> N
     assert "+line 99999\n" in file.read_text()
 
 
-def test_the_history_is_where_states_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_history_is_in_the_state_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", "/state")
     assert history_file(PYTHON) == Path("/state/ai-codeforge/history-python")
     for unset in ("", "relative"):
@@ -309,7 +309,9 @@ def test_the_history_is_where_states_are(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize(("value", "depth"), [("1", ColorDepth.DEPTH_1_BIT), ("", None)])
-def test_no_color_means_none(monkeypatch: pytest.MonkeyPatch, value: str, depth: ColorDepth | None) -> None:
+def test_no_color_turns_colors_off(
+    monkeypatch: pytest.MonkeyPatch, value: str, depth: ColorDepth | None
+) -> None:
     monkeypatch.setenv("NO_COLOR", value)
 
     async def main() -> ColorDepth | None:

@@ -1,4 +1,4 @@
-"""The command line starts quickly: each command imports what it needs, and no more."""
+"""The command line starts quickly: each command imports only what it needs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ HEAVY |= {"prompt_toolkit", "pygments"}
 
 
 def imported_by(statement: str) -> set[str]:
-    """The top-level modules that a fresh interpreter has after it, and had not before."""
+    """Return the top-level modules that a statement imports in a fresh interpreter."""
     code = f"import sys\nbefore = {{*sys.modules}}\n{statement}\nprint(*{{*sys.modules}} - before)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return {name.partition(".")[0] for name in done.stdout.split()}
 
 
-def test_run_imports_neither_an_http_client_nor_what_draws_and_parses() -> None:
+def test_run_imports_no_http_client_parser_or_terminal_library() -> None:
     assert imported_by("import codeforge.cli.run") & HEAVY == set()
 
 
@@ -31,11 +31,18 @@ def test_help_imports_nothing_that_runs_programs() -> None:
     assert imported_by("import codeforge.cli.app") & ((HEAVY | {"asyncio"}) - {"typer"}) == set()
 
 
-def test_a_session_without_a_person_needs_no_prompt() -> None:
+def test_showing_help_draws_no_tables() -> None:
+    statement = "sys.argv = ['codeforge', 'run', '--help']\nfrom codeforge.cli import main\n"
+    statement += "import contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()):\n"
+    statement += "    with contextlib.suppress(SystemExit): main()"
+    assert imported_by(statement) & ((HEAVY | {"asyncio"}) - {"typer"}) == set()
+
+
+def test_a_session_without_a_terminal_imports_no_prompt() -> None:
     assert imported_by("import codeforge.cli.repl") & HEAVY == set()
 
 
-def test_the_version_needs_no_more_than_itself() -> None:
+def test_the_version_imports_nothing_else() -> None:
     statement = "sys.argv = ['codeforge', '--version']\nfrom codeforge.cli import main\nmain()"
     assert imported_by(statement) & (HEAVY | {"asyncio", "dataclasses"}) == set()
 
@@ -59,13 +66,11 @@ def test_the_version_needs_no_more_than_itself() -> None:
         ("", None),
     ],
 )
-def test_only_a_line_without_options_goes_past_the_parser(
-    line: str, plain: tuple[str, list[str]] | None
-) -> None:
+def test_only_a_line_without_options_skips_the_parser(line: str, plain: tuple[str, list[str]] | None) -> None:
     assert plain_run(line.split()) == plain
 
 
-def test_a_line_without_options_means_what_the_parser_makes_of_it() -> None:
+def test_a_line_without_options_means_the_same_with_the_parser() -> None:
     def defaults(of: object) -> dict[str, object]:
         assert callable(of)
         return {name: each.default for name, each in inspect.signature(of).parameters.items()}

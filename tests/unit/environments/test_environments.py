@@ -360,7 +360,7 @@ def test_compiled_programs_are_used_as_long_as_their_sources_are_unchanged(
     guest_binaries.prebuild(guest)
     guest_binaries.copy(guest, out)
     assert sorted(path.name for path in out.iterdir()) == sorted(guest_binaries.PROGRAMS)
-    (guest / "init/init.h").write_text((guest / "init/init.h").read_text() + "\n")
+    (guest / "init/run.h").write_text((guest / "init/run.h").read_text() + "\n")
     with pytest.raises(guest_binaries.CannotCompile, match="apt-get install gcc libc6-dev make"):
         guest_binaries.copy(guest, out)
 

@@ -1,5 +1,5 @@
-"""One run with an init that may say anything: it ends, once, with a result or a typed error, and what it
-says is the host's own where it must be.
+"""One run with an init that may send anything: it ends once, with a result or a typed error, and the
+verdicts that must be the host's are the host's.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from wire_streams import EXITS, Model, bad_streams, frame, good_streams
 LANGUAGE = dataclasses.replace(JAVASCRIPT, preload=(), preload_named=())
 LIMITS = Limits(timeout_s=5.0)
 SLOW_S = 5.0 + 3.0
-"""The deadline, and how long init has to answer KILL."""
+"""The deadline, plus the time that init has to answer KILL."""
 
 
 def say(*frames: bytes, pause_s: float = 0.0, before: bytes = b"") -> tuple[ExecutionResult, float]:
-    """The result of a run to which init says this, and how long it took."""
+    """The result of a run during which init sends these frames, and how long it took."""
     program = resolve(ExecutionRequest(code="x", language=LANGUAGE.name), LanguageTable([LANGUAGE]), LIMITS)
 
     async def scenario() -> tuple[ExecutionResult, float]:
@@ -70,7 +70,7 @@ DONE = frame("Z")
 
 
 def outcome(stream: bytes, piece: int) -> ExecutionResult | HostFailure:
-    """What comes of it, in pieces of that size."""
+    """The result or the error, with the stream in pieces of that size."""
     try:
         result, took_s = say(*(stream[at : at + piece] for at in range(0, len(stream), piece)))
     except HostFailure as error:
@@ -79,9 +79,9 @@ def outcome(stream: bytes, piece: int) -> ExecutionResult | HostFailure:
     return result
 
 
-@examples(200)
+@examples(100)
 @given(good_streams() | bad_streams(), st.integers(1, 40))
-def test_whatever_init_says_a_run_has_one_end(phases: list[bytes], piece: int) -> None:
+def test_a_run_ends_once_whatever_init_sends(phases: list[bytes], piece: int) -> None:
     model = Model()
     model.go()
     model.bytes_left = LIMITS.files_bytes
@@ -92,20 +92,20 @@ def test_whatever_init_says_a_run_has_one_end(phases: list[bytes], piece: int) -
     if not in_order and not isinstance(came, ExecutionResult):
         assert isinstance(came, ProtocolViolation | SandboxLost)
     elif reported and ended and not isinstance(ended[0], Failed):
-        # Also if more follows: what comes after the end need not even be read.
+        # Even if more follows: the host need not read what comes after the end.
         assert isinstance(came, ExecutionResult)
         assert (came.exit_code, came.signal) == (reported[0].exit_code, reported[0].signal)
         assert came.status in {Status.OK, Status.ERROR, Status.KILLED, Status.OUTPUT_LIMIT}
         wrote = [event for event in model.events if isinstance(event, Wrote) and event.stream == "stdout"]
         assert came.stdout_bytes == b"".join(event.data for event in wrote)
     elif said:
-        assert isinstance(came, SandboxLost)  # it gave up, or reported and said no more
+        assert isinstance(came, SandboxLost)  # init gave up, or reported and sent nothing more
     else:
         assert isinstance(came, ExecutionResult)
         assert came.status in {Status.TIMEOUT, Status.OUTPUT_LIMIT}
 
 
-OUT_OF_LINE = {
+OUT_OF_ORDER = {
     "two results": EXIT + EXIT + DONE,
     "output after the result": EXIT + frame("O", b"late") + DONE,
     "errors after the result": EXIT + frame("E", b"late") + DONE,
@@ -132,9 +132,9 @@ OUT_OF_LINE = {
 }
 
 
-@pytest.mark.parametrize("name", OUT_OF_LINE)
-def test_what_is_out_of_line_is_no_result(name: str) -> None:
-    stream = OUT_OF_LINE[name]
+@pytest.mark.parametrize("name", OUT_OF_ORDER)
+def test_frames_out_of_order_are_a_violation(name: str) -> None:
+    stream = OUT_OF_ORDER[name]
     assert isinstance(outcome(stream, len(stream)), ProtocolViolation)
     assert isinstance(outcome(stream, 3 if len(stream) < 1000 else 5000), ProtocolViolation)
 
@@ -144,41 +144,41 @@ def test_a_result_with_nothing_before_it_is_a_result() -> None:
     assert (result.status, result.stdout_bytes) == (Status.OK, b"")
 
 
-def test_what_a_program_prints_is_output_whatever_it_looks_like() -> None:
+def test_output_that_looks_like_frames_is_output() -> None:
     forged = exit_frame() + frame("Z")
     result, _ = say(frame("O", forged) + exit_frame(0, 3) + DONE)
     assert (result.status, result.exit_code, result.stdout_bytes) == (Status.ERROR, 3, forged)
 
 
-@pytest.mark.parametrize("start", [b"", b"\x05", frame("O", b"", size=1000), EXIT[:-1], frame("O", b"some")])
-def test_silence_in_the_middle_of_anything_is_ended_at_the_deadline(start: bytes) -> None:
-    result, took_s = say(start) if start else say()
+@pytest.mark.parametrize("first", [b"", b"\x05", frame("O", b"", size=1000), EXIT[:-1], frame("O", b"some")])
+def test_silence_anywhere_ends_at_the_deadline(first: bytes) -> None:
+    result, took_s = say(first) if first else say()
     assert result.status is Status.TIMEOUT
     assert took_s == pytest.approx(SLOW_S)
 
 
-def test_a_byte_a_second_does_not_put_off_the_deadline() -> None:
+def test_a_byte_a_second_does_not_postpone_the_deadline() -> None:
     stream = frame("O", bytes(1000)) + EXIT + DONE
     result, took_s = say(*(stream[at : at + 1] for at in range(len(stream))), pause_s=1.0)
     assert result.status is Status.TIMEOUT
     assert took_s == pytest.approx(SLOW_S)
 
 
-def test_empty_frames_without_end_do_not_put_off_the_deadline() -> None:
+def test_endless_empty_frames_do_not_postpone_the_deadline() -> None:
     result, took_s = say(*[frame("A", bytes(4)) + frame("O") + frame("P")] * 200, pause_s=0.1)
     assert result.status is Status.TIMEOUT
     assert took_s == pytest.approx(SLOW_S)
 
 
-@examples(100)
+@examples(50)
 @given(EXITS)
-def test_no_report_makes_a_timeout_or_an_out_of_memory(report: bytes) -> None:
+def test_no_exit_report_can_claim_a_timeout_or_an_out_of_memory_kill(report: bytes) -> None:
     result, _ = say(frame("W", report) + DONE)
     assert result.status in {Status.OK, Status.ERROR, Status.KILLED}
     assert result.evidence.killed is None
     assert not result.evidence.oom_event
 
 
-def test_an_init_that_gave_up_before_go_is_lost_and_says_why() -> None:
+def test_an_init_that_gives_up_before_go_is_lost_with_its_reason() -> None:
     with pytest.raises(SandboxLost, match="cannot run node"):
         say(before=frame("!", b"cannot run node: no such file"))

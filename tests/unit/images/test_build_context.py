@@ -85,7 +85,7 @@ def test_it_holds_the_dockerfiles_and_the_guests_sources() -> None:
     assert {row.dockerfile for row in (*LANGUAGES, *OPTIONAL_LANGUAGES)} <= names
     guest = [
         "init/main.c",
-        "init/init.h",
+        "init/run.h",
         "init/Makefile",
         "python/python_worker.py",
         "python/codeforge_worker.pth",

@@ -55,24 +55,24 @@ def test_an_unknown_language_names_the_known_ones_and_the_nearest(name: str) -> 
 @pytest.mark.parametrize(
     ("name", "near"), [("javscript", "javascript"), ("typscript", "typescript"), ("nodejs", "javascript")],
 )  # fmt: skip
-def test_the_nearest_is_told_by_its_name_even_if_an_alias_was_near(name: str, near: str) -> None:
+def test_the_suggestion_is_a_name_even_if_an_alias_is_nearest(name: str, near: str) -> None:
     with pytest.raises(UnknownLanguage, match=rf"Did you mean '{near}'\?"):
         TABLE.find(name)
 
 
 @pytest.mark.parametrize("name", ["", "cobol", "日本", "\0", "c#"])
-def test_what_is_near_to_nothing_gets_no_suggestion(name: str) -> None:
+def test_a_name_that_is_near_no_other_gets_no_suggestion(name: str) -> None:
     with pytest.raises(UnknownLanguage, match=r"known: python, javascript, typescript\.$"):
         TABLE.find(name)
 
 
 @pytest.mark.parametrize("name", [None, 3, b"python", ["python"], PYTHON])
-def test_a_language_that_is_no_string_is_refused(name: Any) -> None:
+def test_a_language_that_is_not_a_string_is_refused(name: Any) -> None:
     with pytest.raises(InvalidRequest, match=r"^language must be a string, not "):
         TABLE.find(name)
 
 
-def test_a_name_of_megabytes_is_neither_searched_for_nor_echoed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_of_megabytes_is_cut_before_search_and_message(monkeypatch: pytest.MonkeyPatch) -> None:
     searched: list[int] = []
 
     def get_close_matches(word: str, *_: object, **__: object) -> list[str]:
@@ -101,7 +101,7 @@ def test_a_row_of_the_same_name_replaces_ours() -> None:
     assert table.find("python") is mine
 
 
-def test_a_row_written_in_capitals_is_found_like_any_other() -> None:
+def test_a_row_with_a_capital_letter_is_found_like_any_other() -> None:
     ruby = dataclasses.replace(RUBY, name="Ruby", aliases=("RB",))
     table = LanguageTable([ruby])
     assert table.find("Ruby") is ruby
@@ -123,7 +123,7 @@ def test_a_file_without_a_suffix_has_an_empty_one() -> None:
 ALL = (*LANGUAGES, *OPTIONAL_LANGUAGES)
 
 
-def test_an_optional_language_is_there_for_those_that_name_it() -> None:
+def test_an_optional_language_is_found_only_by_name() -> None:
     assert TABLE.find("python-data") is TABLE.find("Data") is PYTHON_DATA
     assert PYTHON_DATA not in [*TABLE, *TABLE.pick(None)]
     assert TABLE.pick(["python-data"]) == [PYTHON_DATA]
@@ -135,7 +135,7 @@ def test_a_table_without_the_documented_languages_has_no_optional_ones() -> None
         LanguageTable([PYTHON]).find("python-data")
 
 
-def test_a_name_that_the_caller_gives_counts_more_than_an_optional_ones() -> None:
+def test_a_callers_name_takes_precedence_over_an_optional_languages() -> None:
     table = LanguageTable([*LANGUAGES, dataclasses.replace(RUBY, aliases=("data",))])
     assert table.find("data").name == "ruby"
     assert table.find("python-data") is PYTHON_DATA
@@ -147,7 +147,7 @@ def test_an_optional_language_can_have_another_image() -> None:
     assert table.names == TABLE.names
 
 
-def test_python_data_is_python_but_for_its_packages() -> None:
+def test_python_data_differs_from_python_only_in_packages() -> None:
     same = ("file", "command", "suffix", "worker", "forks", "branches", "session", "tests", "smoke")
     assert [getattr(PYTHON_DATA, name) for name in same] == [getattr(PYTHON, name) for name in same]
     assert PYTHON_DATA.preload[: len(PYTHON.preload)] == PYTHON.preload
@@ -155,7 +155,7 @@ def test_python_data_is_python_but_for_its_packages() -> None:
 
 @pytest.mark.parametrize("row", ALL, ids=lambda row: row.name)
 class TestEveryRow:
-    """What the rest of the package takes for granted of a row."""
+    """What the rest of the package relies on in every row."""
 
     def test_its_program_is_a_plain_name(self, row: Language) -> None:
         assert row.file == "main" + row.suffix
@@ -168,19 +168,24 @@ class TestEveryRow:
         assert "'hello'" in row.smoke
         assert row.smoke.endswith("\n")
 
-    def test_its_names_are_its_own(self, row: Language) -> None:
+    def test_its_names_are_unique(self, row: Language) -> None:
         others = {name for other in ALL if other is not row for name in (other.name, *other.aliases)}
         assert not others & {row.name, *row.aliases}
         assert all(name == name.strip().lower() for name in (row.name, *row.aliases))
 
-    def test_it_has_a_worker_and_tells_what_a_worker_cannot_take_over(self, row: Language) -> None:
+    def test_it_has_a_worker_and_names_the_variables_that_need_a_fresh_interpreter(
+        self, row: Language
+    ) -> None:
         assert row.worker
         assert {"LD_", "LC_", "LANG"} < set(row.boot_env)
 
-    def test_its_interpreter_starts_where_no_run_can_have_written(self, row: Language) -> None:
-        assert row.start_dir in ("/code", "/opt/codeforge")  # the code lies in /code only once it waits
+    def test_its_interpreter_starts_where_no_run_has_written(self, row: Language) -> None:
+        assert row.start_dir in (
+            "/code",
+            "/opt/codeforge",
+        )  # /code has the program only after the interpreter started
 
-    def test_its_scaffold_are_plain_names_beside_the_program(self, row: Language) -> None:
+    def test_its_scaffold_has_plain_names_beside_the_program(self, row: Language) -> None:
         assert all("/" not in name and name != row.file for name in row.scaffold)
 
     def test_its_processes_and_files_are_few(self, row: Language) -> None:
@@ -194,7 +199,7 @@ class TestEveryRow:
         assert row.tests.test_file.format(module="x").endswith(row.suffix)
 
 
-def test_only_typescript_can_leave_out_a_check() -> None:
+def test_only_typescript_can_skip_a_check() -> None:
     assert {row.name: row.unchecked_flags for row in LANGUAGES} == {
         "python": (),
         "javascript": (),

@@ -1,4 +1,4 @@
-"""Requests: everything a caller can get wrong is refused before anything is started, and by name."""
+"""Requests: every mistake of a caller is refused by name, before anything is started."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_an_empty_request_runs_with_the_defaults() -> None:
 
 
 @pytest.mark.parametrize("code", [None, b"print()", 1, ["print()"], True])
-def test_code_that_is_no_string_is_refused(code: Any) -> None:
+def test_code_that_is_not_a_string_is_refused(code: Any) -> None:
     assert refusal(code) == f"code must be a string, not {type(code).__name__}"
 
 
@@ -126,13 +126,13 @@ def test_code_that_is_no_string_is_refused(code: Any) -> None:
         ("files", {SURROGATE: "a"}),
     ],
 )
-def test_a_lone_surrogate_is_refused_in_words_that_can_be_printed(field: str, value: Any) -> None:
+def test_a_lone_surrogate_is_refused_with_a_printable_message(field: str, value: Any) -> None:
     message = refusal(**{field: value})
     assert message.startswith(field)
     assert message.encode("utf-8")
 
 
-def test_code_may_hold_anything_that_utf8_can() -> None:
+def test_code_may_contain_any_character() -> None:
     text = "\ufeff\0\r\n\x1b é 😀 \u202e"
     assert run(text).files["main.py"] == text.encode()
 
@@ -142,13 +142,13 @@ def test_code_may_hold_anything_that_utf8_can() -> None:
     [(None, b""), ("", b""), ("é\n", "é\n".encode()), (b"\xff\0", b"\xff\0"), (bytearray(b"a"), b"a"),
      (memoryview(b"b"), b"b")],
 )  # fmt: skip
-def test_stdin_is_text_or_bytes_or_nothing(stdin: Any, sent: bytes) -> None:
+def test_stdin_is_text_bytes_or_none(stdin: Any, sent: bytes) -> None:
     made = run(stdin=stdin)
     assert made.stdin == sent
     assert type(made.stdin) is bytes
 
 
-def test_stdin_may_come_piece_by_piece() -> None:
+def test_stdin_may_be_an_async_iterable() -> None:
     async def pieces() -> AsyncIterator[bytes]:
         yield b"a"
 
@@ -165,12 +165,12 @@ def test_any_other_stdin_is_refused(stdin: Any) -> None:
 
 
 @pytest.mark.parametrize("args", ["-x", b"-x", 3, None, {"a": "b"}, {"a"}])
-def test_arguments_that_are_no_list_are_refused(args: Any) -> None:
+def test_arguments_that_are_not_a_list_are_refused(args: Any) -> None:
     assert refusal(args=args) == f"args must be a list of strings, not {type(args).__name__}"
 
 
 @pytest.mark.parametrize("arg", [1, None, b"x", ["x"], True])
-def test_an_argument_that_is_no_string_is_refused_by_its_place(arg: Any) -> None:
+def test_an_argument_that_is_not_a_string_is_refused_with_its_index(arg: Any) -> None:
     assert refusal(args=["fine", arg]) == f"args[1] must be a string, not {type(arg).__name__}"
 
 
@@ -178,7 +178,7 @@ def test_an_argument_that_is_no_string_is_refused_by_its_place(arg: Any) -> None
     ("fields", "name"),
     [({"args": ["a", "b\0c"]}, "args[1]"), ({"env_vars": {"KEY": "\0"}}, "env_vars['KEY']")],
 )
-def test_a_nul_that_no_kernel_takes_is_refused(fields: dict[str, Any], name: str) -> None:
+def test_a_nul_character_is_refused(fields: dict[str, Any], name: str) -> None:
     assert refusal(**fields) == f"{name} must not hold a NUL character"
 
 
@@ -189,15 +189,13 @@ def test_a_nul_that_no_kernel_takes_is_refused(fields: dict[str, Any], name: str
         ({"env_vars": {"KEY": "x" * (MAX_STRING_BYTES + 1)}}, "env_vars['KEY']"),
     ],
 )
-def test_a_string_beyond_its_limit_is_refused_and_told_where_it_can_go(
-    fields: dict[str, Any], name: str
-) -> None:
+def test_a_string_that_is_too_long_is_refused_with_an_alternative(fields: dict[str, Any], name: str) -> None:
     message = refusal(**fields)
     assert message.startswith(f"{name} may have ")
     assert message.endswith(f" bytes, not {MAX_STRING_BYTES + 1}; use files or stdin")
 
 
-def test_a_string_of_exactly_the_limit_is_taken() -> None:
+def test_a_string_of_exactly_the_limit_is_accepted() -> None:
     assert len(run(args=["x" * MAX_STRING_BYTES]).argv[-1]) == MAX_STRING_BYTES
 
 
@@ -210,7 +208,7 @@ def test_too_many_strings_are_refused(fields: dict[str, Any]) -> None:
     assert refusal(**fields).startswith(f"at most {MAX_STRINGS} {next(iter(fields))}, not {MAX_STRINGS + 1}")
 
 
-def test_arguments_and_variables_share_one_bound() -> None:
+def test_arguments_and_variables_share_one_limit() -> None:
     half = "x" * (MAX_STRINGS_BYTES // 2 - 100)
     assert run(args=[half]).argv[-1] == half
     message = refusal(args=[half], env_vars={"A": half, "B": "x" * 200})
@@ -220,29 +218,29 @@ def test_arguments_and_variables_share_one_bound() -> None:
 @pytest.mark.parametrize(
     "key", ["", "A=B", "A B", "1A", "A-B", "A\0", "A\n", "é", "A.B", "=", " A", SURROGATE, 1, None, b"A"],
 )  # fmt: skip
-def test_a_name_that_no_shell_would_take_is_refused(key: Any) -> None:
+def test_a_variable_name_that_a_shell_rejects_is_refused(key: Any) -> None:
     assert f"{key!r} is not a usable name" in refusal(env_vars={key: "x"})
 
 
 @pytest.mark.parametrize("key", ["CODEFORGE_", "CODEFORGE_X"])
-def test_names_that_are_ours_are_refused(key: str) -> None:
+def test_reserved_variable_names_are_refused(key: str) -> None:
     assert refusal(env_vars={key: "x"}).endswith("not CODEFORGE_...)")
 
 
 @pytest.mark.parametrize(
     "key", ["A", "_", "a1_B", "codeforge_x", "XCODEFORGE_", "PATH", "HOME", "LD_PRELOAD"],
 )  # fmt: skip
-def test_every_other_name_is_the_programs_own_business(key: str) -> None:
+def test_every_other_variable_name_is_accepted(key: str) -> None:
     assert run(env_vars={key: " a=b\n"}).env == {key: " a=b\n"}
 
 
 @pytest.mark.parametrize("variables", ["A=b", ["A=b"], [("A", "b")], 1])
-def test_variables_that_are_no_mapping_are_refused(variables: Any) -> None:
+def test_variables_that_are_not_a_mapping_are_refused(variables: Any) -> None:
     assert refusal(env_vars=variables) == f"env_vars must be a mapping, not {type(variables).__name__}"
 
 
 @pytest.mark.parametrize("value", [1, None, b"x", True])
-def test_a_variable_that_is_no_string_is_refused(value: Any) -> None:
+def test_a_variable_that_is_not_a_string_is_refused(value: Any) -> None:
     assert refusal(env_vars={"A": value}) == f"env_vars['A'] must be a string, not {type(value).__name__}"
 
 
@@ -250,7 +248,7 @@ def test_a_variable_that_is_no_string_is_refused(value: Any) -> None:
     key=st.integers(1, MAX_STRING_BYTES + 1), value=st.integers(0, MAX_STRING_BYTES + 1), arg=st.integers(0,
     MAX_STRING_BYTES)
 )  # fmt: skip
-def test_what_is_accepted_fits_into_the_frames_it_is_sent_in(key: int, value: int, arg: int) -> None:
+def test_accepted_strings_fit_into_their_frames(key: int, value: int, arg: int) -> None:
     try:
         made = run(env_vars={"K" * key: "v" * value}, args=["a" * arg])
     except InvalidRequest:
@@ -266,7 +264,7 @@ def test_a_variable_too_long_for_its_frame_is_refused(variables: dict[str, str])
 
 
 @pytest.mark.parametrize("language", LANGUAGES, ids=lambda row: row.name)
-def test_a_variable_that_the_interpreter_reads_at_its_start_needs_a_fresh_one(language: Language) -> None:
+def test_a_variable_that_the_interpreter_reads_at_start_needs_a_fresh_interpreter(language: Language) -> None:
     assert not run(language=language.name, env_vars={"MY_OWN": "1", "HTTP_PROXY": ""}).fresh
     for prefix in language.boot_env:
         assert run(language=language.name, env_vars={"MY_OWN": "1", f"{prefix}X": ""}).fresh
@@ -278,7 +276,7 @@ def test_another_languages_variables_do_not_need_a_fresh_interpreter() -> None:
     assert not run(language="javascript", env_vars={"PYTHONPATH": ""}).fresh
 
 
-def test_later_changes_to_what_the_caller_gave_change_nothing() -> None:
+def test_later_changes_to_the_callers_objects_have_no_effect() -> None:
     variables, files = {"A": "1"}, {"a": bytearray(b"1")}
     made = run(env_vars=variables, files=files)
     variables["A"] = "2"
@@ -290,7 +288,7 @@ def test_later_changes_to_what_the_caller_gave_change_nothing() -> None:
 # --- Limits -------------------------------------------------------------------------------------------
 
 
-def test_a_request_overrides_the_defaults_it_names_and_no_other() -> None:
+def test_a_request_overrides_only_the_defaults_that_it_names() -> None:
     defaults = Limits(
         timeout_s=5, memory_bytes=64 * MiB, cpu_quota_us=20_000, output_bytes=10, files_bytes=20
     )
@@ -304,7 +302,7 @@ def test_a_request_overrides_the_defaults_it_names_and_no_other() -> None:
     )
 
 
-def test_no_default_gives_a_network_to_a_request_that_does_not_ask() -> None:
+def test_no_default_gives_a_network_to_a_request_without_one() -> None:
     assert not resolve(ExecutionRequest(code=""), TABLE, Limits(network=True)).limits.network
 
 
@@ -323,19 +321,19 @@ def test_no_default_gives_a_network_to_a_request_that_does_not_ask() -> None:
         ({"network_enabled": None}, "network_enabled"),
     ],
 )
-def test_a_wrong_limit_is_refused_by_the_name_the_caller_used(fields: dict[str, Any], name: str) -> None:
+def test_a_wrong_limit_is_refused_by_the_callers_name_for_it(fields: dict[str, Any], name: str) -> None:
     assert refusal(**fields).startswith(f"{name} must ")
 
 
 @given(st.integers(16 * MiB, 1024 * GiB))
-def test_the_writable_space_is_bounded_and_leaves_half_the_memory_to_the_program(memory: int) -> None:
+def test_the_writable_space_is_limited_and_leaves_half_of_the_memory_to_the_program(memory: int) -> None:
     size = tmpfs_bytes(Limits(memory_bytes=memory))
     assert 4 * MiB <= size <= MAX_TMPFS_BYTES
     assert 2 * size <= memory / 2  # /code and /tmp
 
 
 @pytest.mark.parametrize(("memory", "capacity"), [("16m", 4 * MiB), ("64m", 16 * MiB)])
-def test_code_and_files_fit_into_what_the_memory_limit_leaves_them(memory: str, capacity: int) -> None:
+def test_code_and_files_are_limited_by_the_size_of_code_directory(memory: str, capacity: int) -> None:
     full = "#" * (capacity // 2)
     assert run(full, files={"a": full}, memory_limit=memory)
     message = refusal(full + "#", files={"a": full}, memory_limit=memory)
@@ -348,7 +346,7 @@ def test_code_of_a_hundred_megabytes_is_refused_before_anything_starts() -> None
     assert "; 64m fit into /code" in refusal("#" * 100_000_000)
 
 
-def test_files_are_counted_in_the_pages_they_take() -> None:
+def test_files_are_counted_in_whole_pages() -> None:
     page_and_a_byte = bytes(4097)  # two pages
     files = {f"f{i}": page_and_a_byte for i in range(511)}
     assert run("#", files=files, memory_limit="16m")
@@ -357,7 +355,7 @@ def test_files_are_counted_in_the_pages_they_take() -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES, ids=lambda row: row.name)
-def test_files_and_their_directories_are_no_more_than_the_file_system_holds(language: Language) -> None:
+def test_files_and_directories_are_limited_by_the_file_systems_inodes(language: Language) -> None:
     files = {f"{i}/" + "d/" * (MAX_PATH_DEPTH - 2) + "f": b"" for i in range(MAX_INPUT_FILES)}
     few = dict(list(files.items())[: language.tmp_inodes // MAX_PATH_DEPTH - 1])
     assert run(files=few, language=language.name)
@@ -368,7 +366,7 @@ def test_files_and_their_directories_are_no_more_than_the_file_system_holds(lang
 # --- Files and their paths ----------------------------------------------------------------------------
 
 
-def test_files_lie_beside_the_program() -> None:
+def test_files_are_placed_beside_the_program() -> None:
     files = {
         "data.bin": b"\xff\0",
         "pkg/__init__.py": "",
@@ -387,7 +385,7 @@ def test_files_lie_beside_the_program() -> None:
 
 
 @pytest.mark.parametrize("files", ["a", ["a"], [("a", b"")], 1, {"a"}])
-def test_files_that_are_no_mapping_are_refused(files: Any) -> None:
+def test_files_that_are_not_a_mapping_are_refused(files: Any) -> None:
     assert refusal(files=files) == f"files must map paths to bytes or str, not be a {type(files).__name__}"
 
 
@@ -403,7 +401,7 @@ def test_too_many_files_are_refused() -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES, ids=lambda row: row.name)
-def test_a_file_cannot_take_the_programs_place(language: Language) -> None:
+def test_a_file_cannot_replace_the_program(language: Language) -> None:
     message = refusal(language=language.name, files={language.file: b""})
     assert message == f"files: {language.file!r} is the program itself; give the file another name"
 
@@ -421,7 +419,7 @@ def test_a_path_cannot_be_a_file_and_a_directory(files: dict[str, bytes], path: 
     assert refusal(files=files) == f"files: {path!r} cannot be a file and a directory"
 
 
-def test_files_that_only_begin_alike_are_no_conflict() -> None:
+def test_a_common_prefix_is_not_a_conflict() -> None:
     assert run(files={"a": b"", "ab/c": b"", "a.d/e": b"", "main.pyc": b""})
 
 
@@ -440,7 +438,7 @@ def test_files_that_only_begin_alike_are_no_conflict() -> None:
     ],
     ids=lambda path: ascii(path)[:40],
 )  # fmt: skip
-def test_a_path_with_a_trick_is_refused(path: str) -> None:
+def test_an_unsafe_path_is_refused(path: str) -> None:
     message = refusal(files={path: b""})
     assert message.startswith("files: ")
     assert len(message) < 2000
@@ -452,7 +450,7 @@ def test_a_nul_in_a_path_is_refused() -> None:
 
 
 @pytest.mark.parametrize("path", [1, None, b"a", ("a",), True])
-def test_a_path_that_is_no_string_is_refused(path: Any) -> None:
+def test_a_path_that_is_not_a_string_is_refused(path: Any) -> None:
     assert refusal(files={path: b""}) == f"files: a path must be a string, not {type(path).__name__}"
 
 
@@ -465,7 +463,7 @@ def test_a_path_that_is_no_string_is_refused(path: Any) -> None:
     ],
     ids=lambda path: ascii(path)[:40],
 )  # fmt: skip
-def test_a_plain_path_is_taken_however_odd_it_looks(path: str) -> None:
+def test_a_plain_path_is_accepted_however_odd_it_looks(path: str) -> None:
     assert len(path.encode()) <= MAX_PATH_BYTES
     assert path in run(files={path: b""}).files
 
@@ -476,7 +474,7 @@ PARTS = st.sampled_from(["", ".", "..", "a", "...", "\0", "\n", "\x85", "é", "-
 
 
 @given(st.lists(PARTS, max_size=MAX_PATH_DEPTH + 2).map("/".join) | st.text(max_size=40))
-def test_an_accepted_path_stays_inside_and_is_itself(path: str) -> None:
+def test_an_accepted_path_is_normal_and_stays_inside(path: str) -> None:
     try:
         check_path(path)
     except InvalidRequest:
@@ -490,7 +488,7 @@ def test_an_accepted_path_stays_inside_and_is_itself(path: str) -> None:
 
 
 @given(st.dictionaries(PARTS | st.lists(PARTS, max_size=3).map("/".join), st.binary(max_size=3), max_size=5))
-def test_accepted_files_can_all_be_made(files: dict[str, bytes]) -> None:
+def test_accepted_files_can_all_be_created(files: dict[str, bytes]) -> None:
     try:
         made = run(files=files).files
     except InvalidRequest:
@@ -520,7 +518,7 @@ FIELDS = [
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS), JUNK, max_size=3))
-def test_any_junk_at_all_is_a_run_or_an_invalid_request(fields: dict[str, Any]) -> None:
+def test_any_junk_becomes_a_run_or_an_invalid_request(fields: dict[str, Any]) -> None:
     try:
         made = resolve(ExecutionRequest(**{"code": "", **fields}), TABLE, DEFAULTS)
         said = repr(made.argv)

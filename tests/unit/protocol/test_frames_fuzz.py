@@ -149,9 +149,9 @@ def frames_of(told: Event) -> bytes:
             return frame("X", struct.pack("<BQ", 1 if stream == "stdout" else 2, size))
         case Acknowledged(size):
             return frame("A", struct.pack("<I", size))
-        case FileOut(path, mode, data):
+        case FileOut(path, data):
             pieces = (data[at : at + PAYLOAD_MAX] for at in range(0, len(data), PAYLOAD_MAX))
-            return frame("F", struct.pack("<I", mode) + path) + b"".join(frame("D", p) for p in pieces)
+            return frame("F", struct.pack("<I", 0o644) + path) + b"".join(frame("D", p) for p in pieces)
         case Skipped(path, reason):
             return frame("S", bytes([reason]) + path)
         case Failed(message):
@@ -171,7 +171,7 @@ RUNNING = st.one_of(
     st.just(Preloaded()),
 )
 LEFT = st.one_of(
-    st.builds(FileOut, st.binary(min_size=1, max_size=300), U32, LARGE),
+    st.builds(FileOut, st.binary(min_size=1, max_size=300), LARGE),
     st.builds(Skipped, st.binary(max_size=300), st.sampled_from(SkipReason)),
     st.builds(Acknowledged, U32),
 )

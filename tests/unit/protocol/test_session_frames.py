@@ -20,10 +20,10 @@ from codeforge.protocol.session_frames import (
     Answer,
     Ended,
     EntryKind,
+    InvalidMessage,
+    MessageData,
     MessageDecoder,
-    NotAMessage,
-    Said,
-    Taken,
+    MessageTaken,
     Text,
     parse,
     parse_entries,
@@ -78,7 +78,7 @@ def test_requests_about_files(branch: int, path: str, offset: int, data: bytes) 
         "q", head + b"w" + where + struct.pack("<IH", 0o755, len(name)) + name + data,
     )  # fmt: skip
     assert only(session_frames.list_files(branch, path, offset)) == ("q", head + b"l" + where + name)
-    assert only(session_frames.look_at_file(branch, path)) == ("q", head + b"s" + name)
+    assert only(session_frames.stat_file(branch, path)) == ("q", head + b"s" + name)
     assert only(session_frames.remove_file(branch, path)) == ("q", head + b"d" + name)
 
 
@@ -99,14 +99,14 @@ def test_the_largest_pieces_fit_a_frame() -> None:
 # --- Init to host
 
 
-def of(kind: str, payload: bytes) -> protocol.OfSession:
-    return protocol.OfSession(kind.encode(), payload)
+def of(kind: str, payload: bytes) -> protocol.SessionFrame:
+    return protocol.SessionFrame(kind.encode(), payload)
 
 
 def test_events() -> None:
     assert parse(of("T", b"\1\0\0\0\2text")) == Text(1, "stderr", b"text")
-    assert parse(of("M", b"\1\0\0\0said")) == Said(1, b"said")
-    assert parse(of("K", b"\1\0\0\0")) == Taken(1)
+    assert parse(of("M", b"\1\0\0\0said")) == MessageData(1, b"said")
+    assert parse(of("K", b"\1\0\0\0")) == MessageTaken(1)
     assert parse(of("B", struct.pack("<IBBII", 1, 1, 9, 2, 3))) == Ended(1, None, 9, 2, 3)
     assert parse(of("B", struct.pack("<IBBII", 1, 0, 9, 2, 3))) == Ended(1, 9, None, 2, 3)
     assert parse(of("Q", b"\2\0\0\0data")) == Answer(2, b"data")
@@ -132,7 +132,7 @@ def test_any_frame_is_an_event_or_a_violation(kind: str, payload: bytes) -> None
         event = parse(of(kind, payload))
     except ProtocolViolation:
         return
-    assert isinstance(event, Text | Said | Taken | Ended | Answer)
+    assert isinstance(event, Text | MessageData | MessageTaken | Ended | Answer)
 
 
 ENTRIES = st.lists(
@@ -194,7 +194,7 @@ HOSTILE = [
     b"not a frame at all",
     frame("j", b"{}"),
     frame("f", b"/code"),
-    struct.pack("<IB", session_frames.MAX_SAID_BYTES + 1, ord("J")),
+    struct.pack("<IB", session_frames.MAX_MESSAGE_BYTES + 1, ord("J")),
     struct.pack("<IB", 0xFFFFFFFF, ord("J")),
     frame("J", b""),
     frame("J", b"{"),
@@ -214,7 +214,7 @@ HOSTILE = [
 def test_what_is_no_message_is_said_to_be_none(data: bytes) -> None:
     decoder = MessageDecoder()
     assert list(decoder.feed(said({"is": "ready"}))) == [{"is": "ready"}]
-    with pytest.raises(NotAMessage):
+    with pytest.raises(InvalidMessage):
         list(decoder.feed(data))
 
 
@@ -229,7 +229,7 @@ def test_any_bytes_are_messages_or_none(pieces: list[bytes]) -> None:
     try:
         for piece in pieces:
             assert all(isinstance(message, dict) for message in decoder.feed(piece))
-    except NotAMessage:
+    except InvalidMessage:
         pass
 
 

@@ -1,4 +1,4 @@
-"""A cell as the host sees it, in virtual time: who stops it when, what is kept of it, what it comes to."""
+"""A cell as the host sees it, in virtual time: what stops it and when, what is kept, and its result."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import copy
 import json
 import tracemalloc
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,32 +16,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codeforge.model.cell_result import CellOutput, CellResult, CellStatus, MimeBundle
-from codeforge.model.limits import Limits, MiB
+from codeforge.model.limits import KiB, Limits, MiB
 from codeforge.protocol.session_frames import Ended
-from codeforge.sessions.cell import INTERRUPT_GRACE_S, RESULTS_BYTES, Cell, StopReason
+from codeforge.sandboxes.output_buffer import OutputBuffer
+from codeforge.sessions import cell as cell_module
+from codeforge.sessions.cell import INTERRUPT_GRACE_S, RESULTS_BYTES, Cell
 from virtual_time import run, settle
 
 LIMITS = Limits(timeout_s=10.0, output_bytes=100)
 
 
 @dataclass
-class Played:
-    """A cell, and what was done to its interpreter when."""
+class CellUnderTest:
+    """A cell, and what it did to its interpreter and when."""
 
     cell: Cell
     done: list[tuple[str, float]] = field(default_factory=list)
 
-    def hear(self, **message: Any) -> None:
-        self.cell.hear(message)
+    def handle(self, **message: Any) -> None:
+        self.cell.handle_message(message)
 
     def finish(self, value: object = None, error: object = None) -> None:
-        self.hear(**{"is": "done"}, value=value, error=error)
+        self.handle(**{"is": "done"}, value=value, error=error)
 
 
 @asynccontextmanager
-async def played(
-    limits: Limits = LIMITS, before: tuple[Mapping[str, bytes], bool] = ({}, False)
-) -> AsyncIterator[Played]:
+async def running_cell(
+    limits: Limits = LIMITS, unread: OutputBuffer | None = None
+) -> AsyncIterator[CellUnderTest]:
     loop = asyncio.get_running_loop()
     began = loop.time()
     done: list[tuple[str, float]] = []
@@ -49,21 +51,22 @@ async def played(
     def note(what: str) -> Callable[[], object]:
         return lambda: done.append((what, loop.time() - began))
 
-    cell = Cell(7, limits, before, oom_kills=2, interrupt=note("interrupt"), kill=note("kill"))
-    yield Played(cell, done)
+    unread = unread or OutputBuffer(KiB)
+    cell = Cell(7, limits, unread, oom_kills=2, interrupt=note("interrupt"), kill=note("kill"))
+    yield CellUnderTest(cell, done)
 
 
 def plain(text: str) -> dict[str, object]:
     return {"data": {"text/plain": text}, "metadata": {}}
 
 
-def test_a_cell_that_ends() -> None:
+def test_a_cell_runs_to_its_end() -> None:
     async def scenario() -> CellResult:
-        async with played() as it:
-            it.hear(**{"is": "begun"})
-            it.cell.take_text("stdout", b"out")
-            it.cell.take_text("stderr", b"err")
-            it.hear(**{"is": "display"}, **plain("shown"))
+        async with running_cell() as it:
+            it.handle(**{"is": "begun"})
+            it.cell.take_output("stdout", b"out")
+            it.cell.take_output("stderr", b"err")
+            it.handle(**{"is": "display"}, **plain("shown"))
             it.finish(plain("value"))
             await asyncio.sleep(100)
             assert it.done == []
@@ -77,38 +80,38 @@ def test_a_cell_that_ends() -> None:
     assert result.error is None
 
 
-@pytest.mark.parametrize("yields", [True, False])
-def test_a_deadline_interrupts_then_kills(yields: bool) -> None:
+@pytest.mark.parametrize("gives_in", [True, False])
+def test_a_deadline_interrupts_the_cell_and_then_kills_the_interpreter(gives_in: bool) -> None:
     async def scenario() -> tuple[CellResult, list[tuple[str, float]]]:
-        async with played() as it:
-            it.hear(**{"is": "begun"})
+        async with running_cell() as it:
+            it.handle(**{"is": "begun"})
             await asyncio.sleep(LIMITS.timeout_s + 1)
             assert it.done == [("interrupt", 10.0)]
-            if yields:
+            if gives_in:
                 it.finish(error={"name": "KeyboardInterrupt", "value": "", "traceback": ["line"]})
             await asyncio.sleep(INTERRUPT_GRACE_S)
-            if not yields:
-                it.cell.take_end(Ended(0, None, 9, 0, 0))
+            if not gives_in:
+                it.cell.interpreter_ended(Ended(0, None, 9, 0, 0))
             await asyncio.sleep(100)
             return it.cell.result(oom=False), it.done
 
     result, done = run(scenario())
     assert result.status is CellStatus.TIMEOUT
-    assert result.alive is yields
+    assert result.alive is gives_in
     assert result.error is not None
     assert result.error.name == "TimeoutError"
-    assert result.error.traceback == (("line",) if yields else ())
-    assert ("restart()" in result.error.value) is not yields
-    assert done == [("interrupt", 10.0)] + ([] if yields else [("kill", 10.0 + INTERRUPT_GRACE_S)])
+    assert result.error.traceback == (("line",) if gives_in else ())
+    assert ("restart()" in result.error.value) is not gives_in
+    assert done == [("interrupt", 10.0)] + ([] if gives_in else [("kill", 10.0 + INTERRUPT_GRACE_S)])
 
 
-def test_what_has_not_begun_is_interrupted_once_it_has() -> None:
+def test_a_cell_that_has_not_begun_is_interrupted_once_it_begins() -> None:
     async def scenario() -> None:
-        async with played() as it:
-            it.cell.stop(StopReason.INTERRUPT, insist=False)
+        async with running_cell() as it:
+            it.cell.interrupt(then_kill=False)
             await asyncio.sleep(1)
             assert it.done == []
-            it.hear(**{"is": "begun"})
+            it.handle(**{"is": "begun"})
             assert it.done == [("interrupt", 1.0)]
             it.finish(error={"name": "KeyboardInterrupt", "value": "", "traceback": []})
             assert it.cell.result(oom=False).status is CellStatus.INTERRUPTED
@@ -116,37 +119,37 @@ def test_what_has_not_begun_is_interrupted_once_it_has() -> None:
     run(scenario())
 
 
-def test_what_never_begins_is_killed() -> None:
+def test_a_cell_that_never_begins_is_killed() -> None:
     async def scenario() -> None:
-        async with played() as it:
+        async with running_cell() as it:
             await asyncio.sleep(100)
             assert it.done == [("kill", 10.0 + INTERRUPT_GRACE_S)]
 
     run(scenario())
 
 
-def test_an_interrupt_without_insistence_lets_it_run_to_its_deadline() -> None:
+def test_a_cell_that_ignores_an_interrupt_runs_to_its_deadline() -> None:
     async def scenario() -> None:
-        async with played() as it:
-            it.hear(**{"is": "begun"})
-            it.cell.stop(StopReason.INTERRUPT, insist=False)
+        async with running_cell() as it:
+            it.handle(**{"is": "begun"})
+            it.cell.interrupt(then_kill=False)
             await asyncio.sleep(9)
             assert it.done == [("interrupt", 0.0)]
             await asyncio.sleep(9)
             assert it.done[1:] == [("interrupt", 10.0), ("kill", 12.0)]
-            it.cell.take_end(Ended(0, None, 9, 0, 0))
+            it.cell.interpreter_ended(Ended(0, None, 9, 0, 0))
             assert it.cell.result(oom=False).status is CellStatus.TIMEOUT
 
     run(scenario())
 
 
-def test_an_interrupt_that_a_cell_survives_is_no_error() -> None:
+def test_a_cell_that_handles_an_interrupt_ends_ok() -> None:
     async def scenario() -> None:
-        async with played() as it:
-            it.hear(**{"is": "begun"})
-            it.cell.stop(StopReason.INTERRUPT, insist=False)
+        async with running_cell() as it:
+            it.handle(**{"is": "begun"})
+            it.cell.interrupt(then_kill=False)
             it.finish(plain("5"))
-            it.cell.stop(StopReason.INTERRUPT)
+            it.cell.interrupt(then_kill=True)
             await asyncio.sleep(100)
             assert it.done == [("interrupt", 0.0)]
             assert it.cell.result(oom=False).status is CellStatus.OK
@@ -154,17 +157,17 @@ def test_an_interrupt_that_a_cell_survives_is_no_error() -> None:
     run(scenario())
 
 
-def test_a_flood_is_stopped_once() -> None:
+def test_a_flood_stops_the_cell_once() -> None:
     async def scenario() -> None:
-        async with played() as it:
-            it.hear(**{"is": "begun"})
+        async with running_cell() as it:
+            it.handle(**{"is": "begun"})
             piece = bytes(MiB)
             for _ in range(LIMITS.flood_bytes // MiB + 20):
-                it.cell.take_text("stdout", piece)
+                it.cell.take_output("stdout", piece)
             assert [what for what, _ in it.done] == ["interrupt"]
             await asyncio.sleep(INTERRUPT_GRACE_S)
             assert [what for what, _ in it.done] == ["interrupt", "kill"]
-            it.cell.take_end(Ended(0, None, 9, 0, 0))
+            it.cell.interpreter_ended(Ended(0, None, 9, 0, 0))
             result = it.cell.result(oom=False)
             assert (result.status, len(result.stdout), result.truncated) == (
                 CellStatus.OUTPUT_LIMIT,
@@ -175,15 +178,15 @@ def test_a_flood_is_stopped_once() -> None:
     run(scenario())
 
 
-def test_a_flood_after_the_deadline_does_not_interrupt_again_and_again() -> None:
+def test_a_flood_after_the_deadline_interrupts_at_most_once_more() -> None:
     async def scenario() -> None:
-        async with played() as it:
-            it.hear(**{"is": "begun"})
+        async with running_cell() as it:
+            it.handle(**{"is": "begun"})
             await asyncio.sleep(10.5)
             for _ in range(LIMITS.flood_bytes // MiB + 20):
-                it.cell.take_text("stdout", bytes(MiB))
+                it.cell.take_output("stdout", bytes(MiB))
             assert [what for what, _ in it.done].count("interrupt") <= 2
-            it.cell.take_end(Ended(0, None, 9, 0, 0))
+            it.cell.interpreter_ended(Ended(0, None, 9, 0, 0))
             assert it.cell.result(oom=False).status is CellStatus.TIMEOUT
 
     run(scenario())
@@ -198,16 +201,16 @@ def test_a_flood_after_the_deadline_does_not_interrupt_again_and_again() -> None
         (None, True, CellStatus.OUT_OF_MEMORY, "memory_limit"),
     ],
 )
-def test_an_interpreter_that_ends_under_it(
+def test_the_interpreter_ends_during_the_cell(
     ended: Ended | None, oom: bool, status: CellStatus, word: str
 ) -> None:
     async def scenario() -> None:
-        async with played() as it:
-            it.cell.take_text("stdout", b"last")
-            it.cell.take_end(ended)
-            await it.cell.until_over()
+        async with running_cell() as it:
+            it.cell.take_output("stdout", b"last")
+            it.cell.interpreter_ended(ended)
+            await it.cell.wait_until_over()
             it.finish(plain("late"))
-            it.cell.take_end(Ended(0, 0, None, 0, 0))
+            it.cell.interpreter_ended(Ended(0, 0, None, 0, 0))
             result = it.cell.result(oom=oom)
             assert (result.status, result.alive, result.stdout, result.value) == (status, False, "last", None)
             assert result.error is not None
@@ -219,11 +222,14 @@ def test_an_interpreter_that_ends_under_it(
     run(scenario())
 
 
-def test_text_from_before_counts_as_its_own() -> None:
+def test_unread_output_belongs_to_the_next_cell() -> None:
     async def scenario() -> None:
         for cut in (False, True):
-            async with played(before=({"stdout": b"before\n", "stderr": b"too"}, cut)) as it:
-                it.cell.take_text("stdout", b"now")
+            unread = OutputBuffer(7)
+            unread.add("stdout", b"before\n" + b"dropped" * cut)
+            unread.add("stderr", b"too")
+            async with running_cell(unread=unread) as it:
+                it.cell.take_output("stdout", b"now")
                 it.finish()
                 result = it.cell.result(oom=False)
                 assert (result.stdout, result.stderr) == ("before\nnow", "too")
@@ -232,12 +238,12 @@ def test_text_from_before_counts_as_its_own() -> None:
     run(scenario())
 
 
-def test_text_that_is_cut_anywhere_is_whole() -> None:
+def test_characters_that_come_in_pieces_are_put_together() -> None:
     async def scenario() -> None:
-        async with played() as it:
+        async with running_cell() as it:
             for byte in "é€😀".encode():
-                it.cell.take_text("stdout", bytes([byte]))
-            it.cell.take_text("stderr", b"\xf0\x9f")
+                it.cell.take_output("stdout", bytes([byte]))
+            it.cell.take_output("stderr", b"\xf0\x9f")
             it.finish()
             result = it.cell.result(oom=False)
             assert (result.stdout, result.stderr) == ("é€😀", "\ufffd")
@@ -249,11 +255,11 @@ def test_text_that_is_cut_anywhere_is_whole() -> None:
     run(scenario())
 
 
-def test_what_is_displayed_has_its_limit() -> None:
+def test_displays_are_kept_up_to_their_limit() -> None:
     async def scenario() -> None:
-        async with played() as it:
+        async with running_cell() as it:
             for _ in range(40):
-                it.hear(**{"is": "display"}, **plain("x" * MiB))
+                it.handle(**{"is": "display"}, **plain("x" * MiB))
             it.finish(plain("value"))
             result = it.cell.result(oom=False)
             assert 30 <= len(result.results) <= 32
@@ -271,24 +277,28 @@ SMALL: dict[str, dict[str, object]] = {
 
 
 @pytest.mark.parametrize("data", SMALL.values(), ids=SMALL)
-def test_what_says_little_counts_for_what_it_takes(data: dict[str, object]) -> None:
+def test_bundles_with_little_content_count_for_the_memory_they_take(
+    data: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound = 512 * KiB
+    monkeypatch.setattr(cell_module, "RESULTS_BYTES", bound)
+
     async def scenario() -> None:
-        async with played() as it:
+        async with running_cell() as it:
+            taken = 0
             tracemalloc.start()
-            for _ in range(400_000):
-                it.hear(**{"is": "display"}, data=copy.deepcopy(data))
-                if it.cell._truncated:
-                    break
-            taken, _ = tracemalloc.get_traced_memory()
+            while not it.cell._truncated and taken < 4 * bound:
+                it.handle(**{"is": "display"}, data=copy.deepcopy(data))
+                taken, _ = tracemalloc.get_traced_memory()
             tracemalloc.stop()
             it.finish()
+            assert taken < 4 * bound
             assert it.cell.result(oom=False).truncated
-            assert taken < 4 * RESULTS_BYTES
 
     run(scenario())
 
 
-def test_json_is_no_deeper_than_can_be_taken_apart() -> None:
+def test_json_that_is_nested_too_deep_is_dropped() -> None:
     def nested(depth: int) -> object:
         inner: object = 1
         for n in range(depth):
@@ -296,9 +306,9 @@ def test_json_is_no_deeper_than_can_be_taken_apart() -> None:
         return inner
 
     async def scenario() -> None:
-        async with played() as it:
+        async with running_cell() as it:
             for depth in (64, 65, 900):
-                it.hear(**{"is": "display"}, data={"application/json": nested(depth), "text/plain": "x"})
+                it.handle(**{"is": "display"}, data={"application/json": nested(depth), "text/plain": "x"})
             it.finish()
             result = it.cell.result(oom=False)
             assert [bundle.data["application/json"] is None for bundle in result.results] == [
@@ -315,24 +325,24 @@ def test_json_is_no_deeper_than_can_be_taken_apart() -> None:
     ("ended", "may_be"),
     [
         (Ended(0, None, 9, 3, 0), True),
-        (Ended(0, None, 9, 2, 0), False),  # killed, and nobody for want of memory since it began
-        (Ended(0, 3, None, 3, 0), False),  # a child of its was
+        (Ended(0, None, 9, 2, 0), False),  # SIGKILL, but no out-of-memory kill since the cell began
+        (Ended(0, 3, None, 3, 0), False),  # the kernel killed a child process
         (Ended(0, None, 11, 3, 0), False),
     ],
 )
-def test_out_of_memory_is_who_was_killed_for_want_of_it(ended: Ended, may_be: bool) -> None:
+def test_out_of_memory_needs_a_sigkill_and_a_new_out_of_memory_kill(ended: Ended, may_be: bool) -> None:
     async def scenario() -> None:
-        async with played() as it:
+        async with running_cell() as it:
             assert not it.cell.may_be_out_of_memory
-            it.cell.take_end(ended)
+            it.cell.interpreter_ended(ended)
             assert it.cell.may_be_out_of_memory is may_be
 
     run(scenario())
 
 
-def test_events_come_as_they_happen_and_end() -> None:
+def test_events_come_as_they_happen_until_the_cell_ends() -> None:
     async def scenario() -> None:
-        async with played() as it:
+        async with running_cell() as it:
             heard: list[object] = []
 
             async def listen() -> None:
@@ -340,13 +350,13 @@ def test_events_come_as_they_happen_and_end() -> None:
                     heard.append(event)
 
             listener = asyncio.create_task(listen())
-            it.cell.take_text("stdout", b"a")
+            it.cell.take_output("stdout", b"a")
             await settle()
             assert heard == [CellOutput("stdout", "a")]
-            it.hear(**{"is": "display"}, **plain("shown"))
+            it.handle(**{"is": "display"}, **plain("shown"))
             await settle()
             assert isinstance(heard[1], MimeBundle)
-            it.cell.take_end(None)
+            it.cell.interpreter_ended(None)
             await listener
 
     run(scenario())
@@ -367,13 +377,15 @@ MESSAGES: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
 
 
 @given(messages=st.lists(MESSAGES, max_size=20), ends=st.booleans())
-def test_whatever_is_said_the_result_is_well_formed(messages: list[dict[str, Any]], ends: bool) -> None:
+def test_the_result_is_well_formed_whatever_the_interpreter_says(
+    messages: list[dict[str, Any]], ends: bool
+) -> None:
     async def scenario() -> CellResult:
-        async with played() as it:
+        async with running_cell() as it:
             for message in messages:
-                it.cell.hear(message)
+                it.cell.handle_message(message)
             if ends or not it.cell.is_over:
-                it.cell.take_end(Ended(0, 0, None, 0, 0))
+                it.cell.interpreter_ended(Ended(0, 0, None, 0, 0))
             return it.cell.result(oom=False)
 
     result = run(scenario())

@@ -1,8 +1,10 @@
-"""Ways to end, and things to leave behind; the first argument says which."""
+"""Ways to end, and what to leave for the host to collect; the first argument says which."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import json
 import os
 import signal
 import socket
@@ -10,137 +12,175 @@ import sys
 import time
 from pathlib import Path
 
+RENAME_EXCHANGE = 2
+AT_FDCWD = -100
+
 
 def exit_like_oom() -> None:
-    """An exit code, and a word, that look like the kernel's."""
-    print("Killed", flush=True)
+    """End with the exit code, and a word, of a process that the kernel killed for its memory."""
+    print("Killed", "OOMKilled", flush=True)
     os._exit(137)
 
 
 def kill_itself() -> None:
-    """The same signal as the kernel's."""
+    """End by the signal that the kernel sends when memory runs out."""
+    print("Killed", "OOMKilled", flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def close_everything() -> None:
-    """Every descriptor, then an ordinary end."""
+    """Close every descriptor, then end."""
     os.closerange(0, 1024)
     os._exit(3)
 
 
 def kill_everybody() -> None:
-    """All that it may signal, and itself."""
+    """Kill every process that it may signal, then itself."""
     with contextlib.suppress(OSError):
         os.kill(-1, signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def ignore_signals() -> None:
-    """All that can be ignored, then wait."""
-    for number in range(1, 65):
-        with contextlib.suppress(OSError, ValueError):
-            signal.signal(number, signal.SIG_IGN)
+    """Ignore and block every signal, in several processes, and wait."""
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     print("waiting", flush=True)
-    time.sleep(3600)
+    for _ in range(5):
+        os.fork()
+    while True:
+        signal.sigtimedwait({signal.SIGTERM}, 100)
 
 
 def stop_everybody() -> None:
-    """Nobody in the sandbox runs any more."""
+    """Stop every process in the sandbox: at first those of the target, by default all, then its own group."""
+    target = int(sys.argv[2]) if len(sys.argv) > 2 else -1
+    os.fork()
+    time.sleep(0.2)
     with contextlib.suppress(OSError):
-        os.kill(-1, signal.SIGSTOP)
+        os.kill(target, signal.SIGSTOP)
     os.kill(0, signal.SIGSTOP)
 
 
 def much_output() -> None:
-    """Three times what is kept."""
+    """Write three times what the host keeps."""
     for _ in range(3 * 64):
         os.write(1, b"x" * 16384)
 
 
 def all_bytes() -> None:
-    """Each byte there is."""
-    os.write(1, bytes(range(256)))
+    """Write each byte there is, several times, to both streams."""
+    for stream in (1, 2):
+        os.write(stream, bytes(range(256)) * 9)
 
 
 def artifacts() -> None:
-    """Everything that is not a file of ours, where files are looked for."""
-    Path("link.txt").symlink_to("/etc/passwd")
-    Path("folder").symlink_to("/proc/self/root/etc")
+    """Leave all kinds of things that are no files of its own, and one that is."""
+    Path("true.txt").write_text("a file")
+    targets = {
+        "absolute": "/etc/passwd",
+        "relative": "../etc/passwd",
+        "loop": "loop",
+        "dangling": "nothing",
+        "root": "/",
+        "by proc": "/proc/self/root/etc/passwd",
+        "folder": "/proc/self/root/etc",
+        "init's": "/proc/1/fd/1",
+        "own": "true.txt",
+        "device": "/dev/zero",
+    }
+    for name, target in targets.items():
+        Path(name).symlink_to(target)
     Path("one").write_text("two names")
     os.link("one", "two")
-    os.mkfifo("pipe")
+    Path("deep").mkdir()
+    Path("deep/etc").symlink_to("/etc")
+    for pipe in ("pipe", "deep/pipe"):
+        os.mkfifo(pipe)
+    os.mkfifo("closed", 0)
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind("/code/socket")
-    Path("true.txt").write_text("a file")
+        server.bind("socket")
 
 
 def daemonise() -> None:
-    """A process that leaves its session, and every descriptor that others wait for."""
+    """Leave a busy process behind, in a session of its own, with every descriptor closed."""
+    alive = Path("/tmp/alive")  # noqa: S108 - in a sandbox
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
             os.closerange(0, 1024)
-            time.sleep(3600)
+            while True:
+                alive.touch()
         os._exit(0)
+    os.wait()
+    while not alive.exists():
+        time.sleep(0.01)
     print("left one", flush=True)
 
 
 def keep_the_pipe() -> None:
-    """A child that holds stdout open after the end."""
-    if os.fork() == 0:
-        time.sleep(3600)
-    print("left one", flush=True)
+    """Leave children that hold stdout open; print the time at which the program itself ends."""
+    for _ in range(20):
+        if os.fork() == 0:
+            os.setsid()
+            time.sleep(3600)
+    print(time.monotonic(), flush=True)
 
 
 def swap_names() -> None:
-    """A process that turns a file into a link and back while files are collected."""
-    Path("out.txt").write_text("mine")
+    """Leave a process that exchanges a file and a folder with links, while the host collects files."""
+    Path("folder").mkdir()
+    Path("folder/passwd").write_text("mine")
+    Path("other").symlink_to("/etc")
+    Path("passwd").write_text("mine")
+    Path("link").symlink_to("/etc/passwd")
+    libc = ctypes.CDLL(None)
     if os.fork() == 0:
+        os.setsid()
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        os.closerange(0, 3)
         while True:
-            with contextlib.suppress(OSError):
-                Path("other").symlink_to("/etc/passwd")
-                Path("other").rename("out.txt")
-                Path("fresh").write_text("mine")
-                Path("fresh").rename("out.txt")
+            for one, other in ((b"folder", b"other"), (b"passwd", b"link")):
+                libc.renameat2(AT_FDCWD, one, AT_FDCWD, other, RENAME_EXCHANGE)
     time.sleep(0.2)
 
 
-def leave_marks() -> None:
-    """Wherever there is room."""
-    mark = sys.argv[2]
-    for folder in ("/tmp", "/dev/shm", "/code", "/dev/mqueue"):  # noqa: S108
-        with contextlib.suppress(OSError):
-            Path(folder, mark).write_text(mark)
-    print("marked", flush=True)
-
-
-def find_marks() -> None:
-    """What another run left."""
-    mark, found = sys.argv[2], []
-    for folder in ("/tmp", "/dev/shm", "/code", "/dev/mqueue", "/var/tmp", "/run"):  # noqa: S108
-        with contextlib.suppress(OSError):
-            found += [folder for name in os.listdir(folder) if mark in name]  # noqa: PTH208
-    print(", ".join(found) or "nothing", flush=True)
-
-
 def randomness() -> None:
-    """The first that each source gives."""
+    """Print the first value that each source of randomness gives."""
     import random
+    import secrets
+    import tempfile
     import uuid
 
-    print(random.random(), uuid.uuid4(), os.urandom(8).hex(), flush=True)  # noqa: S311
+    drawn: list[object] = [
+        random.random(),  # noqa: S311 - it is the source that is looked at
+        random.SystemRandom().random(),
+        str(uuid.uuid4()),
+        str(uuid.uuid1()),
+        secrets.token_hex(),
+        os.urandom(8).hex(),
+        tempfile.mktemp(),  # noqa: S306 - for its name alone
+    ]
+    with contextlib.suppress(ImportError):
+        import numpy
+
+        drawn += [float(numpy.random.random()), float(numpy.random.default_rng().random())]
+    print(json.dumps(drawn), flush=True)
 
 
 def hash_image() -> None:
-    """What every run of this image executes, as this run sees it."""
+    """Print a hash of what every run of this image executes, as this run sees it."""
     import hashlib
 
-    folders = ("/opt/codeforge", "/usr/local/bin", "/usr/lib/x86_64-linux-gnu", "/lib/x86_64-linux-gnu",
-               "/usr/lib/aarch64-linux-gnu", "/etc")  # fmt: skip
+    libraries = [
+        f"{top}/lib/{machine}-linux-gnu" for top in ("", "/usr") for machine in ("x86_64", "aarch64")
+    ]
     digest = hashlib.sha256()
-    own = {"hostname", "hosts", "resolv.conf", "mtab"}  # these are each sandbox's
+    of_each_sandbox = {"hostname", "hosts", "resolv.conf", "mtab"}
+    folders = ("/opt/codeforge", "/usr/local/bin", "/etc", *libraries)
     for path in sorted(path for folder in folders for path in Path(folder).glob("*")):
-        if path.is_file() and os.access(path, os.R_OK) and path.name not in own:
+        if path.is_file() and os.access(path, os.R_OK) and path.name not in of_each_sandbox:
             digest.update(str(path).encode())
             digest.update(path.read_bytes())
     print(digest.hexdigest(), flush=True)

@@ -1,37 +1,63 @@
-"""Writes what init would write, wherever it can be written; then ends with 7."""
+"""Writes what init would send to the host, wherever it can write; then ends with 7.
+
+The file ``written`` says where writing worked: descriptors by number, then descriptors by name.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import struct
-import sys
 from pathlib import Path
 
+MARK = b"forged frames follow:"
 
-def frame(kind: str, payload: bytes) -> bytes:
-    """As the protocol has it."""
+
+def frame(kind: str, payload: bytes = b"") -> bytes:
+    """A frame of the protocol."""
     return struct.pack("<IB", len(payload), ord(kind)) + payload
 
 
 FORGED = (
-    frame("O", b"forged output")
-    + frame("W", bytes([0, 0]) + struct.pack("<QQQII", 1, 1, 1, 0, 0))
-    + frame("Z", b"")
+    frame("O", b"forged")
+    + frame("W", struct.pack("<BBQQQII", 0, 0, 1, 1, 1, 0, 0))
+    + frame("F", bytes(4) + b"forged.txt")
+    + frame("D", b"forged")
+    + frame("Z")
 )
-MARK = b"forged frames follow:"
+"""What init would send at the end of a run that went well and left a file."""
 
-os.write(1, MARK + FORGED)
-os.write(2, FORGED + struct.pack("<IB", 0xFFFFFFFF, ord("O")))
-for descriptor in range(3, 1024):
-    with contextlib.suppress(OSError):
-        os.write(descriptor, FORGED)
-for process in Path("/proc").glob("[0-9]*"):
-    if process.name == str(os.getpid()):
-        continue
-    for number in range(64):
+TOO_LONG = struct.pack("<IB", 0xFFFFFFFF, ord("O"))
+"""The header of a frame that claims 4 GiB of output."""
+
+
+OWN_STREAMS = ["own/fd/0", "own/fd/1", "own/fd/2"]
+"""Where writing by a name under /proc works: a program may open its own pipes."""
+
+
+def main() -> None:
+    """Write to the streams, to every descriptor, and to every descriptor of every process by its name."""
+    os.write(1, MARK + FORGED)
+    os.write(2, MARK + FORGED + TOO_LONG)
+    numbers, names = [], []
+    for number in range(3, 1024):
         with contextlib.suppress(OSError):
-            descriptor = os.open(process / "fd" / str(number), os.O_WRONLY | os.O_NONBLOCK)
-            os.write(descriptor, FORGED)
-sys.stdout.flush()
-os._exit(7)
+            os.write(number, FORGED)
+            numbers.append(number)
+    for process in list(Path("/proc").glob("[0-9]*")):
+        whose = "own" if process.name == str(os.getpid()) else process.name
+        for number in range(64):
+            with contextlib.suppress(OSError):
+                descriptor = os.open(process / "fd" / str(number), os.O_WRONLY | os.O_NONBLOCK)
+                try:
+                    os.write(descriptor, FORGED)
+                    names.append(f"{whose}/fd/{number}")
+                finally:
+                    os.close(descriptor)
+    Path("written").write_text(json.dumps([numbers, names]))
+    os._exit(7)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,35 +1,91 @@
-"""What a run is, and what it can do to init, its limits and the machine."""
+"""What a program is, what it may become, and what it can do to the machine."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import resource
-import signal
 import stat
-import struct
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
-from codeforge.audit.payloads.observe import attempt, in_child, report, syscall
+from codeforge.audit.payloads.observe import (
+    PLACES,
+    attempt,
+    distinct,
+    in_child,
+    open_to_read,
+    open_to_write,
+    reach,
+    report,
+    syscall,
+)
 
 KNOBS = (
-    "/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe", "/proc/sys/vm/drop_caches",
-    "/proc/sysrq-trigger", "/proc/sys/net/ipv4/ip_forward", "/proc/sys/kernel/hostname",
-    "/sys/kernel/uevent_helper", "/sys/kernel/profiling", "/sys/power/state",
-)  # fmt: skip
-DEVICES = ("mem", "kmem", "port", "kmsg", "kvm", "fuse", "sda", "vda", "nvme0n1", "vsock", "net/tun",
-           "mapper/control", "loop-control", "loop0", "vhost-net", "vhost-vsock", "uinput")  # fmt: skip
+    "/proc/sys/kernel/core_pattern",
+    "/proc/sys/kernel/modprobe",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/sys/kernel/hostname",
+    "/proc/sys/vm/drop_caches",
+    "/proc/sys/net/ipv4/ip_forward",
+    "/proc/sysrq-trigger",
+    "/sys/kernel/uevent_helper",
+    "/sys/kernel/profiling",
+    "/sys/kernel/mm/transparent_hugepage/enabled",
+    "/sys/power/state",
+)
+DEVICES = [
+    "mem",
+    "kmem",
+    "port",
+    "kmsg",
+    "kvm",
+    "fuse",
+    "sda",
+    "vda",
+    "nvme0n1",
+    "vsock",
+    "vhost-vsock",
+    "vhost-net",
+    "net/tun",
+    "loop-control",
+    "loop0",
+    "userfaultfd",
+    "dri/card0",
+    "mapper/control",
+    "rtc0",
+    "uinput",
+]
 HARMLESS_DEVICES = {"null", "zero", "full", "random", "urandom", "tty", "ptmx", "console"}
-HOST_TELLTALES = ("interrupts", "kallsyms", "config.gz", "cmdline", "partitions", "diskstats", "key-users",
-                  "locks", "keys", "timer_list", "kcore", "sched_debug")  # fmt: skip
-CGROUP_KNOBS = {"release_agent", "notify_on_release", "cgroup.procs", "memory.max", "memory.limit_in_bytes"}
+TELL_OF_THE_HOST = [
+    "interrupts",
+    "kallsyms",
+    "config.gz",
+    "cmdline",
+    "partitions",
+    "diskstats",
+    "key-users",
+    "locks",
+    "keys",
+    "timer_list",
+    "kcore",
+    "sched_debug",
+]
+CGROUPS = Path("/sys/fs/cgroup")
+CGROUP_KNOBS = ("release_agent", "cgroup.procs", "notify_on_release")
+UNWRITABLE = {"EACCES", "EROFS", "ENOENT", "EPERM"}
+
 PR_GET_NO_NEW_PRIVS = 39
-ALL_SIGNALS = [number for number in range(1, 65) if number not in (32, 33)]
+LEAST_USER_ID = 20000
+SCHED_FIFO, SCHED_RR, SCHED_DEADLINE = 1, 2, 6
+WHO_PROCESS, HIGHEST_PRIORITY = 0, -20
+IOPRIO_PROCESS, IOPRIO_REAL_TIME = 1, 1 << 13
+MLOCK_ALL = 3
+MEGABYTE = 1 << 20
 
 
 def filters(count: str | None) -> str:
-    """Linux counts them; gVisor does not tell."""
+    """How many filters; Linux counts them, gVisor does not tell."""
     if count is None:
         return "not told"
     return "2 or more" if int(count) >= 2 else "fewer than 2"
@@ -39,52 +95,114 @@ def status() -> dict[str, str]:
     """What the kernel says of this process."""
     lines = Path("/proc/self/status").read_text().splitlines()
     said = {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    names = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
-    # gVisor has no ambient set, and does not tell the rest of what is asked for here by get().
-    kept = [f"{name}={said[name]}" for name in names if int(said.get(name, "0"), 16)]
+    # gVisor has no ambient set, and does not tell what get() asks for here.
+    sets = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+    kept = [f"{name}={said[name]}" for name in sets if int(said.get(name, "0"), 16)]
     no_new_privs = ctypes.CDLL(None).prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
+    one_user = len(set(said["Uid"].split())) == 1 and os.getuid() >= LEAST_USER_ID
     return {
         "capabilities": " ".join(kept) or "none",
         "no_new_privs": said.get("NoNewPrivs", str(no_new_privs)),
         "seccomp": said["Seccomp"],
         "filters": filters(said.get("Seccomp_filters")),
-        "uid": "one of many" if len(set(said["Uid"].split())) == 1 and os.getuid() >= 20000 else said["Uid"],
+        "uid": "one of many" if one_user else said["Uid"],
         "groups": "one" if set(said["Groups"].split()) <= {str(os.getgid())} else said["Groups"],
         "pid 1": Path("/proc/1/comm").read_text().strip(),
     }
 
 
-def reach(paths: list[str], action: Callable[[str], object]) -> str:
-    """``refused``, or where the action was allowed."""
-    allowed = [path for path in paths if attempt(action, path) == "allowed"]
-    return ", ".join(allowed) or "refused"
+def ids() -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """User and group: real, effective, saved."""
+    return os.getresuid(), os.getresgid()
 
 
-def open_to_read(path: str) -> None:
-    """And nothing else."""
-    os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+def becoming_another() -> dict[str, str]:
+    """Take on another user's or group's id."""
+    before = ids()
+    no_group = (ctypes.c_int * 1)(0)
+    observed = {
+        "setuid": in_child(syscall, "setuid", 0),
+        "setresuid": in_child(syscall, "setresuid", 0, 0, 0),
+        "setgid": in_child(syscall, "setgid", 0),
+        "setresgid": in_child(syscall, "setresgid", 0, 0, 0),
+        "setgroups": in_child(syscall, "setgroups", 1, no_group),
+        "setuid to a neighbour": in_child(syscall, "setuid", os.getuid() + 1),
+    }
+    same = ids() == before and 0 not in (*before[0], *before[1])
+    return observed | {"ids afterwards": "unchanged" if same else "changed"}
 
 
-def open_to_write(path: str) -> None:
-    """And nothing else."""
-    os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))
+def scheduling() -> dict[str, str]:
+    """Get ahead of other processes on the machine, and keep memory in place."""
+    parameter = ctypes.c_int(1)
+    deadline = (ctypes.c_uint32 * 12)(48, SCHED_DEADLINE, 0, 0, 0, 0, 1000000, 0, 2000000, 0, 2000000, 0)
+    block = ctypes.create_string_buffer(MEGABYTE)
+    return {
+        "nice": in_child(syscall, "setpriority", WHO_PROCESS, 0, HIGHEST_PRIORITY),
+        "first in, first out": in_child(
+            syscall, "sched_setscheduler", 0, SCHED_FIFO, ctypes.byref(parameter)
+        ),
+        "round robin": in_child(syscall, "sched_setscheduler", 0, SCHED_RR, ctypes.byref(parameter)),
+        "deadline": in_child(syscall, "sched_setattr", 0, deadline, 0),
+        "io in real time": in_child(syscall, "ioprio_set", IOPRIO_PROCESS, 0, IOPRIO_REAL_TIME),
+        "lock all memory": in_child(syscall, "mlockall", MLOCK_ALL),
+        "lock a megabyte": in_child(syscall, "mlock", block, MEGABYTE),
+    }
+
+
+def hard_limits() -> dict[str, str]:
+    """Raise the program's own limits above what they were set to."""
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    return {
+        "core limit": distinct(
+            in_child(resource.setrlimit, resource.RLIMIT_CORE, pair) for pair in ((1, 1), unlimited)
+        ),
+        "file limit": in_child(resource.setrlimit, resource.RLIMIT_NOFILE, (4096, 4096)),
+    }
+
+
+def make_node(path: str, kind: int, major: int, minor: int) -> None:
+    """A device node."""
+    os.mknod(path, kind | 0o600, os.makedev(major, minor))
+
+
+def device_nodes() -> Iterator[str]:
+    """The answers to making nodes for memory, a disk and the kernel's log."""
+    for place in PLACES:
+        yield in_child(make_node, f"{place}/memory", stat.S_IFCHR, 1, 1)
+        yield in_child(make_node, f"{place}/disk", stat.S_IFBLK, 8, 0)
+        log = f"{place}/log".encode()
+        yield in_child(syscall, "mknodat", -100, log, stat.S_IFCHR | 0o600, os.makedev(1, 11))
+
+
+def is_strange(path: Path) -> bool:
+    """Whether it is a device that a sandbox has no use for."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # a link to what is missing or out of reach
+        return False
+    return stat.S_ISBLK(mode) or (stat.S_ISCHR(mode) and path.name not in HARMLESS_DEVICES)
+
+
+def set_id_file(place: str) -> None:
+    """A file that would run as another user; fails where the mount ignores the bit."""
+    path = Path(place, "set-id")
+    path.touch()
+    path.chmod(0o6755)
+    if os.statvfs(path).f_flag & os.ST_NOSUID:
+        raise PermissionError(1, "the mount ignores it")
 
 
 def read_some(path: str) -> None:
-    """Fails unless something can be read; a masked file has nothing in it."""
+    """Read a few bytes; a masked file has none, and a masked folder nothing in it."""
+    if Path(path).is_dir():
+        if not os.listdir(path):  # noqa: PTH208 - whether there are names is all that is asked
+            raise FileNotFoundError(path)
+        return
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         if not os.read(descriptor, 16):
             raise FileNotFoundError(path)
-    finally:
-        os.close(descriptor)
-
-
-def put(path: str, what: bytes) -> None:
-    """Write over a file that is there."""
-    descriptor = os.open(path, os.O_WRONLY)
-    try:
-        os.write(descriptor, what)
     finally:
         os.close(descriptor)
 
@@ -95,82 +213,26 @@ def make_and_remove(path: str) -> None:
     Path(path).rmdir()
 
 
-def put_back(path: str) -> None:
-    """Write what is there already: the right to change it without changing it."""
-    put(path, Path(path).read_bytes())
-
-
-def of_init() -> dict[str, str]:
-    """Each way to reach process 1."""
-    files = [f"/proc/1/{name}" for name in ("mem", "maps", "environ", "auxv", "stack", "syscall")]
-    links = [f"/proc/1/{name}" for name in ("fd/0", "fd/1", "cwd", "root", "exe")]
-    low = struct.pack("<QQ", 9, 9)
-    attr = struct.pack("<IIQiIQQQ", 48, 0, 0, 5, 0, 0, 0, 0)
-    return {
-        "init's files": reach(files, open_to_read),
-        "init's links": reach(links, os.readlink),
-        "init's memory, writing": reach(["/proc/1/mem"], open_to_write),
-        "ptrace init": in_child(syscall, "ptrace", 0x4206, 1, 0, 0),
-        "prlimit init": in_child(syscall, "prlimit64", 1, resource.RLIMIT_NOFILE, low, None),
-        "affinity of init": in_child(os.sched_setaffinity, 1, {0}),
-        "scheduler of init": in_child(os.sched_setscheduler, 1, os.SCHED_BATCH, os.sched_param(0)),
-        "sched_setattr of init": in_child(syscall, "sched_setattr", 1, attr, 0),
-        "priority of init": in_child(os.setpriority, os.PRIO_PROCESS, 1, 19),
-        "ioprio of init": in_child(syscall, "ioprio_set", 1, 1, 3 << 13),
-        "signals to init": in_child(all_signals, os.kill, 1),
-        "tgkill init": in_child(all_signals, syscall, "tgkill", 1, 1),
-        "tkill init": in_child(all_signals, syscall, "tkill", 1),
-        "sigqueue init": in_child(syscall, "rt_sigqueueinfo", 1, signal.SIGINT, bytes(128)),
-        "oom score of init": attempt(put, "/proc/1/oom_score_adj", b"1000"),
-    }
-
-
-def all_signals(send: Callable[..., object], *to: object) -> None:
-    """Every signal; the first refusal is the answer."""
-    for number in ALL_SIGNALS:
-        send(*to, number)
-
-
-def of_itself() -> dict[str, str]:
-    """Rights that it may not give itself."""
-    return {
-        "setuid": in_child(syscall, "setuid", 0),
-        "setgid": in_child(syscall, "setgid", 0),
-        "lower oom score": in_child(put, "/proc/self/oom_score_adj", b"-500"),
-        "core limit": in_child(resource.setrlimit, resource.RLIMIT_CORE, (1, 1)),
-        "file limit": in_child(resource.setrlimit, resource.RLIMIT_NOFILE, (4096, 4096)),
-        "nice": in_child(os.setpriority, os.PRIO_PROCESS, 0, -20),
-        "real time": in_child(os.sched_setscheduler, 0, os.SCHED_RR, os.sched_param(1)),
-    }
-
-
-def is_strange(path: Path) -> bool:
-    """A device that a sandbox has no use for."""
-    try:
-        mode = path.stat().st_mode
-    except OSError:  # a link to what is not there, or is out of reach
-        return False
-    return stat.S_ISBLK(mode) or (stat.S_ISCHR(mode) and path.name not in HARMLESS_DEVICES)
-
-
-def of_the_machine() -> dict[str, str]:
-    """Knobs, devices and the host's particulars."""
-    cgroup = [str(path) for path in Path("/sys/fs/cgroup").rglob("*") if path.name in CGROUP_KNOBS]
-    device = os.makedev(1, 1)
-    known = [f"/dev/{name}" for name in DEVICES]
+def the_machine() -> dict[str, str]:
+    """The kernel's settings, control groups, devices, and what tells of the host."""
+    folders = [str(CGROUPS), *(str(path) for path in CGROUPS.rglob("*/"))]
+    files = [str(path) for path in CGROUPS.rglob("*") if path.is_file()]
+    files += [f"{folder}/{name}" for folder in folders for name in CGROUP_KNOBS]
     unknown = [path.name for path in Path("/dev").iterdir() if is_strange(path)]
-    masked = [f"/proc/{name}" for name in HOST_TELLTALES]
+    masked = [f"/proc/{name}" for name in TELL_OF_THE_HOST]
     masked += ["/sys/firmware/dmi/tables/DMI", "/sys/class/dmi/id/sys_vendor"]
     return {
-        "kernel's knobs": reach(list(KNOBS), put_back),
-        "cgroup's knobs": reach(cgroup, put_back),
-        "new cgroup": reach(["/sys/fs/cgroup/x", "/sys/fs/cgroup/memory/x"], make_and_remove),
-        "device nodes": attempt(os.mknod, "/tmp/mem", stat.S_IFCHR | 0o600, device),  # noqa: S108
-        "devices": reach(known, open_to_read),
+        "kernel's knobs": reach(KNOBS, open_to_write, UNWRITABLE),
+        "cgroup's knobs": reach(files, open_to_write, UNWRITABLE),
+        "new cgroup": reach((f"{folder}/new" for folder in folders), make_and_remove, UNWRITABLE),
+        "device nodes": distinct(device_nodes()),
+        "devices": reach((f"/dev/{name}" for name in DEVICES), open_to_read, {"ENOENT"}),
         "unknown devices": ", ".join(sorted(unknown)) or "none",
+        "set-id files": distinct(attempt(set_id_file, place) for place in PLACES),
+        "file to root": attempt(os.chown, f"{PLACES[0]}/set-id", 0, 0),
         "masked files": reach(masked, read_some),
         "terminal": attempt(open_to_write, "/dev/tty"),
     }
 
 
-report({**status(), **of_init(), **of_itself(), **of_the_machine()})
+report({**status(), **becoming_another(), **scheduling(), **hard_limits(), **the_machine()})

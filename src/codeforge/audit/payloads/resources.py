@@ -1,119 +1,144 @@
-"""Ways to take more than one's share; the first argument says which."""
+"""Ways to take more than a fair share; the first argument says which."""
 
 from __future__ import annotations
 
 import ctypes
-import json
+import errno
+import fcntl
+import itertools
 import os
+import resource
+import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from codeforge.audit.payloads.observe import attempt
+from codeforge.audit.payloads.observe import attempt, report, syscall
 
 ENOUGH = 100_000
 MiB = 1024 * 1024
+DESCRIPTORS = 1024
+INOTIFY_WANTED, PIPES_WANTED = 200, 300
+F_SETPIPE_SZ, F_GETPIPE_SZ = 1031, 1032
+PAGE_BITS = 12
 
 
 def say(**observed: object) -> None:
-    """One line for the host."""
-    print(json.dumps({name: str(value) for name, value in observed.items()}), flush=True)
+    """Report facts as text."""
+    report({name: str(value) for name, value in observed.items()})
 
 
-def fork_bomb() -> None:
-    """Children that wait, until there may be no more."""
+def repeat(action: Callable[[], object]) -> None:
+    """Do it until it is refused; say how often it was allowed, and how it was refused."""
     count, answer = 0, "allowed"
     while answer == "allowed" and count < ENOUGH:
-        answer = attempt(fork_one)
+        answer = attempt(action)
         count += answer == "allowed"
     say(count=count, answer=answer)
 
 
 def fork_one() -> None:
-    """A child that waits."""
+    """Start a child that waits."""
     if os.fork() == 0:
-        time.sleep(3600)
+        signal.pause()
+
+
+def start_thread() -> None:
+    """Start a thread that waits."""
+    threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
+
+
+def open_null() -> None:
+    """Open one more file."""
+    os.open("/dev/null", os.O_RDONLY)
+
+
+def fork_bomb() -> None:
+    """Start children until no more are allowed."""
+    repeat(fork_one)
 
 
 def thread_bomb() -> None:
-    """Threads that wait."""
-    count, answer = 0, "allowed"
-    while answer == "allowed" and count < ENOUGH:
-        answer = attempt(threading.Thread(target=time.sleep, args=(3600,), daemon=True).start)
-        count += answer == "allowed"
-    say(count=count, answer=answer)
+    """Start threads until no more are allowed."""
+    repeat(start_thread)
     os._exit(0)
 
 
+def descriptors() -> None:
+    """Open files until no more are allowed."""
+    repeat(open_null)
+
+
 def memory_bomb() -> None:
-    """Memory that is used."""
+    """Take memory and use it."""
     kept = []
     while True:
         kept.append(b"x" * (4 * MiB))
 
 
 def child_memory_bomb() -> None:
-    """The same in a child, while the program itself ends well."""
+    """The same in a child; say how the child ended, and end well."""
     child = os.fork()
     if child == 0:
         memory_bomb()
-    os.waitpid(child, 0)
+    say(child=os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
-def fill(folder: str) -> None:
-    """Files of a megabyte."""
-    written, answer, number = 0, "allowed", 0
-    while answer == "allowed" and written < 4096 * MiB:
-        answer = attempt(Path(folder, str(number)).write_bytes, b"x" * MiB)
-        written += MiB if answer == "allowed" else 0
-        number += 1
-    say(megabytes=written // MiB, answer=answer)
+def fill(folder: str) -> tuple[str, int]:
+    """Write files until the folder is full; the error, and the bytes written.
+
+    A file that has grown as large as it may is followed by the next one.
+    """
+    written, problem = 0, "none"
+    for number in range(1000):
+        file = os.open(f"{folder}/{number}", os.O_WRONLY | os.O_CREAT)
+        try:
+            while True:
+                written += os.write(file, b"x" * 65536)
+        except OSError as error:
+            problem = errno.errorcode[error.errno or 0]
+        os.close(file)
+        if problem == "ENOSPC":
+            break
+    return problem, written
 
 
-def fill_tmp() -> None:
-    """All of /tmp."""
-    fill("/tmp")  # noqa: S108
-
-
-def fill_shm() -> None:
-    """All of /dev/shm."""
-    fill("/dev/shm")  # noqa: S108
+def fill_folder() -> None:
+    """Fill the folders that the further arguments name, then wait for the end of stdin."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    filled = {folder: fill(folder) for folder in sys.argv[2:]}
+    problems = {problem for problem, _ in filled.values()}
+    say(answer=", ".join(sorted(problems)), **{folder: written for folder, (_, written) in filled.items()})
+    sys.stdin.read()
 
 
 def many_files() -> None:
-    """Empty ones."""
-    count, answer = 0, "allowed"
-    while answer == "allowed" and count < ENOUGH:
-        answer = attempt(Path("/tmp", str(count)).touch)  # noqa: S108
-        count += answer == "allowed"
-    say(count=count, answer=answer)
+    """Make empty files in the folder that the next argument names, until no more are allowed."""
+    numbers = itertools.count()
+    repeat(lambda: os.close(os.open(f"{sys.argv[2]}/{next(numbers)}", os.O_CREAT)))
 
 
 def one_huge_file() -> None:
-    """A file with a hole in it."""
+    """Make a file with a hole in it."""
     with Path("huge").open("wb") as file:
         say(answer=attempt(os.ftruncate, file.fileno(), 1 << 50))
 
 
-def descriptors() -> None:
-    """Open files."""
-    count, answer = 0, "allowed"
-    while answer == "allowed" and count < ENOUGH:
-        answer = attempt(os.open, "/dev/null", os.O_RDONLY)
-        count += answer == "allowed"
-    say(count=count, answer=answer)
-
-
 def flood() -> None:
-    """Both streams, for ever."""
+    """Write without end, from two processes, to the streams that the further arguments name."""
+    streams = [int(number) for number in sys.argv[2:]]
+    line = b"x" * 999_999 + b"\n"
+    if len(streams) > 1:
+        os.fork()
     while True:
-        os.write(1, b"x" * 65536)
-        os.write(2, b"x" * 65536)
+        for stream in streams:
+            os.write(stream, line)
 
 
 def spin() -> None:
-    """Four busy processes for two seconds."""
+    """Keep four processes busy for two seconds."""
     until = time.monotonic() + 2
     for _ in range(3):
         if os.fork() == 0:
@@ -123,8 +148,8 @@ def spin() -> None:
 
 
 def zombies() -> None:
-    """Children that nobody waits for, of a child that is gone: process 1 must."""
-    for _ in range(300):
+    """Start grandchildren that nobody but process 1 can wait for."""
+    for _ in range(500):
         child = os.fork()
         if child == 0:
             if os.fork() == 0:
@@ -134,30 +159,51 @@ def zombies() -> None:
     say(answer="went on")
 
 
+def inotify_instances() -> tuple[int, str]:
+    """How many could be made, and the error that ended it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for count in range(INOTIFY_WANTED):
+        if libc.inotify_init1(0) < 0:
+            return count, errno.errorcode[ctypes.get_errno()]
+    return INOTIFY_WANTED, "none"
+
+
+def queued_signals() -> tuple[int, str]:
+    """How many signals could be queued, and the error that ended it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGRTMIN})
+    info = (ctypes.c_int32 * 32)(signal.SIGRTMIN, 0, -1)
+    for count in range(ENOUGH):
+        answer = attempt(syscall, "rt_sigqueueinfo", os.getpid(), int(signal.SIGRTMIN), info)
+        if answer != "allowed":
+            return count, answer
+    return ENOUGH, "none"
+
+
 def take_user_budget() -> None:
-    """What the kernel counts by user: inotify instances and pipe buffers; then wait."""
-    libc, count = ctypes.CDLL(None, use_errno=True), 0
-    while libc.inotify_init() >= 0 and count < ENOUGH:
-        count += 1
-    for _ in range(400):
-        if attempt(os.pipe) != "allowed":
+    """Take all that the kernel counts by user: inotify instances, signals, pages in pipes. Then wait."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
+    instances, inotify = inotify_instances()
+    queued, queue = queued_signals()
+    pipes = [os.pipe()[1] for _ in range(PIPES_WANTED)]
+    pages = sum(fcntl.fcntl(pipe, F_GETPIPE_SZ) for pipe in pipes) >> PAGE_BITS
+    for pipe in pipes:
+        if attempt(fcntl.fcntl, pipe, F_SETPIPE_SZ, MiB) != "allowed":
             break
-    say(inotify=count)
+    all_pages = sum(fcntl.fcntl(pipe, F_GETPIPE_SZ) for pipe in pipes) >> PAGE_BITS
+    say(
+        uid=os.getuid(),
+        instances=instances,
+        inotify=inotify,
+        queued=queued,
+        queue=queue,
+        pages=pages,
+        all_pages=all_pages,
+    )
     sys.stdin.read()
 
 
-def use_user_budget() -> None:
-    """The same, a little of it."""
-    import fcntl
-
-    instance = ctypes.CDLL(None, use_errno=True).inotify_init()
-    read, _ = os.pipe()
-    size = fcntl.fcntl(read, 1032)  # F_GETPIPE_SZ
-    say(inotify="allowed" if instance >= 0 else "refused", pipe=size)
-
-
 def heartbeat() -> None:
-    """A sign of life, for as long as it is let."""
+    """Give a sign of life every 50 ms, without end."""
     while True:
         os.write(1, b".")
         time.sleep(0.05)

@@ -1,15 +1,16 @@
-/* enter: the last step into a sandbox that bubblewrap makes; then init, in the same process.
+/* enter: the last step into a sandbox that bubblewrap makes. The same process then becomes init.
  *
  *   enter [--tmpfs PATH OPTIONS]... [--mask PATH]... [--readonly PATH]... [--limit NAME VALUE]...
  *         [--oom-score-adj N] -- PROGRAM
  *
- * bubblewrap has made the namespaces and mounted what is only read. What it has no options for is done
- * here: a cgroup namespace of the cgroup that the host has put this process in meanwhile, file systems in
- * memory on which nothing can be executed and that hold so many files, and the limits that stay with the
- * process. Then every capability is given up, init's filter of system calls is loaded, and init started.
+ * bubblewrap has made the namespaces and mounted everything that is read-only. The rest has no option in
+ * bubblewrap and is done here: a cgroup namespace of the cgroup that the host has moved this process into,
+ * file systems in memory that refuse execution and hold a limited number of files, and the limits of the
+ * process. Then this process gives up every capability, loads init's filter of system calls, and becomes init.
  *
- * Everything must work, or nothing is run: the reason goes to stderr, and the sandbox ends. */
-#include "../init/init.h"
+ * If any step fails, nothing runs: the reason goes to stderr, and the sandbox ends. */
+#include "../init/fail.h"
+#include "../init/filter.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -50,7 +51,7 @@ static void mount_tmpfs(const char *path, const char *options)
     must(mount("tmpfs", path, "tmpfs", TIGHT, options) == 0, path);
 }
 
-/* What is not there needs no mask: kernels differ. */
+/* Kernels differ: a path that does not exist needs no mask. */
 static void mask(const char *path)
 {
     struct stat found;
@@ -89,7 +90,7 @@ static void limit(const char *name, const char *value)
     must(getrlimit((unsigned)known[i].resource, &l) == 0, name);
     rlim_t most = strtoull(value, NULL, 10);
     if (most < l.rlim_max)
-        l.rlim_max = most; /* whoever started this may be allowed less */
+        l.rlim_max = most; /* the caller may be allowed less */
     l.rlim_cur = l.rlim_max;
     must(setrlimit((unsigned)known[i].resource, &l) == 0, name);
 }
@@ -112,7 +113,7 @@ static void give_up_capabilities(void)
     must(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0, "no_new_privs");
 }
 
-/* The words of an option, if it is this one. */
+/* Returns the words of the option, and moves on, if it is this one. */
 static char **option(char ***at, const char *name, int words)
 {
     char **found = *at;
@@ -128,8 +129,8 @@ static char **option(char ***at, const char *name, int words)
 int main(int argc, char **argv)
 {
     (void)argc;
-    /* bubblewrap may have made the mounts in a user namespace above this one: in a copy they can be
-     * mounted upon. */
+    /* bubblewrap may have made the mounts in a user namespace above this one. In a copy, this process may
+     * mount on top of them. */
     must(unshare(CLONE_NEWNS | CLONE_NEWCGROUP) == 0, "namespaces");
     must(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0, "mounts of its own");
     char **at = argv + 1, **words;
@@ -150,7 +151,7 @@ int main(int argc, char **argv)
     if (!*at || !at[1])
         fail("nothing to run");
     must(chdir("/") == 0, "/");
-    unsetenv("PWD"); /* of bubblewrap's making; the program's environment is what the host says */
+    unsetenv("PWD"); /* bubblewrap sets it; the host alone decides the program's environment */
     must(syscall(SYS_close_range, 3, ~0U, 0) == 0, "descriptors");
     give_up_capabilities();
     must(filter_install(ENGINE), "the filter");

@@ -1,50 +1,59 @@
-/* The channel to the host, the one clock, and the ways for init to end. */
-#include "init.h"
+/* The channel to the host, and the ways for init to end. */
+#include "channel.h"
+
+#include "clock.h"
+#include "fail.h"
+#include "fd.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
-static const uint64_t LINGER_NS = 5000u * 1000 * 1000u;
+static const uint64_t LINGER_NS = MS_NS(5000);
 
 int channel_in, channel_out;
-struct inbox inbox;
 struct outbox outbox;
+static struct inbox inbox;
+static uint64_t expires_ns = UINT64_MAX;
 
-uint64_t now_ns(void)
+void channel_expire_at(uint64_t ns)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+    expires_ns = ns;
 }
 
-/* Until when the host must have taken everything: then nobody is there, and init gives up. */
-int timeout_ms(uint64_t now, uint64_t wake_ns)
-{
-    uint64_t until = UINT64_MAX;
-    if (run.started_ns && limits.max_age_ms)
-        until = run.started_ns + limits.max_age_ms * (uint64_t)1000000;
-    if (until <= now)
-        _exit(EXIT_FAILED);
-    if (wake_ns < until)
-        until = wake_ns;
-    return until == UINT64_MAX ? -1 : (int)((until - now) / 1000000 + 1);
-}
-
-/* poll() has no room for its descriptors when the run took init's RLIMIT_NOFILE away, as its own
- * user id may: the sandbox is of no use any more. */
-void wait_for(struct pollfd *fds, nfds_t count, int ms)
+/* poll() fails where the run lowered init's RLIMIT_NOFILE, as its user id may: the sandbox is useless then. */
+static void poll_or_exit(struct pollfd *fds, nfds_t count, int ms)
 {
     if (poll(fds, count, ms) < 0 && errno != EINTR)
         _exit(EXIT_FAILED);
 }
 
-bool channel_read(void)
+static int ms_until(uint64_t now, uint64_t then)
+{
+    uint64_t ms = (then - now) / MS_NS(1) + 1;
+    return ms < INT_MAX ? (int)ms : INT_MAX;
+}
+
+void channel_poll(struct pollfd *fds, nfds_t count, uint64_t wake_ns)
+{
+    uint64_t now = now_ns(), until = wake_ns < expires_ns ? wake_ns : expires_ns;
+    if (expires_ns <= now)
+        _exit(EXIT_FAILED);
+    poll_or_exit(fds, count, until == UINT64_MAX ? -1 : until <= now ? 0 : ms_until(now, until));
+}
+
+void channel_flush(void)
+{
+    if (!outbox_flush(&outbox, channel_out))
+        _exit(0); /* the host is gone */
+}
+
+static bool read_channel(void)
 {
     size_t room;
     uint8_t *into = inbox_room(&inbox, &room);
@@ -56,44 +65,54 @@ bool channel_read(void)
     return n > 0;
 }
 
-void channel_wait(void)
+void channel_receive(void (*obey)(const struct frame *f))
+{
+    struct frame f;
+    enum inbox_state state;
+    if (!read_channel())
+        return;
+    while ((state = inbox_next(&inbox, &f)) == INBOX_FRAME)
+        obey(&f);
+    if (state == INBOX_BAD)
+        fail("protocol: frame of %u bytes", f.size);
+}
+
+static void wait_for_host(void)
 {
     struct pollfd fds[] = {{outbox.end ? channel_out : -1, POLLOUT, 0}, {channel_in, POLLIN, 0}};
-    wait_for(fds, 2, timeout_ms(now_ns(), UINT64_MAX));
-    struct frame dropped; /* said to a run that is over */
-    if (fds[1].revents && channel_read())
+    channel_poll(fds, 2, UINT64_MAX);
+    struct frame dropped;
+    if (fds[1].revents && read_channel())
         while (inbox_next(&inbox, &dropped) == INBOX_FRAME)
             ;
-    if (!outbox_flush(&outbox, channel_out))
-        _exit(0);
+    channel_flush();
 }
 
 void channel_wait_room(size_t payload)
 {
     while (outbox_room(&outbox) < payload)
-        channel_wait();
+        wait_for_host();
 }
 
 void channel_make_room(size_t payload)
 {
     while (outbox_room(&outbox) < payload) {
         struct pollfd out = {channel_out, POLLOUT, 0};
-        wait_for(&out, 1, timeout_ms(now_ns(), UINT64_MAX));
-        if (!outbox_flush(&outbox, channel_out))
-            _exit(0);
+        channel_poll(&out, 1, UINT64_MAX);
+        channel_flush();
     }
 }
 
-/* Stays until the host hangs up: with init goes the container, and an engine may then lose what was said
- * last, or not hear any more of an out-of-memory kill in a control group that is gone. */
+/* init stays until the host hangs up, because the container ends with it. An engine may then lose the last
+ * frames, or miss an out-of-memory kill in a control group that is gone. */
 _Noreturn void finish(int code)
 {
     static uint8_t dropped[4096];
     while (outbox.end)
-        channel_wait();
+        wait_for_host();
     for (uint64_t now, until = now_ns() + LINGER_NS; (now = now_ns()) < until;) {
         struct pollfd in = {channel_in, POLLIN, 0};
-        wait_for(&in, 1, (int)((until - now) / 1000000 + 1));
+        poll_or_exit(&in, 1, ms_until(now, until));
         ssize_t n = in.revents ? read(channel_in, dropped, sizeof dropped) : 1;
         if (n == 0 || (n < 0 && errno != EAGAIN))
             break;
@@ -113,9 +132,9 @@ _Noreturn void fail(const char *format, ...)
     finish(EXIT_FAILED);
 }
 
-void take_over_channel(void)
+void channel_take_over(void)
 {
-    /* High numbers, so that none is in the way of the run's 0 to 3. */
+    /* High numbers, so that neither is in the way of the run's 0 to 3. */
     channel_in = fcntl(0, F_DUPFD_CLOEXEC, 10);
     channel_out = fcntl(1, F_DUPFD_CLOEXEC, 10);
     int null = open("/dev/null", O_RDWR);
@@ -124,7 +143,7 @@ void take_over_channel(void)
     for (int fd = 0; fd <= CONTROL_FD; fd++)
         if (fd != null && dup2(null, fd) < 0)
             _exit(EXIT_FAILED);
-    fcntl(CONTROL_FD, F_SETFD, FD_CLOEXEC); /* a place holder, so that pipes come above it */
+    fcntl(CONTROL_FD, F_SETFD, FD_CLOEXEC); /* a place holder, so that pipes get higher numbers */
     syscall(SYS_close_range, 4, channel_in - 1, 0);
     if (channel_in + 1 < channel_out)
         syscall(SYS_close_range, channel_in + 1, channel_out - 1, 0);

@@ -1,13 +1,17 @@
-/* Between two runs in one sandbox: nothing that the run left may be there for the next one.
+/* Cleans the sandbox between two runs: nothing that a run left may be there for the next one.
  *
- * Called with nothing else alive but the template, so that nothing changes under its hands. It removes,
- * then it looks: a sandbox in which anything is not as it was before the first run is not used again. */
-#include "init.h"
+ * Nothing else but the template is alive meanwhile, so nothing changes underneath. init removes, then
+ * looks: if anything differs from the state before the first run, the sandbox is not used again. */
+#include "clean.h"
 
-#include <errno.h>
+#include "clock.h"
+#include "empty.h"
+#include "fd.h"
+#include "posture.h"
+
 #include <fcntl.h>
 #include <linux/fs.h>
-#include <stdio.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/ipc.h>
@@ -25,16 +29,17 @@ enum {
     SOCKETS_MS = 100,
 };
 
-/* For all that is removed in one go: in a session, programs can make new ones meanwhile, without end. */
-static const uint64_t REMOVING_NS = 2000u * 1000 * 1000;
+/* For each place. A full one takes a fraction of this, and all together must not use up the time that the
+ * host grants after EXIT (30 s). */
+static const uint64_t EMPTYING_NS = MS_NS(5000);
 
-static struct place { /* where a run can leave something */
+static struct place { /* where a run can leave files */
     const char *path;
     bool there;
-    struct state { /* all of one width: compared as bytes */
+    struct state { /* fields of one width: compared as bytes */
         uint64_t device, inode, mode, group, links, size;
-        uint64_t free_blocks, free_inodes; /* of the file system: of open and unlinked files, too */
-        uint64_t attributes, flags;        /* the size of their list; chattr's */
+        uint64_t free_blocks, free_inodes; /* of the file system: open unlinked files count, too */
+        uint64_t attributes, flags;        /* size of their list; chattr's flags */
     } before;
 } places[] = {{.path = "/code"}, {.path = "/tmp"}, {.path = "/dev/shm"}, {.path = "/dev/mqueue"}};
 
@@ -54,7 +59,7 @@ static bool look(int dir, struct state *s)
     unsigned flags = 0;
     if (fstat(dir, &st) || fstatvfs(dir, &fs))
         return false;
-    ioctl(dir, FS_IOC_GETFLAGS, &flags); /* not every file system has them */
+    ioctl(dir, FS_IOC_GETFLAGS, &flags); /* not every file system has flags */
     *s = (struct state){.device = st.st_dev, .inode = st.st_ino, .mode = st.st_mode, .group = st.st_gid,
                         .links = st.st_nlink, .size = (uint64_t)st.st_size,
                         .free_blocks = fs.f_bfree, .free_inodes = fs.f_ffree,
@@ -65,67 +70,15 @@ static bool look(int dir, struct state *s)
 void clean_remember(void)
 {
     for (struct place *p = places; p < places + PLACES; p++) {
-        int dir = access(p->path, W_OK) ? -1 : open_place(p); /* what cannot be written to stays clean */
+        int dir = access(p->path, W_OK) ? -1 : open_place(p); /* a place that cannot be written to stays clean */
         p->there = dir >= 0 && look(dir, &p->before);
-        close_end(&dir);
+        close_fd(&dir);
     }
     uint64_t ports;
     sockets_before = socket_count(&ports);
 }
 
-/* Under a name that is not taken; some may be, by the run. */
-static bool move(int dir, const char *name, int root)
-{
-    static unsigned moved;
-    char up[32];
-    if (fchmodat(dir, name, 0700, 0)) /* to move a directory writes to it */
-        return false;
-    do
-        snprintf(up, sizeof up, ".codeforge-%u", moved++);
-    while (renameat(dir, name, root, up) && (errno == ENOTEMPTY || errno == EEXIST));
-    return faccessat(dir, name, F_OK, AT_SYMLINK_NOFOLLOW) != 0;
-}
-
-/* Removes what is in dir; its directories are moved up into root first, so that depth does not matter. */
-static void empty(int dir, int root, uint64_t until_ns)
-{
-    struct names names = {.dir = dir};
-    lseek(dir, 0, SEEK_SET);
-    for (const char *name; now_ns() < until_ns && (name = next_name(&names));)
-        if (unlinkat(dir, name, 0) && dir != root && (errno != EISDIR || !move(dir, name, root)))
-            return;
-}
-
-/* Opens a directory that is in root; -1 when there is none, or no time left. */
-static int open_directory(int root, char path[256], uint64_t until_ns)
-{
-    struct names names = {.dir = root};
-    lseek(root, 0, SEEK_SET);
-    for (const char *name; now_ns() < until_ns && (name = next_name(&names));) {
-        struct stat st;
-        if (fstatat(root, name, &st, AT_SYMLINK_NOFOLLOW) || !S_ISDIR(st.st_mode))
-            continue;
-        snprintf(path, 256, "%s", name);
-        if (fchmodat(root, path, 0700, 0) == 0)
-            return openat(root, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    }
-    return -1;
-}
-
-void empty_directory(int root)
-{
-    char path[256];
-    uint64_t until_ns = now_ns() + REMOVING_NS;
-    empty(root, root, until_ns);
-    for (int dir; (dir = open_directory(root, path, until_ns)) >= 0;) {
-        empty(dir, root, until_ns);
-        close(dir);
-        if (unlinkat(root, path, AT_REMOVEDIR))
-            return; /* what is seen afterwards says that it is not clean */
-    }
-}
-
-/* Attributes and default ACLs of the place itself would be in force for the next run's files. */
+/* Attributes and default ACLs of the place itself would apply to the next run's files. */
 static void strip_attributes(int dir, unsigned flags)
 {
     char names[4096];
@@ -143,7 +96,7 @@ static bool clean_place(const struct place *p)
     int dir = open_place(p);
     if (dir < 0)
         return false;
-    empty_directory(dir);
+    empty_directory(dir, EMPTYING_NS);
     strip_attributes(dir, (unsigned)p->before.flags);
     fchmod(dir, mode);
     futimens(dir, NULL);
@@ -152,7 +105,7 @@ static bool clean_place(const struct place *p)
     return clean;
 }
 
-/* System V IPC, of which the run is the only user: the namespace is the sandbox's. */
+/* System V IPC. The namespace is the sandbox's, so the run is its only user. */
 static bool clean_ipc(void)
 {
     struct shm_info shm;
@@ -192,9 +145,9 @@ static bool clean_ipc(void)
 }
 
 /* The kernel frees some a moment after their last descriptor is closed. */
-static bool clean_sockets(void)
+static bool clean_sockets(bool template_stays)
 {
-    uint64_t allowed = sockets_before + (worker.pid ? 2 : 0);
+    uint64_t allowed = sockets_before + (template_stays ? 2 : 0); /* both ends of its control socket */
     for (int waited_ms = 0; waited_ms < SOCKETS_MS; waited_ms++) {
         uint64_t ports, sockets = socket_count(&ports);
         if (sockets <= allowed && ports == 0)
@@ -204,12 +157,10 @@ static bool clean_sockets(void)
     return false;
 }
 
-const char *clean(void)
+bool clean(bool template_stays)
 {
     for (const struct place *p = places; p < places + PLACES; p++)
         if (p->there && !clean_place(p))
-            return p->path;
-    if (!clean_ipc())
-        return "System V IPC";
-    return clean_sockets() ? NULL : "sockets";
+            return false;
+    return clean_ipc() && clean_sockets(template_stays);
 }

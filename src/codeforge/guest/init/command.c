@@ -1,12 +1,15 @@
-/* argv and environment, gathered from frames into one fixed arena. */
-#include "init.h"
+/* argv, environment and directory of the next process, in one fixed arena. */
+#include "command.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 extern char **environ;
+
+struct command command;
 
 void command_clear(struct command *c)
 {
@@ -73,7 +76,7 @@ static bool same_key(const char *a, const char *b)
 
 int command_exec(struct command *c)
 {
-    /* The image's environment below, the request's on top: one entry a key, the last one counts. */
+    /* The image's environment, and the request's on top: one entry for each key, and the last one counts. */
     static char *merged[2 * COMMAND_STRINGS + 1];
     int count = 0;
     char **sources[] = {environ, c->env};
@@ -90,6 +93,6 @@ int command_exec(struct command *c)
         }
     if (c->cwd[0] && chdir(c->cwd))
         return -errno;
-    execvpe(c->argv[0], c->argv, merged); /* found by init's own PATH: the request's is for the program */
+    execvpe(c->argv[0], c->argv, merged); /* with init's own PATH: the request's PATH is for the program */
     return errno;
 }

@@ -1,9 +1,13 @@
-/* Files in and files out of the working directory, /code.
+/* Files into and out of the working directory, /code.
  *
- * Out: only after everything else in the sandbox is dead, so that nothing can swap a name while it
- * is looked at. Still nothing is followed: every step is openat() with O_NOFOLLOW from a directory
- * that is open already, and only a regular file with one name is read. */
-#include "init.h"
+ * Files come out only after everything else in the sandbox is dead, so that nothing can swap a name
+ * between check and use. Even so no link is followed: every step is openat() with O_NOFOLLOW from a
+ * directory that is open already, and only a regular file with one name is read. */
+#include "files.h"
+
+#include "channel.h"
+#include "fd.h"
+#include "names.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,10 +16,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { DEPTH_MAX = 32, INPUTS_MAX = 4096 };
+enum { INPUTS_MAX = 4096 };
 
-/* What file_create() made. A file that still has this inode, name and content is not the run's. (Its
- * time would not tell: it can be set, and tmpfs does not note every write through a mapping.) */
+/* The inputs. A file that still has this inode, name and content is not the run's. Times would not tell:
+ * a run can set them, and tmpfs does not record every write through a mapping. */
 static struct input {
     ino_t inode;
     off_t size;
@@ -31,7 +35,7 @@ static uint64_t hash(const void *bytes, size_t size)
     return h;
 }
 
-/* Of a file's content from its start, one buffer at a time. */
+/* Hashes a file from its start, one buffer at a time. */
 static uint64_t hash_content(int fd)
 {
     static uint64_t words[8192];
@@ -47,16 +51,6 @@ static uint64_t hash_content(int fd)
     return h ^ (uint64_t)at;
 }
 
-/* Closes dir, and leaves errno as it is. */
-static int done_with(int dir, int result)
-{
-    int why = errno;
-    close(dir);
-    errno = why;
-    return result;
-}
-
-/* The directory that the last part of name is in, and that part. Cuts name up, and steps into no link. */
 int file_parent(int root, char *name, char **last, bool make)
 {
     int dir = openat(root, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -68,13 +62,15 @@ int file_parent(int root, char *name, char **last, bool make)
             errno = EINVAL;
         else if (!make || mkdirat(dir, part, 0755) == 0 || errno == EEXIST)
             next = openat(dir, part, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        dir = done_with(dir, next);
+        close_fd(&dir);
+        dir = next;
     }
     *last = part;
-    if (dir < 0 || strcmp(part, "..") != 0)
-        return dir;
-    errno = EINVAL;
-    return done_with(dir, -1);
+    if (dir >= 0 && strcmp(part, "..") == 0) {
+        close_fd(&dir);
+        errno = EINVAL;
+    }
+    return dir;
 }
 
 int file_create(const uint8_t *path, size_t size, uint32_t mode)
@@ -89,7 +85,9 @@ int file_create(const uint8_t *path, size_t size, uint32_t mode)
     int dir = file_parent(AT_FDCWD, name, &last, true);
     if (dir < 0)
         return -1;
-    return done_with(dir, openat(dir, last, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode & 0777));
+    int fd = openat(dir, last, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode & 0777);
+    close_fd(&dir);
+    return fd;
 }
 
 void file_close(int fd, const uint8_t *path, size_t size)
@@ -118,16 +116,16 @@ static struct {
     dev_t device;
     uint64_t bytes_left;
     uint32_t files_left;
-    bool all; /* SKIP_TOO_MANY was said; the rest is passed over in silence */
+    bool full; /* SKIP_TOO_MANY was sent, and nothing else will be */
     char path[PATH_BYTES];
 } walk;
 
 static void skip(enum skip_reason reason)
 {
-    if (walk.all)
+    if (walk.full)
         return;
     if (walk.files_left == 0) {
-        walk.all = true;
+        walk.full = true;
         reason = SKIP_TOO_MANY;
     } else
         walk.files_left--;
@@ -175,15 +173,14 @@ static void visit_file(int dir, const char *name)
         skip(SKIP_TOO_LARGE);
     else
         send_file(fd, &st);
-    if (fd >= 0)
-        close(fd);
+    close_fd(&fd);
 }
 
 static void visit(int dir, int depth)
 {
     struct names names = {.dir = dir};
     size_t base = strlen(walk.path);
-    for (const char *name; !walk.all && (name = next_name(&names));) {
+    for (const char *name; !walk.full && (name = next_name(&names));) {
         int length = snprintf(walk.path + base, sizeof walk.path - base, "%s%s", base ? "/" : "", name);
         struct stat st;
         if (length < 0 || (size_t)length >= sizeof walk.path - base) {
@@ -195,7 +192,7 @@ static void visit(int dir, int depth)
             visit_file(dir, name);
         else if (!S_ISDIR(st.st_mode) || st.st_dev != walk.device)
             skip(SKIP_NOT_REGULAR);
-        else if (depth == DEPTH_MAX)
+        else if (depth == DIRECTORIES_DEEP_MAX)
             skip(SKIP_TOO_DEEP);
         else {
             int next = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -216,10 +213,10 @@ void files_collect(uint64_t max_bytes, uint32_t max_files)
     int dir = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     walk.bytes_left = max_bytes;
     walk.files_left = max_files;
-    walk.all = false;
+    walk.full = false;
     walk.path[0] = 0;
     if (dir < 0 || fstat(dir, &st)) {
-        skip(SKIP_UNREADABLE); /* with an empty path: all of it */
+        skip(SKIP_UNREADABLE); /* the empty path: /code itself */
         return;
     }
     walk.device = st.st_dev;

@@ -1,17 +1,18 @@
-/* The system calls that a run is refused. On top of the engine's filter, in force before the
- * interpreter is started, and it can only be added to.
+/* The system calls that a run is refused. The filter works on top of the engine's, is in force before the
+ * interpreter starts, and can only be added to.
  *
- * The kernel's surface: what no program here needs and attacks on kernels begin with. Refused with an
- * error, as an older or smaller kernel would, so that programs fall back; a filter that lists what is
- * allowed, and kills, breaks them at random with every new library. Only a foreign ABI is deadly: its
+ * The kernel's surface: calls that no program here needs and attacks on kernels begin with. They fail with
+ * an error, as on an older or smaller kernel, so that programs fall back. A filter that lists what is
+ * allowed, and kills, breaks programs at random with every new library. Only a foreign ABI is deadly: its
  * numbers mean other calls.
  *
- * init, and the template that the next runs come of: they share the run's user id, and without
- * capabilities nobody can be given another. Not being dumpable keeps their memory, descriptors and
- * environment to themselves; what is left are calls that take a process id: signals, limits,
- * priorities. They are refused where they name init or the template, and wherever a filter cannot see
- * whom they name. */
-#include "init.h"
+ * init, and the template that forks the next runs: they share the run's user id, because without
+ * capabilities init cannot give a run another one. They are not dumpable, which protects their memory,
+ * descriptors and environment. Calls that take a process id remain: signals, limits, priorities. They are
+ * refused where they name init or the template, and wherever a filter cannot see whom they name. */
+#include "filter.h"
+
+#include "fail.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -21,6 +22,7 @@
 #include <netinet/in.h>
 #include <sched.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -43,7 +45,7 @@ enum { ARCH = AUDIT_ARCH_AARCH64 };
 #define FIOSETOWN 0x8901
 #endif
 
-/* Newer than some kernel's headers; the numbers are the same on all architectures. */
+/* Newer than some kernels' headers. The numbers are the same on all architectures. */
 enum {
     CALL_IO_URING_SETUP = 425,
     CALL_IO_URING_ENTER,
@@ -63,16 +65,16 @@ enum {
     CALL_PROCESS_MRELEASE = 448,
     CALL_SET_MEMPOLICY_HOME_NODE = 450,
     CALL_OPEN_TREE_ATTR = 467,
-    LAST_KNOWN_CALL = 469, /* file_setattr; whether later ones are harmless, nobody has looked */
+    LAST_KNOWN_CALL = 469, /* file_setattr; later ones have not been reviewed */
 };
 
 enum { CLONE_NEW_ANY = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID |
                        CLONE_NEWNET };
 
-/* Libraries have another way when a kernel has not got these. clone3 hides its flags behind a pointer. */
+/* Libraries fall back when a kernel lacks these. clone3 hides its flags behind a pointer. */
 static const long ABSENT_CALLS[] = {
     CALL_IO_URING_SETUP, CALL_IO_URING_ENTER, CALL_IO_URING_REGISTER,
-    SYS_splice, SYS_tee, SYS_vmsplice, /* pipes that hold pages of files: Dirty Pipe and its like */
+    SYS_splice, SYS_tee, SYS_vmsplice, /* pipes that hold pages of files, as in Dirty Pipe */
     CALL_MEMFD_SECRET, CALL_CLONE3,
 };
 
@@ -80,20 +82,20 @@ static const long REFUSED_CALLS[] = {
     /* other processes */
     SYS_ptrace, SYS_process_vm_readv, SYS_process_vm_writev, SYS_kcmp, CALL_PIDFD_GETFD, CALL_PROCESS_MADVISE,
     CALL_PROCESS_MRELEASE,
-    /* keys belong to the user id: they would outlast the run */
+    /* keys belong to the user id and would outlast the run */
     SYS_add_key, SYS_request_key, SYS_keyctl,
     /* namespaces and mounts */
     SYS_unshare, SYS_setns, SYS_mount, SYS_umount2, SYS_pivot_root, SYS_chroot, CALL_FSOPEN, CALL_FSCONFIG,
     CALL_FSMOUNT, CALL_FSPICK, CALL_OPEN_TREE, CALL_OPEN_TREE_ATTR, CALL_MOVE_MOUNT, CALL_MOUNT_SETATTR,
     SYS_name_to_handle_at, SYS_open_by_handle_at,
-    /* programs for the kernel, and its own workings */
+    /* programs for the kernel, and its internals */
     SYS_bpf, SYS_perf_event_open, SYS_userfaultfd, SYS_fanotify_init, SYS_init_module, SYS_finit_module,
     SYS_delete_module, SYS_kexec_load, SYS_kexec_file_load, SYS_reboot, SYS_swapon, SYS_swapoff, SYS_acct,
     SYS_syslog, SYS_lookup_dcookie, SYS_vhangup, SYS_quotactl, CALL_QUOTACTL_FD, SYS_sethostname, SYS_setdomainname, SYS_settimeofday,
     SYS_clock_settime, SYS_clock_adjtime, SYS_adjtimex,
-    /* where memory lies, which is for who administers the machine */
+    /* where memory is placed: a matter for the machine's administrator */
     SYS_mbind, SYS_get_mempolicy, SYS_set_mempolicy, CALL_SET_MEMPOLICY_HOME_NODE, SYS_migrate_pages, SYS_move_pages,
-    /* what is the whole machine's: everybody's disks, and names that a namespace does not count */
+    /* the whole machine's: all its disks, and names that a namespace does not limit */
     SYS_sync, SYS_syncfs, SYS_shmget, SYS_semget, SYS_msgget, SYS_mq_open,
 #if defined(__x86_64__)
     SYS_modify_ldt, SYS_iopl, SYS_ioperm, SYS_uselib, SYS_ustat, SYS_sysfs, SYS_nfsservctl, SYS__sysctl,
@@ -137,7 +139,7 @@ static void refuse(long call)
     answer_if_equal((uint32_t)call, REFUSE);
 }
 
-/* Answers call so unless the lower half of that argument is one of the values; otherwise goes on. */
+/* Answers the call unless the lower half of that argument is one of the values; otherwise goes on. */
 static void answer_unless(long call, int argument, const uint32_t *values, int count, uint32_t answer)
 {
     emit(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)call, 0, (uint8_t)(count + 3));
@@ -148,7 +150,7 @@ static void answer_unless(long call, int argument, const uint32_t *values, int c
     load(offsetof(struct seccomp_data, nr));
 }
 
-/* Refuses call if the lower half of that argument is one of the values: the kernel takes an int, too. */
+/* Refuses the call if the lower half of that argument is one of the values: the kernel takes an int, too. */
 static void refuse_for(long call, int argument, const uint32_t *values, int count)
 {
     emit(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)call, 0, (uint8_t)(2 * count + 2));
@@ -158,7 +160,7 @@ static void refuse_for(long call, int argument, const uint32_t *values, int coun
     emit(BPF_RET | BPF_K, SECCOMP_RET_ALLOW, 0, 0);
 }
 
-/* Likewise for a call that says in its first argument which kind of thing it is about. */
+/* Likewise for a call whose first argument says which kind of id the second one is. */
 static void refuse_kind(long call, uint32_t kind, const uint32_t *values, int count)
 {
     emit(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)call, 0, (uint8_t)(2 * count + 4));
@@ -170,17 +172,17 @@ static void refuse_kind(long call, uint32_t kind, const uint32_t *values, int co
     load(offsetof(struct seccomp_data, nr));
 }
 
-/* What no program needs of the kernel. */
+/* Takes away what no program needs of the kernel. */
 static void narrow_kernel(bool template)
 {
-    /* Others are modules that the kernel would load for the asking. 0 is the usual one, and 1 also AF_UNIX's. */
+    /* The kernel would load modules for others. Protocol 0 is the default, and 1 also AF_UNIX's. */
     uint32_t families[] = {AF_UNIX, AF_INET, AF_INET6};
     uint32_t protocols[] = {0, IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_ICMPV6};
     uint32_t personalities[] = {0, 0xffffffff /* asks */};
-    /* Typing into a terminal, not that there is one. */
+    /* Typing into a terminal; a descriptor's owner. */
     uint32_t requests[] = {TIOCSTI, TIOCLINUX, FIOSETOWN, SIOCSPGRP};
 
-    emit(BPF_JMP | BPF_JGT | BPF_K, LAST_KNOWN_CALL, 0, 1); /* as on a kernel that has not got it yet */
+    emit(BPF_JMP | BPF_JGT | BPF_K, LAST_KNOWN_CALL, 0, 1); /* as on a kernel that lacks it */
     emit(BPF_RET | BPF_K, ABSENT, 0, 0);
     answer_calls(ABSENT_CALLS, sizeof ABSENT_CALLS / sizeof *ABSENT_CALLS, ABSENT);
     answer_calls(REFUSED_CALLS, sizeof REFUSED_CALLS / sizeof *REFUSED_CALLS, REFUSE);
@@ -196,7 +198,7 @@ static void narrow_kernel(bool template)
     refuse_for(SYS_ioctl, 1, requests, template ? 4 : 2);
 }
 
-/* init, and this process if it is to be a template. exec keeps its number. */
+/* Protects init, and this process if it becomes a template. exec keeps its process id. */
 static void protect(bool template)
 {
     uint32_t self = (uint32_t)getpid();
@@ -204,7 +206,7 @@ static void protect(bool template)
     uint32_t everyone[] = {0, (uint32_t)getuid()};
     int guarded = template ? 2 : 1;
 
-    /* Of one's own, with 0, these are every program's; of init's they would change its children. */
+    /* A program may call these on itself, with 0; on init they would change init's children. */
     refuse_for(SYS_prlimit64, 0, processes, guarded);
     refuse_for(SYS_sched_setaffinity, 0, processes, guarded);
     refuse_for(SYS_sched_setscheduler, 0, processes, guarded);
@@ -216,7 +218,7 @@ static void protect(bool template)
     refuse_kind(SYS_ioprio_set, 2, processes, guarded); /* IOPRIO_WHO_PGRP */
     refuse_kind(SYS_setpriority, PRIO_USER, everyone, 2);
     refuse_kind(SYS_ioprio_set, 3, everyone, 2); /* IOPRIO_WHO_USER */
-    /* The kernel drops what is sent to init; here it is an error as well. -1 is everybody. */
+    /* The kernel drops signals to init; here they are an error as well. -1 means every process. */
     refuse_for(SYS_kill, 0, signalled, template ? 4 : 1);
     refuse_for(SYS_tkill, 0, processes, guarded);
     refuse_for(SYS_tgkill, 0, processes, guarded);
@@ -225,7 +227,7 @@ static void protect(bool template)
     if (!template)
         return;
     refuse(SYS_pidfd_send_signal);
-    /* Whom a descriptor's signals go to: F_SETOWN says it by number, F_SETOWN_EX by address. */
+    /* The owner of a descriptor's signals: F_SETOWN takes a number, F_SETOWN_EX an address. */
     emit(BPF_JMP | BPF_JEQ | BPF_K, SYS_fcntl, 0, 10);
     load(offsetof(struct seccomp_data, args) + 8);
     answer_if_equal(F_SETOWN_EX, REFUSE);

@@ -1,5 +1,5 @@
 /* Frames: u32 size (little-endian), u8 type, payload. Nothing here knows what they mean. */
-#include "init.h"
+#include "frame.h"
 
 #include <errno.h>
 #include <string.h>

@@ -7,43 +7,58 @@
  *                                     |
  *                                  control socket --> the worker, which becomes the run or forks it
  *
- * init says READY with the sandbox's posture; the host may have a WORKER started, an interpreter that
- * waits; then come files, argv and environment, and GO. From there init carries bytes both ways until
- * the run's first process ends or the host says KILL. Then, in this order: kill everything else, reap
- * it, drain the pipes, report how it ended, send the files the run wrote, DONE. When the channel
- * closes, init exits at any point, and the kernel kills the PID namespace with it.
+ * init sends READY with the sandbox's posture. The host may then have a WORKER started, an interpreter that
+ * waits. Files, argv and environment follow, and GO. From there init carries bytes both ways until the run's
+ * first process ends or the host sends KILL. Then, in this order: kill everything else, reap it, drain the
+ * pipes, report how the run ended, send the files that it wrote, DONE. When the channel closes, init exits,
+ * at any point, and the kernel kills the PID namespace with it.
  *
- * Instead of GO the host may say START: that begins a session (session.c), and there is no run then.
+ * Instead of GO the host may send START, which begins a session (session.c): then there is no run.
  *
- * One sandbox, one run; unless GO said to keep the sandbox. Then what the run left is removed, and when
- * everything is verified to be as it was, init says CLEAN and not DONE, and listens for another run.
+ * A sandbox takes one run, unless GO says to keep it. Then init removes what the run left, verifies that
+ * everything is as it was before, sends CLEAN instead of DONE, and takes another run.
  *
- * The run is hostile and has init's user id. It cannot reach init because init is PID 1 with every
- * signal at its default (the kernel then drops what the namespace sends), is not dumpable (no
- * ptrace, no /proc/1/{mem,fd,environ}), and keeps its descriptors to itself (close-on-exec). What
- * the run writes is opaque bytes. Frames come from the trusted host only, and are checked anyway.
+ * The run is hostile and has init's user id. It cannot reach init, because init is PID 1 with every signal
+ * at its default (the kernel then drops what the namespace sends), is not dumpable (no ptrace, no
+ * /proc/1/{mem,fd,environ}), and keeps its descriptors to itself (close-on-exec). Everything that the run
+ * writes is opaque bytes. Frames come from the trusted host only, and init checks them anyway.
  *
- * Nothing here allocates: all memory is static and bounded. */
-#include "init.h"
+ * Modules know each other in one direction only: a file includes those below it (tests/unit/guest/
+ * test_init_layers.py checks that).
+ *
+ *   main
+ *   run       session
+ *   streams   worker   clean   branch   session_files
+ *   process   files   empty   limits
+ *   channel   filter
+ *   command   frame   names   posture   fd   clock   fail
+ *
+ * init allocates nothing: all memory is static and bounded. */
+#include "channel.h"
+#include "clean.h"
+#include "clock.h"
+#include "command.h"
+#include "fail.h"
+#include "files.h"
+#include "limits.h"
+#include "posture.h"
+#include "process.h"
+#include "run.h"
+#include "session.h"
+#include "streams.h"
+#include "worker.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-enum { DROPPED_STEP = 1024 * 1024 /* dropped output is told in steps of this */ };
-
-struct limits limits = {1024 * 1024, 16 * 1024 * 1024, 1000, 0};
-static bool over; /* there was a run, and it is over */
+static bool had_run; /* a run came to its end */
 
 static struct { /* the file that DATA frames go to */
     int fd;
@@ -51,66 +66,10 @@ static struct { /* the file that DATA frames go to */
     uint8_t path[PAYLOAD_MAX];
 } input = {.fd = -1};
 
-/* --- The end -------------------------------------------------------------------------------------- */
-
-static void report_exit(uint64_t ended_ns, uint32_t oom_kills, uint32_t pids_refused)
-{
-    channel_wait_room(64);
-    uint8_t *start = outbox_payload(&outbox), *p = start;
-    *p++ = WIFSIGNALED(run.status);
-    *p++ = (uint8_t)(WIFSIGNALED(run.status) ? WTERMSIG(run.status) : WEXITSTATUS(run.status));
-    p = put_u64(p, (ended_ns - run.started_ns) / 1000);
-    p = put_u64(p, run_cpu_us());
-    p = put_u64(p, memory_peak_bytes());
-    p = put_u32(p, oom_kills);
-    p = put_u32(p, pids_refused);
-    memcpy(p, run.token, TOKEN_BYTES);
-    p += TOKEN_BYTES;
-    outbox_commit(&outbox, F_EXIT, (size_t)(p - start));
-}
-
-/* Every writer is dead, so what is in the pipe now is all. Its end may not come for a while: the kernel
- * frees descriptors that were on their way through a socket when it finds the time. */
-static void drain(int stream)
-{
-    do
-        channel_wait_room(16);
-    while (run.out[stream] >= 0 && pump(stream));
-    channel_wait_room(16);
-    tell_dropped(stream, 1);
-}
-
-static void forget_run(void)
-{
-    close_run();
-    feed_forget();
-    files_forget();
-    over = true;
-}
-
-/* Returns only if the sandbox is as if there had been no run. */
 static void end_run(bool keep)
 {
-    uint64_t ended_ns = now_ns();
-    bool template = worker.pid && worker.kind == TEMPLATE, lost = template && worker.ended;
-    keep = keep && run.keep && (!template || kill_run());
-    if (!keep || !template)
-        worker_drop();
-    uint32_t oom_kills = oom_kill_count() - run.oom_kills;
-    uint32_t pids_refused = pids_refused_count() - run.pids_refused;
-    if (lost && !oom_kills)
-        fail("the template ended");
-    drain(0);
-    drain(1);
-    report_exit(ended_ns, oom_kills, pids_refused);
-    files_collect(limits.files_bytes, limits.files);
-    channel_wait_room(1);
-    if (!keep || oom_kills || clean()) {
-        outbox_put(&outbox, F_DONE, "", 0);
-        finish(0);
-    }
-    forget_run();
-    outbox_put(&outbox, F_CLEAN, "", 0);
+    run_end(keep);
+    had_run = true;
 }
 
 /* --- Frames from the host ------------------------------------------------------------------------- */
@@ -146,16 +105,6 @@ static void write_input(const struct frame *f)
     }
 }
 
-static void set_limits(const struct frame *f)
-{
-    if (f->size != 24)
-        fail("protocol: limits of the wrong size");
-    limits.output_bytes = get_u64(f->payload);
-    limits.files_bytes = get_u64(f->payload + 8);
-    limits.files = get_u32(f->payload + 16);
-    limits.max_age_ms = get_u32(f->payload + 20);
-}
-
 static void require(const char *wrong)
 {
     if (wrong)
@@ -168,16 +117,16 @@ static void obey(const struct frame *f)
         session_obey(f);
         return;
     }
-    bool running = run.started_ns != 0, for_run = f->type == F_STDIN || f->type == F_KILL;
-    if (over && !running && for_run)
-        return; /* the host could not know yet that it is over */
-    if (running != for_run)
-        fail("protocol: frame %u %s GO", f->type, running ? "after" : "before");
+    bool for_run = f->type == F_STDIN || f->type == F_KILL;
+    if (had_run && !run_active() && for_run)
+        return; /* the host did not know yet that the run is over */
+    if (run_active() != for_run)
+        fail("protocol: frame %u %s GO", f->type, run_active() ? "after" : "before");
     if (f->type != F_DATA)
         close_input();
     switch (f->type) {
     case F_LIMITS:
-        set_limits(f);
+        limits_parse(f);
         break;
     case F_ARG:
         require(command_arg(&command, f->payload, f->size));
@@ -201,15 +150,14 @@ static void obey(const struct frame *f)
         write_input(f);
         break;
     case F_GO:
-        if (f->size != 1 + TOKEN_BYTES)
-            fail("protocol: GO of the wrong size");
-        go(f->payload[0], f->payload + 1);
+        run_go(f);
         break;
     case F_START:
+        channel_expire_at(limits_expiry_ns(now_ns()));
         session_obey(f);
         break;
     case F_STDIN:
-        take_stdin(f);
+        streams_take_stdin(f);
         break;
     case F_KILL:
         end_run(false);
@@ -219,94 +167,73 @@ static void obey(const struct frame *f)
     }
 }
 
-void listen_to_host(void)
-{
-    if (!channel_read())
-        return;
-    struct frame f;
-    enum inbox_state state;
-    while ((state = inbox_next(&inbox, &f)) == INBOX_FRAME)
-        obey(&f);
-    if (state == INBOX_BAD)
-        fail("protocol: frame of %u bytes", f.size);
-}
-
 /* --- Start, and the loop -------------------------------------------------------------------------- */
+
+static void process_ended(pid_t pid, int status)
+{
+    session_process_ended(pid, status);
+    worker_process_ended(pid, status);
+    run_process_ended(pid, status);
+}
 
 static void become_unreachable(void)
 {
-    /* By the system call: the library's signal() refuses the two that it keeps for itself. */
+    /* By the system call, because the library's signal() refuses the two signals that it uses itself. */
     static const uint64_t default_action[8];
     for (int s = 1; s < NSIG; s++)
         syscall(SYS_rt_sigaction, s, default_action, NULL, 8);
     signal(SIGPIPE, SIG_IGN);
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGCHLD);
-    sigprocmask(SIG_SETMASK, &set, NULL);
-    signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
     struct rlimit none = {0, 0};
-    if (signals < 0 || setrlimit(RLIMIT_CORE, &none) || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
+    if (setrlimit(RLIMIT_CORE, &none) || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
         _exit(EXIT_FAILED);
     umask(022);
 }
 
 static _Noreturn void serve(void)
 {
-    enum { IN, OUT, SIGNALS, FEED, CONTROL, STDOUT, STDERR, COUNT };
+    enum { IN, OUT, SIGNALS, CONTROL, RUN, COUNT = RUN + STREAMS };
     for (;;) {
         if (session_active())
-            serve_session();
-        uint64_t now = now_ns();
-        bool running = run.started_ns != 0;
-        bool quiet = running && run.quiet_until_ns > now;
-        bool listen = running && !quiet && outbox_room(&outbox) >= ROOM_TO_LISTEN;
+            session_serve();
+        uint64_t wake_ns;
         struct pollfd fds[COUNT] = {
             [IN] = {channel_in, POLLIN, 0},
             [OUT] = {outbox.end ? channel_out : -1, POLLOUT, 0},
-            [SIGNALS] = {signals, POLLIN, 0},
-            [FEED] = {feed_pending() ? run.in : -1, POLLOUT, 0},
+            [SIGNALS] = {process_signals, POLLIN, 0},
             [CONTROL] = worker_poll(),
-            [STDOUT] = {listen ? run.out[0] : -1, POLLIN, 0},
-            [STDERR] = {listen ? run.out[1] : -1, POLLIN, 0},
         };
-        wait_for(fds, COUNT, timeout_ms(now, quiet ? run.quiet_until_ns : UINT64_MAX));
+        streams_poll(fds + RUN, &wake_ns);
+        channel_poll(fds, COUNT, wake_ns);
         if (fds[SIGNALS].revents)
-            reap();
+            processes_reap();
         if (fds[CONTROL].revents & (POLLIN | POLLHUP | POLLERR))
-            worker_hear();
+            worker_receive();
         if (fds[CONTROL].revents & POLLOUT && worker.control >= 0)
-            worker_tell();
-        if (running && run.ended) {
+            worker_send();
+        if (run_ended()) {
             end_run(true);
             continue;
         }
         if (fds[IN].revents)
-            listen_to_host();
-        if (fds[FEED].revents || (feed_pending() && run.in < 0))
-            feed_run();
-        for (int stream = 0; stream < 2; stream++) {
-            if (fds[STDOUT + stream].revents)
-                pump(stream);
-            tell_dropped(stream, DROPPED_STEP);
-        }
-        if (!outbox_flush(&outbox, channel_out))
-            _exit(0);
+            channel_receive(obey);
+        streams_serve(fds + RUN);
+        channel_flush();
     }
 }
 
 int main(void)
 {
     if (getpid() != 1) {
-        /* kill(-1) is how a run is ended: anywhere but in a PID namespace of its own it would
-         * end everything this user runs. */
+        /* A run ends by kill(-1), which outside of a PID namespace of its own would end everything that
+         * this user runs. */
         fputs("codeforge init: must be PID 1 of its own PID namespace\n", stderr);
         return 64;
     }
-    take_over_channel();
+    channel_take_over();
     if (chdir("/code"))
         fail("no /code: %s", strerror(errno));
     become_unreachable();
+    processes_watch(process_ended);
     clean_remember();
     outbox_commit(&outbox, F_READY, posture((char *)outbox_payload(&outbox), PAYLOAD_MAX));
     serve();

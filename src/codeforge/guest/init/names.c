@@ -1,5 +1,5 @@
-/* The names in a directory, without the library's opendir(), which allocates. */
-#include "init.h"
+/* The names in a directory. The library's opendir() would allocate. */
+#include "names.h"
 
 #include <string.h>
 #include <sys/syscall.h>

@@ -1,9 +1,10 @@
-/* Posture: what the kernel says this sandbox is. The host compares it with what it asked for. */
-#include "init.h"
+/* Posture: what the kernel says about this sandbox. The host compares it with what it asked for. */
+#include "posture.h"
 
 #include <fcntl.h>
 #include <mntent.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +13,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-static char text[16 * 1024]; /* of one small file of /proc or /sys */
+static char text[16 * 1024]; /* one small file of /proc or /sys */
 
 static bool slurp(const char *path)
 {
@@ -27,7 +28,7 @@ static bool slurp(const char *path)
     return true;
 }
 
-/* The rest of the line that starts with key, without leading blanks; NULL if there is none. */
+/* The rest of the line that starts with key, without leading blanks; NULL if no line does. */
 static char *value_of(const char *key)
 {
     size_t n = strlen(key);
@@ -69,7 +70,7 @@ static void say_status(struct report *r)
     }
 }
 
-/* gVisor's statvfs tells no flags; its table of mounts does. */
+/* gVisor's statvfs reports no flags; its table of mounts does. */
 static unsigned long listed_flags(const char *path)
 {
     static const struct {
@@ -135,7 +136,7 @@ static void say_limits(struct report *r)
     }
 }
 
-/* The first of the two files that is there: cgroup v2, then v1. NULL: that version has none. */
+/* Reads the file of cgroup v2, or else that of v1. NULL: that version has no such file. */
 static bool slurp_cgroup(const char *v2, const char *v1)
 {
     return slurp(v2) || slurp(v1);
@@ -185,11 +186,11 @@ uint64_t socket_count(uint64_t *ports)
 {
     bool there = slurp("/proc/net/sockstat");
     const char *used = there ? value_of("sockets: used ") : NULL, *waiting = there ? strstr(text, " tw ") : NULL;
-    *ports = waiting ? strtoull(waiting + 4, NULL, 10) : 1; /* what the kernel does not tell is not clean */
+    *ports = waiting ? strtoull(waiting + 4, NULL, 10) : 1; /* unknown counts as not clean */
     return used ? strtoull(used, NULL, 10) : 0;
 }
 
-/* Where no group counts: that of the largest process that has ended. */
+/* Without a cgroup: the peak of the largest process that has ended. */
 static uint64_t largest_child_bytes(void)
 {
     struct rusage usage;

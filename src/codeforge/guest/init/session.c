@@ -1,13 +1,23 @@
-/* Sessions: interpreters that stay, each with pipes for what it writes and a socket for messages.
+/* Sessions: interpreters that stay, each with pipes for its output and a socket for messages.
  *
- * A session's first interpreter is branch 0. It can be asked to fork: the copy is another branch, with
- * pipes, a socket and files of its own. The sandbox is theirs until the host closes the channel; no run
- * comes after them.
+ * A session's first interpreter is branch 0. It can be asked to fork: the copy is another branch, with pipes,
+ * a socket and files of its own. The sandbox is theirs until the host closes the channel; no run follows.
  *
- * init carries bytes. What is said on a socket is between the host and the interpreter (docs/protocol.md
- * has it); the one thing that init itself says there is FORK, for it goes with descriptors. Nobody vouches
- * for what an interpreter says: its program shares the process with it. branch.c moves the bytes. */
+ * init carries bytes. Messages on a socket are between the host and the interpreter (see docs/protocol.md).
+ * init itself sends only FORK, because descriptors go with it. Nothing that an interpreter says can be
+ * trusted: its program shares the process with it. branch.c moves the bytes. */
+#include "session.h"
+
 #include "branch.h"
+#include "channel.h"
+#include "clock.h"
+#include "command.h"
+#include "empty.h"
+#include "fail.h"
+#include "fd.h"
+#include "process.h"
+#include "session_files.h"
+#include "worker.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,20 +26,19 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 enum { W_FORK = 'f' };
 
 static bool active;
-static uint32_t starting; /* the branch that the worker is to be */
+static uint32_t starting; /* the branch that the worker becomes */
 
 bool session_active(void)
 {
     return active;
 }
 
-/* --- Beginnings and ends ---------------------------------------------------------------------------- */
+/* --- Start and end ---------------------------------------------------------------------------- */
 
 static struct branch *branch_at(const uint8_t *number)
 {
@@ -39,7 +48,7 @@ static struct branch *branch_at(const uint8_t *number)
     return branches + n;
 }
 
-/* A directory of init's own; where the program has put something else in the way, an error. */
+/* Makes or opens a directory of init's own. An error if the program put something else there. */
 static int open_own(int dir, const char *name)
 {
     if (mkdirat(dir, name, 0700) && errno != EEXIST)
@@ -56,97 +65,101 @@ static int open_files(uint32_t number)
     int all = open_own(tmp, ".branches");
     snprintf(name, sizeof name, "%u", number);
     int dir = all < 0 ? -1 : open_own(all, name);
-    int why = errno;
-    close_end(&tmp);
-    close_end(&all);
-    errno = why;
+    close_fd(&tmp);
+    close_fd(&all);
     return dir;
 }
 
-/* The worker has not heard that it is a branch, and never will. */
+static void adopt_worker(void)
+{
+    struct branch *b = branches + starting;
+    struct worker w = worker_take();
+    b->pid = w.pid;
+    b->ended = w.ended;
+    b->status = w.status;
+    b->control = w.control;
+    memcpy(b->out, w.pipes.out, sizeof b->out);
+    close_fd(&w.pipes.in);
+}
+
+/* The worker died before it could become the branch. */
+static bool start_failed(void)
+{
+    return worker.task == BECOMES_BRANCH && (worker.ended || worker.control < 0);
+}
+
 static void conclude_start(void)
 {
     struct branch *b = branches + starting;
-    session_adopt_worker();
+    adopt_worker();
     if (!b->ended)
-        hung_up(b);
-    conclude(b);
+        branch_hung_up(b);
+    branch_conclude(b);
+}
+
+static void send_to_worker(void)
+{
+    if (worker_send() && worker.task == BECOMES_BRANCH)
+        adopt_worker();
 }
 
 static void start(struct branch *b)
 {
-    if (!worker.pid || worker.kind != ONE_RUN || worker.becomes_branch || b->there)
-        fail("protocol: no worker to start, or branch %u is there", number_of(b));
+    if (!worker.pid || worker.kind != ONE_RUN || worker.task != WAITS || b->attached)
+        fail("protocol: no worker to start, or branch %u is there", branch_number(b));
     if (!b->exists)
-        b->files = open_files(number_of(b));
+        b->files = open_files(branch_number(b));
     if (b->files < 0)
-        fail("no files of branch %u: %s", number_of(b), strerror(errno));
-    begin(b);
-    if (!active)
-        run.started_ns = now_ns();
+        fail("no files of branch %u: %s", branch_number(b), strerror(errno));
+    branch_attach(b);
     active = true;
-    starting = number_of(b);
+    starting = branch_number(b);
     worker_become_branch();
-    worker_tell(); /* so that another one may be started right behind it */
-    if (worker.becomes_branch && (worker.ended || worker.control < 0))
+    send_to_worker(); /* now, so that the host may start another worker right after this one */
+    if (start_failed())
         conclude_start();
     else if (b->ended)
-        conclude(b);
-}
-
-void session_adopt_worker(void)
-{
-    struct branch *b = branches + starting;
-    b->pid = worker.pid;
-    b->ended = worker.ended;
-    b->status = worker.status;
-    b->control = worker.control;
-    b->out[0] = run.out[0];
-    b->out[1] = run.out[1];
-    run.out[0] = run.out[1] = -1;
-    close_end(&run.in);
-    worker.control = -1;
-    worker_hang_up();
+        branch_conclude(b);
 }
 
 static void remove_files(struct branch *b)
 {
     char path[32];
-    empty_directory(b->files);
-    if (number_of(b) > 0) {
-        snprintf(path, sizeof path, "/tmp/.branches/%u", number_of(b));
+    empty_directory(b->files, REMOVING_NS);
+    if (branch_number(b) > 0) {
+        snprintf(path, sizeof path, "/tmp/.branches/%u", branch_number(b));
         rmdir(path);
     }
-    close_end(&b->files);
+    close_fd(&b->files);
 }
 
 static void end(struct branch *b)
 {
-    if (worker.becomes_branch && starting == number_of(b))
-        session_adopt_worker();
-    end_now(b);
+    if (worker.task == BECOMES_BRANCH && starting == branch_number(b))
+        adopt_worker();
+    branch_kill(b);
 }
 
 static void forget(struct branch *b)
 {
-    if (b->there) {
+    if (b->attached) {
         end(b);
-        let_go(b);
+        branch_detach(b);
     }
     remove_files(b);
-    b->exists = b->there = false;
+    b->exists = b->attached = false;
 }
 
-void session_reaped(pid_t pid, int status)
+void session_process_ended(pid_t pid, int status)
 {
     for (struct branch *b = branches; active && b < branches + BRANCHES_MAX; b++)
-        if (b->there && !b->ended && b->pid == pid) {
+        if (b->attached && !b->ended && b->pid == pid) {
             b->ended = true;
             b->status = status;
         }
 }
 
-/* --- Branches of branches ----------------------------------------------------------------------------- */
+/* --- Forks and files ------------------------------------------------------------------------------ */
 
 static void answer(int error, size_t size)
 {
@@ -154,21 +167,21 @@ static void answer(int error, size_t size)
     outbox_commit(&outbox, F_ANSWER, 4 + size);
 }
 
-/* The interpreter is told to fork; that it has, or why not, it tells the host. */
+/* Asks the interpreter to fork. It tells the host itself whether it did. */
 static int make_copy(struct branch *of, struct branch *b)
 {
     int out[2], err[2], control[2], on = 1;
     char path[32];
-    b->files = open_files(number_of(b));
+    b->files = open_files(branch_number(b));
     if (b->files < 0)
         return errno;
-    begin(b);
-    empty_directory(b->files); /* of one that was there before, something may have been left */
+    branch_attach(b);
+    empty_directory(b->files, REMOVING_NS); /* an earlier branch of that number may have left something */
     int error = files_copy(of->files, b->files);
     if (error)
         return error;
     if (pipe2(out, O_CLOEXEC) || pipe2(err, O_CLOEXEC) || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, control))
-        fail("no pipes for branch %u: %s", number_of(b), strerror(errno));
+        fail("no pipes for branch %u: %s", branch_number(b), strerror(errno));
     b->out[0] = out[0];
     b->out[1] = err[0];
     b->control = control[0];
@@ -178,15 +191,15 @@ static int make_copy(struct branch *of, struct branch *b)
     if (setsockopt(b->control, SOL_SOCKET, SO_PASSCRED, &on, sizeof on))
         fail("SO_PASSCRED: %s", strerror(errno));
     memcpy(of->fds, (int[]){out[1], err[1], control[1]}, sizeof of->fds);
-    int size = snprintf(path, sizeof path, "/tmp/.branches/%u", number_of(b));
-    take_message(of, W_FORK, (uint8_t *)path, (size_t)size);
+    int size = snprintf(path, sizeof path, "/tmp/.branches/%u", branch_number(b));
+    branch_take_message(of, W_FORK, (uint8_t *)path, (size_t)size);
     return 0;
 }
 
 static void fork_branch(struct branch *of, struct branch *b)
 {
     channel_make_room(FILES_ANSWER_MAX + 4);
-    int error = !of->there || of->control < 0 ? ESRCH : b->exists ? EEXIST : make_copy(of, b);
+    int error = !of->attached || of->control < 0 ? ESRCH : b->exists ? EEXIST : make_copy(of, b);
     if (error && error != EEXIST && b->exists)
         forget(b);
     answer(error, 0);
@@ -201,7 +214,7 @@ static void handle_files(const struct branch *b, const uint8_t *request, size_t 
     answer(error, answered);
 }
 
-/* --- The host, and the loop ---------------------------------------------------------------------------- */
+/* --- Frames, and the loop ------------------------------------------------------------------------------ */
 
 static void gather_command(const struct frame *f)
 {
@@ -216,16 +229,16 @@ static void send_signal(struct branch *b, int number)
 {
     if (number != SIGINT && number != SIGKILL)
         fail("protocol: signal %d", number);
-    if (!b->there)
+    if (!b->attached)
         return;
     if (number == SIGKILL) {
         end(b);
-        conclude(b); /* whatever there is to be killed: the host waits for this */
-    } else if (b->pid > 1 && !b->ended && kill(-b->pid, number)) /* what it waits for, as well; as a terminal would */
+        branch_conclude(b); /* even if there was nothing to kill: the host waits for ENDED */
+    } else if (b->pid > 1 && !b->ended && kill(-b->pid, number)) /* its children as well, as a terminal would */
         kill(b->pid, number);
 }
 
-/* What is for a branch that has ended meanwhile, which the host did not know yet, is lost or an error. */
+/* The branch may have ended meanwhile without the host knowing: then init drops the frame or answers ESRCH. */
 static void obey_for_branch(struct branch *b, uint8_t type, const uint8_t *rest, size_t size)
 {
     switch (type) {
@@ -235,8 +248,8 @@ static void obey_for_branch(struct branch *b, uint8_t type, const uint8_t *rest,
     case F_MESSAGE:
         if (size == 0)
             fail("protocol: a message of no type");
-        if (b->there)
-            take_message(b, rest[0], rest + 1, size - 1);
+        if (b->attached)
+            branch_take_message(b, rest[0], rest + 1, size - 1);
         break;
     case F_FORK:
         if (size != 4 || get_u32(rest) == 0)
@@ -272,56 +285,60 @@ void session_obey(const struct frame *f)
 
 enum { CONTROL, STDOUT, STDERR, EACH };
 
-static void poll_branch(const struct branch *b, bool listen, struct pollfd fds[EACH])
+static void poll_branch(const struct branch *b, bool reads, struct pollfd fds[EACH])
 {
     bool sends = b->start < b->end;
-    fds[CONTROL] = (struct pollfd){b->there ? b->control : -1, (short)(POLLIN | (sends ? POLLOUT : 0)), 0};
+    fds[CONTROL] = (struct pollfd){b->attached ? b->control : -1, (short)(POLLIN | (sends ? POLLOUT : 0)), 0};
     for (int i = 0; i < 2; i++)
-        fds[STDOUT + i] = (struct pollfd){b->there && listen ? b->out[i] : -1, POLLIN, 0};
+        fds[STDOUT + i] = (struct pollfd){b->attached && reads ? b->out[i] : -1, POLLIN, 0};
 }
 
 static void serve_branch(struct branch *b, const struct pollfd fds[EACH])
 {
-    if (!b->there)
+    if (!b->attached)
         return;
     for (int i = 0; i < 2; i++)
         if (fds[STDOUT + i].revents && b->out[i] >= 0)
-            pump_text(b, i, PAYLOAD_MAX);
+            branch_pump_text(b, i, PAYLOAD_MAX);
     if (fds[CONTROL].revents & (POLLIN | POLLHUP | POLLERR) && b->control >= 0)
-        pump_said(b);
+        branch_pump_said(b);
     if (fds[CONTROL].revents & POLLOUT && b->control >= 0 && b->start < b->end)
-        send_message(b);
+        branch_send_message(b);
     if (b->ended)
-        conclude(b);
+        branch_conclude(b);
 }
 
-_Noreturn void serve_session(void)
+void session_serve_worker(short events)
+{
+    if (events & (POLLIN | POLLHUP | POLLERR))
+        worker_receive();
+    if (events & POLLOUT && worker.control >= 0)
+        send_to_worker();
+    if (start_failed())
+        conclude_start();
+}
+
+_Noreturn void session_serve(void)
 {
     enum { IN, OUT, SIGNALS, WORKER, FIRST };
     static struct pollfd fds[FIRST + EACH * BRANCHES_MAX];
     for (;;) {
-        uint64_t now = now_ns();
-        bool quiet = quiet_until_ns > now, listen = !quiet && outbox_room(&outbox) >= HEAD_BYTES + SMALL_READ;
+        bool quiet = branches_quiet_until_ns > now_ns();
+        bool reads = !quiet && outbox_room(&outbox) >= TEXT_HEAD_BYTES + SMALL_READ;
         fds[IN] = (struct pollfd){channel_in, POLLIN, 0};
         fds[OUT] = (struct pollfd){outbox.end ? channel_out : -1, POLLOUT, 0};
-        fds[SIGNALS] = (struct pollfd){signals, POLLIN, 0};
+        fds[SIGNALS] = (struct pollfd){process_signals, POLLIN, 0};
         fds[WORKER] = worker_poll();
         for (int i = 0; i < BRANCHES_MAX; i++)
-            poll_branch(branches + i, listen, fds + FIRST + EACH * i);
-        wait_for(fds, sizeof fds / sizeof *fds, timeout_ms(now, quiet ? quiet_until_ns : UINT64_MAX));
+            poll_branch(branches + i, reads, fds + FIRST + EACH * i);
+        channel_poll(fds, sizeof fds / sizeof *fds, quiet ? branches_quiet_until_ns : UINT64_MAX);
         if (fds[SIGNALS].revents)
-            reap();
-        if (fds[WORKER].revents & (POLLIN | POLLHUP | POLLERR))
-            worker_hear();
-        if (fds[WORKER].revents & POLLOUT && worker.control >= 0)
-            worker_tell();
-        if (worker.becomes_branch && (worker.ended || worker.control < 0))
-            conclude_start();
+            processes_reap();
+        session_serve_worker(fds[WORKER].revents);
         for (int i = 0; i < BRANCHES_MAX; i++)
             serve_branch(branches + i, fds + FIRST + EACH * i);
         if (fds[IN].revents)
-            listen_to_host();
-        if (!outbox_flush(&outbox, channel_out))
-            _exit(0);
+            channel_receive(session_obey);
+        channel_flush();
     }
 }

@@ -1,9 +1,14 @@
-/* What the host does with the files of a branch, while its programs run: read, write, list, look, remove.
+/* What the host does with a branch's files while its programs run: read, write, list, stat, remove.
  *
- * Every step is an openat() with O_NOFOLLOW from the branch's own directory, which is open already, so
- * that no link leads out whatever the programs do meanwhile. A request is for a piece, and names the file
- * anew: nothing is remembered from one to the next. */
-#include "init.h"
+ * Every step is an openat() with O_NOFOLLOW from the branch's own directory, which is open already, so no
+ * link leads out of it whatever the programs do meanwhile. Each request is for one piece and names the file
+ * again: init remembers nothing between requests. */
+#include "session_files.h"
+
+#include "empty.h"
+#include "fd.h"
+#include "files.h"
+#include "names.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,14 +17,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { READ = 'r', WRITE = 'w', LIST = 'l', LOOK = 's', REMOVE = 'd' };
+enum { READ = 'r', WRITE = 'w', LIST = 'l', STAT = 's', REMOVE = 'd' };
 
-enum { ENTRY_BYTES = 23, DEPTH_MAX = 32, NAME_BYTES = 256 };
+enum { ENTRY_BYTES = 23, NAME_BYTES = 256 };
 
-/* A request: its type, numbers, and a path, which may be empty for LIST and LOOK: the directory itself. */
+/* A request has a type, numbers and a path. For LIST and STAT the path may be empty: the root itself. */
 struct request {
     int root;
-    const uint8_t *rest; /* behind the path */
+    const uint8_t *rest; /* after the path */
     size_t rest_size;
     char path[PATH_BYTES];
 };
@@ -43,7 +48,7 @@ static int parse(struct request *r, const uint8_t *from, size_t size, bool sized
     return 0;
 }
 
-/* Opens what the path names; -1 and errno. */
+/* Opens what the path names. -1 and errno. */
 static int open_path(struct request *r, int flags, uint32_t mode, bool make)
 {
     char *last;
@@ -51,13 +56,11 @@ static int open_path(struct request *r, int flags, uint32_t mode, bool make)
     if (dir < 0)
         return -1;
     int fd = openat(dir, last, flags | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, mode & 0777);
-    int why = errno;
-    close(dir);
-    errno = why;
+    close_fd(&dir);
     return fd;
 }
 
-/* A directory, and not by a link, which a kernel (gVisor's) may follow when it is to open a directory. */
+/* Opens a directory, never through a link, which gVisor's kernel follows in spite of O_NOFOLLOW. */
 static int open_directory(int dir, const char *name)
 {
     struct stat st;
@@ -68,14 +71,12 @@ static int open_directory(int dir, const char *name)
         fd = openat(found, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     else
         errno = ENOTDIR;
-    int why = errno;
-    close(found);
-    errno = why;
+    close_fd(&found);
     return fd;
 }
 
-/* Pipes and devices are not read or written here: they could wait, or do anything. */
-static int regular(int fd, struct stat *st)
+/* 0 for a regular file, else errno. Pipes and devices are refused: they could block, or do anything. */
+static int check_regular(int fd, struct stat *st)
 {
     if (fd < 0)
         return errno;
@@ -84,20 +85,20 @@ static int regular(int fd, struct stat *st)
     return S_ISDIR(st->st_mode) ? EISDIR : S_ISREG(st->st_mode) ? 0 : EACCES;
 }
 
-/* u64 offset, u32 size, path: as many bytes of it as there are from there. */
+/* u64 offset, u32 size, path. The answer: bytes from there, none at the end. */
 static int read_piece(struct request *r, const uint8_t *p, size_t size, uint8_t *answer, size_t *answered)
 {
     struct stat st;
     if (size < 12 || parse(r, p + 12, size - 12, false))
         return EINVAL;
     size_t want = get_u32(p + 8);
-    int fd = open_path(r, O_RDONLY, 0, false), error = regular(fd, &st);
+    int fd = open_path(r, O_RDONLY, 0, false), error = check_regular(fd, &st);
     if (!error) {
         ssize_t n = pread(fd, answer, want < FILES_ANSWER_MAX ? want : FILES_ANSWER_MAX, (off_t)get_u64(p));
         error = n < 0 ? errno : 0;
         *answered = n < 0 ? 0 : (size_t)n;
     }
-    close_end(&fd);
+    close_fd(&fd);
     return error;
 }
 
@@ -109,19 +110,19 @@ static int write_all(int fd, const uint8_t *from, size_t size, off_t at)
     return 0;
 }
 
-/* u64 offset, u32 mode, u16 size of the path, path, bytes: with 0, a new file, whatever was there. */
+/* u64 offset, u32 mode, u16 size of the path, path, bytes. Offset 0 makes or empties the file. */
 static int write_piece(struct request *r, const uint8_t *p, size_t size)
 {
     struct stat st;
     if (size < 12 || parse(r, p + 12, size - 12, true) || !*r->path)
         return EINVAL;
     off_t at = (off_t)get_u64(p);
-    int fd = open_path(r, O_WRONLY | (at ? 0 : O_CREAT), get_u32(p + 8), at == 0), error = regular(fd, &st);
+    int fd = open_path(r, O_WRONLY | (at ? 0 : O_CREAT), get_u32(p + 8), at == 0), error = check_regular(fd, &st);
     if (!error && at == 0 && (ftruncate(fd, 0) || fchmod(fd, get_u32(p + 8) & 0777)))
         error = errno;
     if (!error)
         error = write_all(fd, r->rest, r->rest_size, at);
-    close_end(&fd);
+    close_fd(&fd);
     return error;
 }
 
@@ -130,7 +131,7 @@ static uint8_t type_of(mode_t mode)
     return S_ISREG(mode) ? 'f' : S_ISDIR(mode) ? 'd' : S_ISLNK(mode) ? 'l' : 'o';
 }
 
-/* u8 type (f, d, l, o), u64 size, u64 nanoseconds of its last change, u32 mode, u16 size of the name, name. */
+/* u8 type (f, d, l, o), u64 size, u64 modification time in ns, u32 mode, u16 size of the name, name. */
 static size_t put_entry(uint8_t *into, const struct stat *st, const char *name)
 {
     size_t length = strlen(name);
@@ -145,7 +146,7 @@ static size_t put_entry(uint8_t *into, const struct stat *st, const char *name)
     return ENTRY_BYTES + length;
 }
 
-/* u64 from where on (0: the start), path. The answer: u64 where the rest begins (0: there is none), entries. */
+/* u64 where to begin (0: the start), path. The answer: u64 where to go on (0: at the end), entries. */
 static int list(struct request *r, const uint8_t *p, size_t size, uint8_t *answer, size_t *answered)
 {
     if (size < 8 || parse(r, p + 8, size - 8, false))
@@ -153,13 +154,11 @@ static int list(struct request *r, const uint8_t *p, size_t size, uint8_t *answe
     char *last;
     int parent = file_parent(r->root, r->path, &last, false);
     struct names names = {.dir = parent < 0 ? -1 : open_directory(parent, *last ? last : ".")};
-    int why = errno;
-    close_end(&parent);
-    errno = why;
+    close_fd(&parent);
     struct stat st;
     if (names.dir < 0 || lseek(names.dir, (off_t)get_u64(p), SEEK_SET) < 0) {
         int error = errno;
-        close_end(&names.dir);
+        close_fd(&names.dir);
         return error;
     }
     uint64_t rest = 0;
@@ -174,12 +173,12 @@ static int list(struct request *r, const uint8_t *p, size_t size, uint8_t *answe
     }
     put_u64(answer, rest);
     *answered = at;
-    close_end(&names.dir);
+    close_fd(&names.dir);
     return 0;
 }
 
-/* path: one entry, with an empty name. */
-static int look(struct request *r, const uint8_t *p, size_t size, uint8_t *answer, size_t *answered)
+/* path. The answer: one entry, with an empty name. */
+static int stat_path(struct request *r, const uint8_t *p, size_t size, uint8_t *answer, size_t *answered)
 {
     struct stat st;
     char *last;
@@ -190,7 +189,7 @@ static int look(struct request *r, const uint8_t *p, size_t size, uint8_t *answe
         error = errno;
     else
         *answered = put_entry(answer, &st, "");
-    close_end(&dir);
+    close_fd(&dir);
     return error;
 }
 
@@ -199,12 +198,12 @@ static int remove_directory(int parent, const char *name)
     int dir = open_directory(parent, name);
     if (dir < 0)
         return errno;
-    empty_directory(dir);
+    empty_directory(dir, REMOVING_NS);
     close(dir);
     return unlinkat(parent, name, AT_REMOVEDIR) ? errno : 0;
 }
 
-/* path: a file or a link, or a directory with all that is in it. */
+/* path: a file, a link, or a directory and its contents. */
 static int remove_path(struct request *r, const uint8_t *p, size_t size)
 {
     char *last;
@@ -215,7 +214,7 @@ static int remove_path(struct request *r, const uint8_t *p, size_t size)
         error = dir < 0 ? errno : EINVAL;
     else if (unlinkat(dir, last, 0))
         error = errno == EISDIR ? remove_directory(dir, last) : errno;
-    close_end(&dir);
+    close_fd(&dir);
     return error;
 }
 
@@ -232,8 +231,8 @@ int files_request(int root, const uint8_t *request, size_t size, uint8_t *answer
         return write_piece(&r, request + 1, size - 1);
     case LIST:
         return list(&r, request + 1, size - 1, answer, answered);
-    case LOOK:
-        return look(&r, request + 1, size - 1, answer, answered);
+    case STAT:
+        return stat_path(&r, request + 1, size - 1, answer, answered);
     case REMOVE:
         return remove_path(&r, request + 1, size - 1);
     default:
@@ -241,9 +240,9 @@ int files_request(int root, const uint8_t *request, size_t size, uint8_t *answer
     }
 }
 
-/* --- The files of a copy -------------------------------------------------------------------------------- */
+/* --- Copies -------------------------------------------------------------------------------- */
 
-/* Holes stay holes: a file may be larger than the memory that it takes. */
+/* Holes stay holes: a sparse file may be larger than the memory there is. */
 static int copy_content(int from, int into, off_t size)
 {
     static uint8_t piece[PAYLOAD_MAX];
@@ -268,7 +267,7 @@ static int copy_file(int from, int into, const char *name, const struct stat *st
 {
     int source = openat(from, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     struct stat opened;
-    int error = regular(source, &opened), target = -1;
+    int error = check_regular(source, &opened), target = -1;
     if (!error) {
         target = openat(into, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
         error = target < 0 ? errno : copy_content(source, target, opened.st_size);
@@ -278,8 +277,8 @@ static int copy_file(int from, int into, const char *name, const struct stat *st
         fchmod(target, st->st_mode & 0777);
         futimens(target, times);
     }
-    close_end(&source);
-    close_end(&target);
+    close_fd(&source);
+    close_fd(&target);
     return error;
 }
 
@@ -297,7 +296,7 @@ static int copy_tree(int from, int into, int depth);
 
 static int copy_directory(int from, int into, const char *name, const struct stat *st, int depth)
 {
-    if (depth == DEPTH_MAX)
+    if (depth == DIRECTORIES_DEEP_MAX)
         return ENAMETOOLONG;
     int source = open_directory(from, name), target = -1;
     int error = source < 0 || mkdirat(into, name, 0700) ? errno : 0;
@@ -307,12 +306,12 @@ static int copy_directory(int from, int into, const char *name, const struct sta
     }
     if (!error)
         fchmod(target, st->st_mode & 0777);
-    close_end(&source);
-    close_end(&target);
+    close_fd(&source);
+    close_fd(&target);
     return error;
 }
 
-/* Pipes, sockets and devices are left out: they are of processes that are not copied. */
+/* Leaves out pipes, sockets and devices: they belong to processes, which are not copied. */
 static int copy_tree(int from, int into, int depth)
 {
     struct names names = {.dir = from};
@@ -321,7 +320,7 @@ static int copy_tree(int from, int into, int depth)
         struct stat st;
         int error = 0;
         if (fstatat(from, name, &st, AT_SYMLINK_NOFOLLOW))
-            continue; /* it went away meanwhile */
+            continue; /* it is gone meanwhile */
         if (S_ISREG(st.st_mode))
             error = copy_file(from, into, name, &st);
         else if (S_ISDIR(st.st_mode))

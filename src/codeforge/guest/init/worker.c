@@ -1,14 +1,19 @@
-/* The worker: an interpreter that was started beforehand and waits, and the control socket to it.
+/* The worker: an interpreter that was started in advance and waits, and the control socket to it.
  *
- * Frames as on the channel to the host. To the worker: PRELOAD; then GO, on which it becomes the run,
- * or, if it is a template, any number of FORK, each with the run's stdin, stdout and stderr attached.
- * Or START: it becomes a branch of a session, which keeps the socket (session.c).
+ * The socket carries frames as the channel to the host does. To the worker: PRELOAD; then GO, and it becomes
+ * the run; or, to a template, any number of FORK, each with the run's stdin, stdout and stderr attached; or
+ * START, and it becomes a branch of a session, which keeps the socket (session.c).
  * From the worker: 'P' a step is done; 'S' u32 pid of the run it forked; 'X' i32 status, u64 and u64
  * microseconds of user and system time of the run it reaped; 'E' u32 errno, it could not fork.
  *
- * None of the run's code is in a worker that waits, and a run cannot reach the socket: a worker that
- * becomes the run closes it first, a template is not dumpable. What it says is checked all the same. */
-#include "init.h"
+ * A waiting worker has none of the run's code in it, and a run cannot reach the socket: a worker that
+ * becomes the run closes it first, and a template is not dumpable. init checks every frame all the same. */
+#include "worker.h"
+
+#include "channel.h"
+#include "command.h"
+#include "fail.h"
+#include "process.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,35 +21,32 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { W_PRELOAD = 'p', W_GO = 'g', W_FORK = 'f', W_START = 's', W_PRELOADED = 'P', W_STARTED = 'S', W_EXITED = 'X', W_FAILED = 'E' };
+enum { W_PRELOAD = 'p', W_GO = 'g', W_FORK = 'f', W_START = 's' };
+enum { W_PRELOADED = 'P', W_STARTED = 'S', W_EXITED = 'X', W_FAILED = 'E' };
 
-enum { STEPS_BYTES = 4096, EXITED_BYTES = 20, ROOM_TO_HEAR = 64 /* for all that heard can hold */ };
+enum { STEPS_BYTES = 4096, EXITED_BYTES = 20, ROOM_TO_RECEIVE = 64 /* for whatever incoming can hold */ };
 
-struct worker worker = {.control = -1};
+#define NO_WORKER ((struct worker){.control = -1, .pipes = NO_PIPES})
+
+struct worker worker = {.control = -1, .pipes = {-1, {-1, -1}}};
 
 static struct {
     size_t start, end;
     uint8_t bytes[STEPS_BYTES + HEADER_BYTES + COMMAND_BYTES + 16];
     size_t fork_at; /* the descriptors go with this byte */
-    int fds[3];     /* -1: none to send */
-} told = {.fds = {-1, -1, -1}};
+    int fds[3];     /* owned until they are sent; -1: none to send */
+} outgoing = {.fds = {-1, -1, -1}};
 
 static struct {
     size_t size;
     uint8_t bytes[HEADER_BYTES + EXITED_BYTES];
-} heard;
-
-static void forget_fds(void)
-{
-    for (int i = 0; i < 3; i++)
-        close_end(&told.fds[i]);
-}
+} incoming;
 
 static void hang_up(void)
 {
-    close_end(&worker.control);
-    forget_fds();
-    told.start = told.end = heard.size = 0;
+    close_fd(&worker.control);
+    close_fds(outgoing.fds, 3);
+    outgoing.start = outgoing.end = incoming.size = 0;
     worker.steps = 0;
 }
 
@@ -59,38 +61,54 @@ void worker_start(enum worker_kind kind)
         fail("protocol: %s", wrong);
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, control))
         fail("socketpair: %s", strerror(errno));
-    if (kind == ONE_RUN)
-        open_pipes(stdio);
-    worker.pid = start_command(stdio[0], stdio[1], stdio[2], control[1], kind == TEMPLATE);
+    worker = NO_WORKER;
     worker.kind = kind;
-    worker.ended = false;
-    worker.reported_us = 0;
+    if (kind == ONE_RUN)
+        open_pipes(&worker.pipes, stdio);
+    worker.pid = process_start(&command, stdio, control[1], kind == TEMPLATE);
     worker.control = control[0];
     fcntl(worker.control, F_SETFL, O_NONBLOCK);
     close(control[1]);
     if (kind == ONE_RUN)
-        for (int i = 0; i < 3; i++)
-            close(stdio[i]);
+        close_fds(stdio, 3);
 }
 
-void worker_hang_up(void)
+void worker_process_ended(pid_t pid, int status)
+{
+    if (pid != worker.pid)
+        return;
+    worker.ended = true;
+    worker.status = status;
+}
+
+void worker_forget(void)
 {
     hang_up();
-    worker = (struct worker){.control = -1};
+    close_pipes(&worker.pipes);
+    worker = NO_WORKER;
 }
 
 void worker_drop(void)
 {
-    kill_everything();
-    worker_hang_up();
+    processes_kill_all();
+    worker_forget();
 }
 
-/* --- What it is told ------------------------------------------------------------------------------ */
-
-static void header(uint8_t type, size_t size)
+struct worker worker_take(void)
 {
-    *put_u32(told.bytes + told.end, (uint32_t)size) = type;
-    told.end += HEADER_BYTES;
+    struct worker taken = worker;
+    worker.control = -1;
+    worker.pipes = NO_PIPES;
+    worker_forget();
+    return taken;
+}
+
+/* --- To the worker -------------------------------------------------------------------------------- */
+
+static void add_header(uint8_t type, size_t size)
+{
+    *put_u32(outgoing.bytes + outgoing.end, (uint32_t)size) = type;
+    outgoing.end += HEADER_BYTES;
 }
 
 void worker_preload(const struct frame *f)
@@ -98,116 +116,103 @@ void worker_preload(const struct frame *f)
     if (!worker.pid)
         fail("protocol: nothing to preload");
     if (worker.control < 0)
-        return; /* it ended; GO will see to that */
-    if (told.end + HEADER_BYTES + f->size > STEPS_BYTES)
+        return; /* it has ended, and GO replaces it */
+    if (outgoing.end + HEADER_BYTES + f->size > STEPS_BYTES)
         fail("protocol: too many steps at once");
-    header(W_PRELOAD, f->size);
-    memcpy(told.bytes + told.end, f->payload, f->size);
-    told.end += f->size;
+    add_header(W_PRELOAD, f->size);
+    memcpy(outgoing.bytes + outgoing.end, f->payload, f->size);
+    outgoing.end += f->size;
     worker.steps++;
 }
 
-static void tell_command(uint8_t type)
+static void add_command(uint8_t type, enum worker_task task)
 {
-    char *payload = (char *)told.bytes + told.end + HEADER_BYTES;
-    size_t size = command_message(&command, payload, sizeof told.bytes - told.end - HEADER_BYTES);
+    char *payload = (char *)outgoing.bytes + outgoing.end + HEADER_BYTES;
+    size_t size = command_message(&command, payload, sizeof outgoing.bytes - outgoing.end - HEADER_BYTES);
     if (size == 0)
         fail("protocol: too many arguments or variables");
-    header(type, size);
-    told.end += size;
+    add_header(type, size);
+    outgoing.end += size;
+    worker.task = task;
     command_clear(&command);
 }
 
-void worker_become_run(void)
+struct pipes worker_become_run(void)
 {
-    run.pid = worker.pid;
-    tell_command(W_GO);
+    add_command(W_GO, BECOMES_RUN);
+    return take_pipes(&worker.pipes);
 }
 
 void worker_become_branch(void)
 {
-    worker.becomes_branch = true;
-    tell_command(W_START);
+    add_command(W_START, BECOMES_BRANCH);
 }
 
-void worker_fork_run(int theirs[3])
+void worker_fork_run(const int theirs[3])
 {
-    told.fork_at = told.end;
-    memcpy(told.fds, theirs, sizeof told.fds);
-    tell_command(W_FORK);
+    outgoing.fork_at = outgoing.end;
+    memcpy(outgoing.fds, theirs, sizeof outgoing.fds);
+    memset(&worker.forked, 0, sizeof worker.forked);
+    add_command(W_FORK, FORKS_RUN);
 }
 
-static ssize_t send_told(void)
+/* The descriptors go with the byte at fork_at, so a piece ends before it or begins with it. */
+static ssize_t send_some(void)
 {
-    size_t until = told.end;
-    union {
-        struct cmsghdr align;
-        char bytes[CMSG_SPACE(sizeof told.fds)];
-    } control = {0};
-    bool with_fds = told.fds[0] >= 0 && told.start == told.fork_at;
-    if (told.fds[0] >= 0 && told.start < told.fork_at)
-        until = told.fork_at;
-    struct iovec piece = {told.bytes + told.start, until - told.start};
-    struct msghdr message = {.msg_iov = &piece, .msg_iovlen = 1};
-    if (with_fds) {
-        message.msg_control = control.bytes;
-        message.msg_controllen = sizeof control.bytes;
-        struct cmsghdr *c = CMSG_FIRSTHDR(&message);
-        c->cmsg_level = SOL_SOCKET;
-        c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(sizeof told.fds);
-        memcpy(CMSG_DATA(c), told.fds, sizeof told.fds);
-    }
-    ssize_t n = sendmsg(worker.control, &message, MSG_NOSIGNAL);
+    size_t until = outgoing.end;
+    bool has_fds = outgoing.fds[0] >= 0, with_fds = has_fds && outgoing.start == outgoing.fork_at;
+    if (has_fds && outgoing.start < outgoing.fork_at)
+        until = outgoing.fork_at;
+    ssize_t n = send_with_fds(worker.control, outgoing.bytes + outgoing.start, until - outgoing.start,
+                              with_fds ? outgoing.fds : NULL);
     if (n > 0 && with_fds)
-        forget_fds();
+        close_fds(outgoing.fds, 3);
     return n;
 }
 
-void worker_tell(void)
+bool worker_send(void)
 {
-    ssize_t n = send_told();
+    ssize_t n = send_some();
     if (n < 0 && errno == EAGAIN)
-        return;
-    if (n < 0) { /* it died: its exit tells */
+        return false;
+    if (n < 0) { /* it is dead: its exit status tells the rest */
         hang_up();
-        return;
+        return false;
     }
-    told.start += (size_t)n;
-    if (told.start < told.end)
-        return;
-    told.start = told.end = 0;
-    if (worker.becomes_branch) {
-        if (heard.size)
-            fail("the worker talks nonsense");
-        session_adopt_worker();
-    } else if (run.started_ns && worker.kind == ONE_RUN) { /* it is the run now, once it has done its steps */
+    outgoing.start += (size_t)n;
+    if (outgoing.start < outgoing.end)
+        return false;
+    outgoing.start = outgoing.end = 0;
+    if (worker.task == BECOMES_BRANCH && incoming.size)
+        fail("unexpected frame from worker");
+    if (worker.task == BECOMES_RUN) { /* it is the run from now on, once it has done its steps */
         shutdown(worker.control, SHUT_WR);
         worker.pid = 0;
     }
+    return true;
 }
 
-/* --- What it says --------------------------------------------------------------------------------- */
+/* --- From the worker ------------------------------------------------------------------------------ */
 
-/* Whether it can say this now, and in so many bytes. */
-static bool makes_sense(uint8_t type, uint32_t size)
+/* Whether the worker may send this type now, in this size. */
+static bool is_expected(uint8_t type, uint32_t size)
 {
-    bool forks = worker.kind == TEMPLATE && run.started_ns && !run.ended;
-    forks = forks && worker.steps == 0 && told.start == told.end; /* it has heard all of what it answers */
+    bool has_all = worker.steps == 0 && outgoing.start == outgoing.end; /* it has read all that it answers */
+    bool forks = worker.task == FORKS_RUN && has_all;
     switch (type) {
     case W_PRELOADED:
         return size == 0 && worker.steps > 0;
     case W_STARTED:
     case W_FAILED:
-        return size == 4 && forks && !run.pid;
+        return size == 4 && forks && !worker.forked.pid;
     case W_EXITED:
-        return size == EXITED_BYTES && forks && run.pid;
+        return size == EXITED_BYTES && forks && worker.forked.pid;
     default:
         return false;
     }
 }
 
-static void obey_worker(uint8_t type, const uint8_t *payload)
+static void obey(uint8_t type, const uint8_t *payload)
 {
     switch (type) {
     case W_PRELOADED:
@@ -215,53 +220,55 @@ static void obey_worker(uint8_t type, const uint8_t *payload)
         outbox_put(&outbox, F_PRELOADED, "", 0);
         break;
     case W_STARTED:
-        run.pid = (pid_t)get_u32(payload);
+        worker.forked.pid = (pid_t)get_u32(payload);
         break;
     case W_EXITED:
-        run.status = (int)get_u32(payload);
-        run.ended = true;
+        worker.forked.status = (int)get_u32(payload);
+        worker.forked.ended = true;
         worker.reported_us += get_u64(payload + 4) + get_u64(payload + 12);
+        worker.task = WAITS;
         break;
     default:
         fail("the template cannot fork: %s", strerror((int)get_u32(payload)));
     }
 }
 
-static bool hear(void)
+static bool receive_some(void)
 {
-    if (outbox_room(&outbox) < ROOM_TO_HEAR)
+    if (outbox_room(&outbox) < ROOM_TO_RECEIVE)
         return false;
-    ssize_t n = read(worker.control, heard.bytes + heard.size, sizeof heard.bytes - heard.size);
+    ssize_t n = read(worker.control, incoming.bytes + incoming.size, sizeof incoming.bytes - incoming.size);
     if (n < 0 && errno == EAGAIN)
         return false;
     if (n <= 0) {
         hang_up();
         return false;
     }
-    heard.size += (size_t)n;
-    while (heard.size >= HEADER_BYTES) {
-        uint32_t size = get_u32(heard.bytes);
-        uint8_t type = heard.bytes[4];
-        if (!makes_sense(type, size))
-            fail("the worker talks nonsense");
-        if (heard.size < HEADER_BYTES + size)
+    incoming.size += (size_t)n;
+    while (incoming.size >= HEADER_BYTES) {
+        uint32_t size = get_u32(incoming.bytes);
+        uint8_t type = incoming.bytes[4];
+        if (!is_expected(type, size))
+            fail("unexpected frame from worker");
+        if (incoming.size < HEADER_BYTES + size)
             break;
-        obey_worker(type, heard.bytes + HEADER_BYTES);
-        heard.size -= HEADER_BYTES + size;
-        memmove(heard.bytes, heard.bytes + HEADER_BYTES + size, heard.size);
+        obey(type, incoming.bytes + HEADER_BYTES);
+        incoming.size -= HEADER_BYTES + size;
+        memmove(incoming.bytes, incoming.bytes + HEADER_BYTES + size, incoming.size);
     }
     return true;
 }
 
-void worker_hear(void)
+void worker_receive(void)
 {
-    while (hear())
+    while (receive_some())
         ;
 }
 
 struct pollfd worker_poll(void)
 {
-    bool room = outbox_room(&outbox) >= ROOM_TO_HEAR;
-    short events = (short)((told.start < told.end ? POLLOUT : 0) | (room ? POLLIN : 0));
-    return (struct pollfd){events ? worker.control : -1, events, 0}; /* or its end would wake init for ever */
+    bool room = outbox_room(&outbox) >= ROOM_TO_RECEIVE;
+    short events = (short)((outgoing.start < outgoing.end ? POLLOUT : 0) | (room ? POLLIN : 0));
+    /* Without an event to wait for, a socket that hung up would wake init for ever. */
+    return (struct pollfd){events ? worker.control : -1, events, 0};
 }

@@ -14,14 +14,7 @@ const {
   workerData: { flag, talk, signals },
   receiveMessageOnPort,
 } = require('worker_threads')
-const {
-  withoutModules,
-  withoutConstants,
-  withObject,
-  redeclaring,
-  fault,
-  completeness,
-} = require('./node_session_text.cjs')
+const cellText = require('./node_session_text.cjs')
 
 const CONTROL = 3
 const HEAD_BYTES = 5
@@ -129,7 +122,7 @@ function answer(message, since) {
     case 'is_complete': {
       let told = { status: 'invalid', indent: '' }
       try {
-        told = isTypescript ? compiler().completeness(message.code) : completeness(message.code)
+        told = (isTypescript ? compiler() : cellText).completeness(message.code)
       } catch {} // too long or too deep for what reads it
       return send(JSON.stringify({ is: 'completeness', request: message.request, ...told }))
     }
@@ -179,7 +172,8 @@ function hear(message) {
     talk.postMessage(compiler().helper(message.file))
     goOn()
   } else if (message.step) {
-    if (message.step !== 'console') compiler().prepare(message.step)
+    if (message.step === 'console') cellText.warm()
+    else compiler().prepare(message.step)
     goOn()
   } else if (message.leave) {
     leaving = true
@@ -236,17 +230,13 @@ async function evaluate(number, code) {
     text = compiled.code
     await new Promise(setImmediate) // an interruption may have come meanwhile
   } else {
-    text = withObject(text)
+    text = cellText.withObject(text)
   }
   if (mine.interrupted) {
     typescript?.forget(number)
     return INTERRUPTED
   }
-  const { result, exceptionDetails } = await evaluateCell(
-    number,
-    withoutConstants(withoutModules(text)),
-    mine,
-  )
+  const { result, exceptionDetails } = await evaluateCell(number, cellText.forRepl(text), mine)
   if (isNotCompiled(exceptionDetails)) {
     typescript?.forget(number)
     return failed(syntaxError(number, exceptionDetails))
@@ -294,7 +284,8 @@ async function evaluateCell(number, text, mine) {
     const { exceptionDetails } = outcome
     const name =
       isNotCompiled(exceptionDetails) && REDECLARED.exec(exceptionDetails.exception?.description)?.[1]
-    const other = name && tries < REDECLARATIONS && !fault(text) ? redeclaring(text, name) : null
+    const other =
+      name && tries < REDECLARATIONS && cellText.isValid(text) ? cellText.redeclared(text, name) : null
     if (other === null || mine.interrupted) return outcome
     text = other
   }

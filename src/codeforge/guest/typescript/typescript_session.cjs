@@ -31,6 +31,17 @@ const IMPLICIT = new Set([7005, 7034]) // said of `let list = []` and its uses, 
 const ERRORS_SHOWN = 20
 const UNTERMINATED_STRING = 1002
 const UNTERMINATED = new Set([1010, 1160]) // a comment, a template
+const { SyntaxKind } = ts
+const BRACKETS = new Map([
+  [SyntaxKind.OpenParenToken, 1],
+  [SyntaxKind.OpenBracketToken, 1],
+  [SyntaxKind.OpenBraceToken, 1],
+  [SyntaxKind.TemplateHead, 1],
+  [SyntaxKind.CloseParenToken, -1],
+  [SyntaxKind.CloseBracketToken, -1],
+  [SyntaxKind.CloseBraceToken, -1],
+  [SyntaxKind.TemplateTail, -1],
+])
 
 let directory = path.join(__dirname, '../../code') // /code
 let options
@@ -513,13 +524,23 @@ exports.completions = function (code, at) {
 }
 
 exports.completeness = function (code) {
-  const { parseDiagnostics } = ts.createSourceFile('cell.ts', code, ts.ScriptTarget.Latest, true)
+  const source = ts.createSourceFile('cell.ts', code, ts.ScriptTarget.Latest, true)
+  const { parseDiagnostics } = source
   if (parseDiagnostics.length === 0) return { status: 'complete', indent: '' }
   const end = code.trimEnd().length
-  const open = parseDiagnostics.some(
-    ({ start, code }) => (start >= end && code !== UNTERMINATED_STRING) || UNTERMINATED.has(code),
-  )
-  if (!open) return { status: 'invalid', indent: '' }
-  const { depth } = require('./node_session_text.cjs').tokensOf(code)
-  return { status: 'incomplete', indent: '  '.repeat(depth) }
+  if (parseDiagnostics.some(({ code }) => UNTERMINATED.has(code))) return { status: 'incomplete', indent: '' }
+  const isOpen = parseDiagnostics.some(({ start, code }) => start >= end && code !== UNTERMINATED_STRING)
+  if (!isOpen) return { status: 'invalid', indent: '' }
+  return { status: 'incomplete', indent: '  '.repeat(openBrackets(source)) }
+}
+
+function openBrackets(source) {
+  let count = 0
+  const visit = (node) => {
+    if (ts.isJSDoc(node) || node.pos === node.end) return // an empty one stands for what is missing
+    count += BRACKETS.get(node.kind) ?? 0
+    node.getChildren(source).forEach(visit)
+  }
+  visit(source)
+  return count
 }

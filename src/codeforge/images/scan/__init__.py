@@ -1,4 +1,4 @@
-"""What an image contains, and which of it has known vulnerabilities."""
+"""The packages of an image, and their known vulnerabilities. Needs the extra ``scan``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from codeforge.lazy_exports import lazy_exports
 if TYPE_CHECKING:
     from codeforge.images.scan.inventory import (
         read_packages as read_packages,
+    )
+    from codeforge.images.scan.osv import (
+        OSV_URL as OSV_URL,
+    )
+    from codeforge.images.scan.report import (
+        ScanReport as ScanReport,
     )
     from codeforge.images.scan.report import (
         Severity as Severity,
@@ -32,7 +38,8 @@ else:
     __getattr__ = lazy_exports(
         __name__,
         inventory="read_packages",
-        report="Severity exit_code render",
+        osv="OSV_URL",
+        report="ScanReport Severity exit_code render",
         sbom="Package to_cyclonedx",
         scan="scan",
     )

@@ -1,4 +1,4 @@
-"""What one scanner answers: findings, and which packages it looked at; or an error where it cannot."""
+"""A scanner's answer: what it found, which packages it checked, and which it could not check."""
 
 from __future__ import annotations
 
@@ -9,33 +9,37 @@ from packageurl import PackageURL
 from codeforge.images.scan.report import Finding
 
 MAX_ANSWER_BYTES = 64 << 20
-"""Longest answer that is read; a scanner is a program or a service that others wrote."""
+"""Longest answer that is read. Scanners are other people's programs and services."""
 MALFORMED = (AttributeError, KeyError, TypeError, ValueError, RecursionError)
-"""What reading an answer raises where it has another form than is expected."""
+"""What code that reads an answer raises if the answer does not have the expected form."""
 
 Key = tuple[str, str, str]
-"""Type, name and version of a package URL: what a package has in common wherever it is named."""
+"""Type, name and version from a package URL. Scanners write the other parts in different ways."""
 
 
 class ScannerError(Exception):
-    """A scanner gave no answer, or none that is understood."""
-
-
-class ScannerAbsent(ScannerError):
-    """There is no such scanner to be asked, which is no failure of it."""
+    """A scanner did not answer, or its answer is not understood."""
 
 
 @dataclass(slots=True)
 class Answer:
-    """What one scanner says: findings with the package each is about, and what it looked at."""
+    """What one scanner says.
 
-    findings: list[tuple[Key | None, Finding]] = field(default_factory=list)
-    seen: set[Key] = field(default_factory=set)
+    Attributes:
+        findings: the vulnerabilities, in any order.
+        checked: the packages that it looked up.
+        unchecked: package URLs that it lists but has no advisories for.
+        reasons: why it could not check some packages.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    checked: set[Key] = field(default_factory=set)
+    unchecked: dict[str, Key] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
 
 
 def key_of(purl: object) -> Key | None:
-    """The key in a package URL; None if it is none."""
+    """Return the key of a package URL, or None if ``purl`` is not one."""
     try:
         url = PackageURL.from_string(str(purl))
     except ValueError:

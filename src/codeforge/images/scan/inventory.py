@@ -1,7 +1,7 @@
-"""The packages of an image, read from what ``docker save`` writes.
+"""Finds the packages of an image in the archive that ``docker save`` writes.
 
-Nothing of the image is run or written to disk. The archive is read once, front to back, so it may be
-a pipe; what is kept is small whatever the image holds, and an archive that would need more is refused.
+Nothing from the image is run or written to disk. The archive is read once, front to back, so it may be a
+pipe. Memory is bounded whatever the image holds: an archive that would need more is refused.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from codeforge.images.scan.sbom import Package
 from codeforge.images.scan.tar_stream import Body, Stream, UnreadableImage, bounded, members
 
 MAX_STATUS_BYTES = 8 << 20
-"""Longest package database of dpkg that is read."""
+"""Longest dpkg status file that is read."""
 MAX_METADATA_BYTES = 1 << 20
-"""Longest other file that is read, and longest manifest or configuration of an image."""
+"""Longest other file, image manifest or image configuration that is read."""
 MAX_PACKAGES = 20_000
 MAX_NAME_LENGTH = 4096
 MAX_NAMES_BYTES = 128 << 20
-"""How much memory all file names of an image may take, at 100 bytes besides each name's own length."""
+"""How much memory the file names of an image may take: each its length and 100 bytes."""
 MAX_DOCUMENTS_BYTES = 16 << 20
-"""How long all manifests and configurations of an archive may be together."""
+"""Total length of all manifests and configurations in an archive."""
 
 _log = logging.getLogger(__name__)
 _ENV = {"node": "NODE_VERSION", "python": "PYTHON_VERSION"}
 
 
 def _usable(path: str, name: object, *versions: object) -> bool:
-    """Whether these can be a package's name and version; logs where they cannot."""
+    """Return whether these can be the name and version of a package. Log it if they cannot."""
     values = (name, *versions)
     sane = all(isinstance(v, str) and 0 < len(v) <= 256 and v.isprintable() and " " not in v for v in values)
     if sane and re.fullmatch(r"(@[^/]+/)?[^/@]+", str(name)):
@@ -48,7 +48,7 @@ def _usable(path: str, name: object, *versions: object) -> bool:
 
 
 def _fields(block: str) -> dict[str, str]:
-    """The one-line fields of a paragraph like dpkg's, names in lower case."""
+    """Return the one-line fields of a paragraph in dpkg's format, with names in lower case."""
     pairs = (line.partition(":") for line in block.splitlines() if line[:1] not in ("", " ", "\t"))
     return {key.strip().lower(): value.strip() for key, colon, value in pairs if colon}
 
@@ -71,7 +71,7 @@ def _dpkg(path: str, body: Stream) -> list[Package]:
 
 
 def _os_release(path: str, body: Stream) -> list[Package]:
-    """The distribution, dressed as a package until all layers have been seen."""
+    """Return the distribution as if it were a package: a later layer may replace the file."""
     text = bounded(body, MAX_METADATA_BYTES, path).decode("utf-8", "replace")
     pairs = (line.partition("=") for line in text.splitlines())
     values = {key: value.strip().strip("\"'") for key, _, value in pairs}
@@ -81,7 +81,7 @@ def _os_release(path: str, body: Stream) -> list[Package]:
 
 
 def _wheel(path: str, body: Stream) -> list[Package]:
-    # The fields come first, the description after an empty line may be of any length.
+    # The fields come first. The description, after an empty line, may have any length.
     head = body.read(MAX_METADATA_BYTES).decode("utf-8", "replace")
     row = _fields(re.split(r"\r?\n\r?\n", head, maxsplit=1)[0])
     name, version = row.get("name", ""), row.get("version", "")
@@ -100,7 +100,7 @@ def _npm(path: str, body: Stream) -> list[Package]:
 
 
 def _runtime(name: str, body: Stream, pattern: bytes) -> list[Package]:
-    """A runtime whose program says its version in one way only; the version is empty where not."""
+    """Find an interpreter's version in its binary; empty unless there is exactly one match."""
     versions: set[bytes] = set()
     tail = b""
     while len(versions) < 2 and (chunk := body.read(1 << 20)):
@@ -130,14 +130,14 @@ _READERS: tuple[tuple[re.Pattern[str], Callable[[str, Stream], list[Package]]], 
 
 @dataclass(slots=True)
 class _Layer:
-    """What one layer says: packages by path, and the paths that hide what lower layers have there."""
+    """One layer: its packages by path, and the paths that it hides in lower layers."""
 
     found: dict[str, list[Package]] = field(default_factory=dict)
     hidden: set[str] = field(default_factory=set)
     opaque: set[str] = field(default_factory=set)
 
     def hides(self, path: str) -> bool:
-        """Whether a file of a lower layer is gone: itself, or a directory it is in."""
+        """Return whether this layer hides a lower layer's file, or a directory that the file is in."""
         while path not in self.hidden:
             if not path:
                 return False
@@ -154,7 +154,7 @@ def _normal(name: str) -> str:
 
 
 class _Archive:
-    """The layers and documents of one ``docker save``."""
+    """The layers and JSON documents in one archive of ``docker save``."""
 
     def __init__(self) -> None:
         self._layers: dict[str, _Layer] = {}
@@ -172,7 +172,7 @@ class _Archive:
         return path
 
     def read(self, stream: Stream) -> None:
-        """Take in the whole archive; a layer is known by its first bytes, whatever its name."""
+        """Read the whole archive. Layers have any name; their first bytes identify them."""
         for info, body in members(stream):
             name = self._name(info.name)
             head = body.peek(tarfile.BLOCKSIZE)[: tarfile.BLOCKSIZE]
@@ -187,7 +187,7 @@ class _Archive:
                 self._document(name, info.size, body)
 
     def _document(self, name: str, size: int, body: Stream) -> None:
-        if size > MAX_METADATA_BYTES:  # an attestation perhaps; if it is needed it will be missed
+        if size > MAX_METADATA_BYTES:  # perhaps an attestation; if it is needed, _layout raises
             return
         self._documents_left -= size
         if self._documents_left < 0:
@@ -228,27 +228,29 @@ class _Archive:
         return json.loads(self._documents[name])
 
     def _layout(self) -> tuple[list[str], str]:
-        """The names of the layers, lowest first, and of the configuration."""
+        """Return the names of the layers, lowest first, and the name of the configuration."""
         if "manifest.json" in self._documents:
             (image,) = self._json("manifest.json")
             return list(image["Layers"] or ()), image["Config"]
         document = self._json("index.json")
-        kind = "vnd.docker.reference.type"  # what is no image, an attestation, says so by it
-        for _ in range(4):  # an index may hold another
+        kind = "vnd.docker.reference.type"  # attestations have this annotation, images do not
+        for _ in range(4):  # an index may point to another index
             if "manifests" in document:
                 (child,) = (m for m in document["manifests"] if kind not in m.get("annotations", {}))
                 document = self._json(_blob(child))
         return [_blob(layer) for layer in document["layers"]], _blob(document["config"])
 
     def contents(self) -> tuple[dict[str, list[Package]], dict[str, str]]:
-        """The packages by path as the layers together have them, and the environment."""
+        """Return the packages by path after all layers are applied, and the image's environment."""
         try:
             names, config_name = self._layout()
             env = self._json(self._target(config_name)).get("config", {}).get("Env") or ()
             variables = dict(str(entry).partition("=")[::2] for entry in env)
             layers = [self._layers[self._target(_normal(name))] for name in names]
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise UnreadableImage(f"its manifest and what lies beside it do not fit: {error!r}") from error
+            raise UnreadableImage(
+                f"the manifest does not match the rest of the archive: {error!r}"
+            ) from error
         found: dict[str, list[Package]] = {}
         for layer in layers:
             found = {path: rows for path, rows in found.items() if not layer.hides(path)} | layer.found
@@ -265,40 +267,40 @@ def _blob(descriptor: Any) -> str:
 
 
 def _finish(found: dict[str, list[Package]], env: dict[str, str]) -> Iterator[Package]:
-    """Fill in what no file says alone: Debian's release, and versions of runtimes that hide theirs."""
+    """Add what no single file says: Debian's release, and the versions of interpreters that hide theirs."""
     fallback = found.pop("usr/lib/os-release", [])
     release = found.pop("etc/os-release", []) or fallback
     distro = f"{release[0].name}-{release[0].version}".rstrip("-") if release else ""
     rows = [package for packages in found.values() for package in packages]
-    told = {package.name for package in rows if package.kind == "generic" and package.version}
+    known = {package.name for package in rows if package.kind == "generic" and package.version}
     for package in rows:
         if package.kind == "deb":
             yield replace(package, distro=distro)
         elif package.version:
             yield package
-        elif package.name not in told:
+        elif package.name not in known:
             version = env.get(_ENV[package.name], "")
             if re.fullmatch(r"\d+\.\d+\.\d+\w*", version):
                 yield replace(package, version=version)
             else:
-                _log.warning("%s is in the image, its version is not known", package.name)
+                _log.warning("%s is in the image, but its version is unknown", package.name)
 
 
 def read_packages(archive: IO[bytes]) -> list[Package]:
-    """The packages in an image: Debian's, Python's, npm's, and node and python built from source.
+    """Return the packages in an image: Debian's, Python's, npm's, and node and python built from source.
 
     Args:
-        archive: what ``docker save IMAGE`` writes, in either layout; read once, need not seek.
+        archive: what ``docker save IMAGE`` writes, in either layout. It is read once, front to back.
 
     Returns:
-        Each package once, sorted. What has no usable name and version is left out and logged.
+        Each package once, sorted. Packages without a usable name and version are left out and logged.
 
     Raises:
-        UnreadableImage: it is damaged, holds not exactly one image, or exceeds the limits above.
+        UnreadableImage: it is damaged, does not hold exactly one image, or exceeds a bound above.
     """
     image = _Archive()
     try:
         image.read(io.BufferedReader(Body(archive, sys.maxsize), 1 << 16))
     except (OSError, EOFError, ValueError, zlib.error, tarfile.TarError) as error:
-        raise UnreadableImage(f"not an image's archive, or a damaged one: {error}") from error
+        raise UnreadableImage(f"not the archive of an image, or damaged: {error}") from error
     return sorted(set(_finish(*image.contents())))

@@ -1,4 +1,4 @@
-"""The OSV service as a scanner: which of its vulnerabilities are known for which package."""
+"""Asks the OSV service which vulnerabilities are known for which package."""
 
 from __future__ import annotations
 
@@ -11,31 +11,23 @@ from urllib.parse import quote
 
 import aiohttp
 
-from codeforge.images.scan.answer import (
-    MALFORMED,
-    MAX_ANSWER_BYTES,
-    Answer,
-    Key,
-    ScannerAbsent,
-    ScannerError,
-    key_of,
-)
+from codeforge.images.scan.answer import MALFORMED, MAX_ANSWER_BYTES, Answer, Key, ScannerError, key_of
 from codeforge.images.scan.report import Finding, Severity
 from codeforge.images.scan.sbom import Package
 
-URL = "https://api.osv.dev"
+OSV_URL = "https://api.osv.dev"
 SECONDS = 120.0
-"""How long all questions to the OSV service may take together."""
+"""How long all requests to the OSV service may take together."""
 TRIES = 3
 BATCH = 1000
-"""How many questions the service takes at once."""
+"""How many questions the service accepts in one request."""
 _RETRY_SECONDS = 0.5
 _MAX_PAGES = 100
 _AT_ONCE = 8
 
 
 class _Question(NamedTuple):
-    """A package as the OSV service calls it."""
+    """A package by the names that the OSV service uses."""
 
     ecosystem: str
     name: str
@@ -43,7 +35,7 @@ class _Question(NamedTuple):
 
 
 def _question(package: Package) -> _Question | None:
-    """The question about a package; None where the service has no such ecosystem."""
+    """Return the question about a package, or None if the service does not have its ecosystem."""
     system, _, release = package.distro.partition("-")
     if package.kind == "deb":
         known = system == "debian" and release
@@ -53,7 +45,7 @@ def _question(package: Package) -> _Question | None:
 
 
 class _Service:
-    """One scan's conversation with an OSV service."""
+    """A client of an OSV service, for one scan."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
@@ -62,10 +54,10 @@ class _Service:
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
     async def call(self, path: str, body: object = None) -> Any:
-        """The service's answer; GET without a body.
+        """Return the service's answer, as JSON holds it. The method is GET without a body, else POST.
 
         Raises:
-            ScannerError: there is none after the tries, or not in time, or it is no JSON.
+            ScannerError: no answer after ``TRIES`` tries or in time, or the answer is not JSON.
         """
         try:
             async with asyncio.timeout_at(self._end):
@@ -80,10 +72,12 @@ class _Service:
             raise ScannerError(f"no answer within {SECONDS:g} s") from None
         except (ValueError, RecursionError) as error:
             raise ScannerError(f"its answer is not understood: {error!r}") from error
-        raise ScannerError(f"it answers {status}: {text[:200]!r}" if status else f"not reached: {text}")
+        raise ScannerError(
+            f"it answers with status {status}: {text[:200]!r}" if status else f"cannot be reached: {text}"
+        )
 
     async def _once(self, path: str, body: object) -> tuple[int, str]:
-        """Status and body; status 0 and the reason where nothing answers."""
+        """Return the status and the body, or status 0 and the reason if there is no response."""
         method = "GET" if body is None else "POST"
         try:
             async with (
@@ -100,7 +94,7 @@ class _Service:
             return 0, str(error) or type(error).__name__
 
     async def ids(self, questions: list[_Question]) -> list[set[str]]:
-        """For each question the ids of the vulnerabilities known, whatever number of pages that takes."""
+        """Return the ids of the known vulnerabilities for each question, from all pages of the answer."""
         found: list[set[str]] = [set() for _ in questions]
         pending: list[tuple[int, dict[str, Any]]] = [
             (i, {"package": {"ecosystem": q.ecosystem, "name": q.name}, "version": q.version})
@@ -125,13 +119,13 @@ class _Service:
         raise ScannerError(f"more than {_MAX_PAGES} pages")
 
     async def finding(self, question: _Question, identity: str) -> Finding | None:
-        """A vulnerability's details; None if it was withdrawn. Without details its severity is unknown."""
+        """Return a vulnerability's details, or None if it was withdrawn. Without any, it has no severity."""
         bare = Finding(package=question.name, version=question.version, id=identity)
         try:
             row = await self.call(f"/v1/vulns/{quote(identity, safe='')}")
             return None if row.get("withdrawn") else _details(bare, question, row)
         except MALFORMED as error:
-            return replace(bare, summary=f"details are not understood: {error!r}")
+            return replace(bare, summary=f"its details are not understood: {error!r}")
         except ScannerError as error:
             return replace(bare, summary=f"no details: {error}")
 
@@ -155,30 +149,24 @@ def _details(bare: Finding, question: _Question, row: dict[str, Any]) -> Finding
 
 
 def _batches(questions: Collection[_Question]) -> Iterator[list[_Question]]:
-    """By ecosystem, so that one that the service does not know costs only its own packages."""
+    """Split by ecosystem, so that an ecosystem the service does not know costs only its own packages."""
     for ecosystem in dict.fromkeys(question.ecosystem for question in questions):
         asked = [question for question in questions if question.ecosystem == ecosystem]
         for start in range(0, len(asked), BATCH):
             yield asked[start : start + BATCH]
 
 
-async def ask(url: str | None, packages: Collection[Package]) -> Answer:
-    """What the service at ``url`` says about packages, in as many reasons as parts of it fail.
-
-    Raises:
-        ScannerAbsent: there is no ``url``.
-    """
-    if url is None:
-        raise ScannerAbsent("not asked")
+async def ask(url: str, packages: Collection[Package]) -> Answer:
+    """Ask the service at ``url`` about packages. Each part that fails is a reason in the answer."""
     answer = Answer()
-    keys: dict[_Question, list[Key]] = {}
+    keys: dict[_Question, set[Key]] = {}
     for package in packages:
         question, key = _question(package), key_of(package.purl)
         if question and key:
-            keys.setdefault(question, []).append(key)
+            keys.setdefault(question, set()).add(key)
         else:
             answer.reasons.append(
-                f"no ecosystem for {package.kind} packages of {package.distro or 'unknown origin'}"
+                f"no ecosystem for {package.kind} packages of {package.distro or 'an unknown distribution'}"
             )
     async with aiohttp.ClientSession(trust_env=True) as session:
         service = _Service(session, url)
@@ -189,10 +177,8 @@ async def ask(url: str | None, packages: Collection[Package]) -> Answer:
             except ScannerError as error:
                 answer.reasons.append(f"{batch[0].ecosystem}: {error}")
                 continue
-            answer.seen.update(key for question in batch for key in keys[question])
+            answer.checked.update(*(keys[question] for question in batch))
             hits += [(question, i) for question, some in zip(batch, ids, strict=True) for i in sorted(some)]
         found = await asyncio.gather(*(service.finding(question, identity) for question, identity in hits))
-    answer.findings = [
-        (keys[question][0], row) for (question, _), row in zip(hits, found, strict=True) if row
-    ]
+    answer.findings = [finding for finding in found if finding]
     return answer

@@ -1,4 +1,4 @@
-"""What a scan reports: findings and what was left unchecked, as values, as text and as an exit code."""
+"""The report of a scan: findings and unchecked packages, as values, as text and as an exit code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cvss.exceptions import CVSSError
 
 
 class Severity(IntEnum):
-    """How bad a vulnerability is; unknown counts as bad enough for any threshold."""
+    """How bad a vulnerability is. An unknown severity reaches every threshold."""
 
     UNKNOWN = 0
     LOW = 1
@@ -22,7 +22,7 @@ class Severity(IntEnum):
 
     @classmethod
     def of(cls, text: object) -> Severity:
-        """The severity that a word or a CVSS vector (versions 2 to 4) stands for, else UNKNOWN."""
+        """Return the severity that a word or a CVSS vector (versions 2 to 4) stands for, else UNKNOWN."""
         word = text.strip() if isinstance(text, str) and len(text) <= 500 else ""
         try:
             if word.startswith("CVSS:4"):
@@ -47,14 +47,14 @@ _SYNONYMS = {
 
 
 def _clean(text: object, limit: int = 300) -> str:
-    """Text from outside as one line without control characters, at most ``limit`` long."""
+    """Return untrusted text as one line of at most ``limit`` characters, without control characters."""
     line = " ".join("".join(c if c.isprintable() else " " for c in str(text)[: 4 * limit]).split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One vulnerability of one package; its texts are made fit to print."""
+    """One vulnerability of one package. Its texts are made safe to print."""
 
     package: str
     version: str
@@ -72,15 +72,15 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScanReport:
-    """What a scan found, and what it could not look at.
+    """What a scan found, and what it could not check.
 
     Attributes:
-        packages: how many packages were to be checked.
-        scanner: what checked them; empty if nothing did.
-        findings: the worst first.
-        unchecked: package URLs of those that nothing checked.
-        not_checked_reasons: why, and which scanners failed where another took over.
-        threshold: the severity from which on a finding counts.
+        packages: how many packages the image has.
+        scanner: the scanners that checked them; empty if none did.
+        findings: each one once, the worst first.
+        unchecked: the package URLs of the packages that no scanner checked.
+        not_checked_reasons: why they were not checked, and why a scanner failed if another replaced it.
+        threshold: the lowest severity that counts.
     """
 
     packages: int
@@ -94,16 +94,18 @@ class ScanReport:
         reasons = dict.fromkeys(_clean(reason) for reason in self.not_checked_reasons)
         object.__setattr__(self, "not_checked_reasons", tuple(reasons))
         object.__setattr__(self, "unchecked", tuple(_clean(purl) for purl in self.unchecked))
-        order = sorted(self.findings, key=lambda f: (-(f.severity or 5), f.package, f.version, f.id))
+        order = sorted(
+            dict.fromkeys(self.findings), key=lambda f: (-(f.severity or 5), f.package, f.version, f.id)
+        )
         object.__setattr__(self, "findings", tuple(order))
 
     @property
     def checked(self) -> bool:
-        """Whether there were packages and every one of them was checked."""
+        """Whether there are packages and each of them was checked."""
         return self.packages > 0 and bool(self.scanner) and not self.unchecked
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON can hold it; severities by name."""
+        """Return the report as a value for JSON, with severities by name."""
         rows = [{f.name: getattr(row, f.name) for f in fields(row)} for row in self.findings]
         for row in rows:
             row |= {"severity": row["severity"].name.lower(), "aliases": list(row["aliases"])}
@@ -123,19 +125,23 @@ def _failing(report: ScanReport, severity: Severity) -> list[Finding]:
 
 
 def exit_code(report: ScanReport, severity: Severity) -> int:
-    """1 with a finding at or above ``severity`` or of unknown severity, else 3 if not checked, else 0."""
+    """Return 1 if a finding reaches ``severity`` or has none, else 3 if a package is unchecked, else 0."""
     if _failing(report, severity):
         return 1
     return 0 if report.checked else 3
 
 
+def _count(number: int, one: str, more: str) -> str:
+    return f"{number} {one if number == 1 else more}"
+
+
 def render(report: ScanReport) -> str:
-    """The report as plain text: a verdict, the reasons, a table; the worst first."""
+    """Return the report as plain text: the verdict, the reasons and a table with the worst first."""
     if report.checked:
-        lines = [f"Checked {report.packages} packages with {report.scanner}."]
+        lines = [f"Checked {_count(report.packages, 'package', 'packages')} with {report.scanner}."]
     elif report.packages:
         missing = len(report.unchecked) if report.scanner else report.packages
-        lines = [f"NOT CHECKED: {missing} of {report.packages} packages."]
+        lines = [f"NOT CHECKED: {missing} of {_count(report.packages, 'package', 'packages')}."]
         if missing < report.packages:
             shown = ", ".join(report.unchecked[:20]) + (", …" if len(report.unchecked) > 20 else "")
             lines += [f"  {shown}", f"The others were checked with {report.scanner}."]
@@ -145,9 +151,8 @@ def render(report: ScanReport) -> str:
     if report.findings:
         counted = len(_failing(report, report.threshold))
         at = report.threshold.name.lower()
-        lines.append(
-            f"{len(report.findings)} known vulnerabilities, {counted} of them {at} or worse or not rated:"
-        )
+        total = _count(len(report.findings), "known vulnerability", "known vulnerabilities")
+        lines.append(f"{total}, {counted} of them {at} or worse or not rated:")
         lines += _table(report.findings)
     elif report.checked:
         lines.append("No known vulnerabilities.")

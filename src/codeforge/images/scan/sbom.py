@@ -1,4 +1,4 @@
-"""A package that is installed in an image, and a list of them as CycloneDX: a bill of materials."""
+"""The packages of an image, and their bill of materials in CycloneDX form."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Package:
     """One installed package.
 
     Attributes:
-        kind: type of its package URL; ``generic`` is a language's runtime built from source.
-        name: as its ecosystem writes it; Python's in normal form, npm's with the scope.
-        arch: Debian's name of the architecture, for ``deb``.
+        kind: the type of its package URL; ``generic`` is an interpreter that was built from source.
+        name: as its ecosystem writes it: Python's in normal form, npm's with the scope.
+        arch: Debian's name for the architecture, for ``deb``.
         source: name of the source package, for ``deb``.
         source_version: version of the source package, for ``deb``.
-        distro: distribution and release such as ``debian-12``, for ``deb``; empty if not known.
+        distro: the distribution and its release such as ``debian-12``, for ``deb``; empty if unknown.
     """
 
     kind: Literal["deb", "pypi", "npm", "generic"]
@@ -52,7 +52,7 @@ class Package:
 
 
 def _component(package: Package) -> Component:
-    """A package as CycloneDX, with what scanners need besides: its source package, its CPE."""
+    """Return a package as CycloneDX, with what scanners match by: its source package and its CPE."""
     group, _, name = package.name.rpartition("/") if package.kind == "npm" else ("", "", package.name)
     properties = []
     if package.kind == "deb":
@@ -74,7 +74,7 @@ def _component(package: Package) -> Component:
 
 
 def _systems(packages: Iterable[Package]) -> list[Component]:
-    """The distribution, which scanners need to know which advisories hold."""
+    """Return the distribution. It tells scanners which advisories apply."""
     names = sorted({package.distro for package in packages if package.distro})
     pairs = (name.partition("-") for name in names)
     system = ComponentType.OPERATING_SYSTEM
@@ -82,13 +82,13 @@ def _systems(packages: Iterable[Package]) -> list[Component]:
 
 
 def to_cyclonedx(packages: Sequence[Package], image: str, image_id: str, created: datetime) -> str:
-    """A software bill of materials: CycloneDX 1.5 in JSON, the same for the same arguments.
+    """Return a software bill of materials: CycloneDX 1.5 in JSON, the same for the same arguments.
 
     Args:
-        packages: what ``archive.read_packages`` found.
+        packages: what ``inventory.read_packages`` found.
         image: the image's reference, such as ``ai-codeforge-python:latest``.
-        image_id: its digest, ``sha256:...``.
-        created: when the list was made, with a time zone.
+        image_id: the image's digest, ``sha256:...``.
+        created: when the bill was made, with a time zone.
     """
     root = Component(type=ComponentType.CONTAINER, name=image, version=image_id, bom_ref=f"image:{image_id}")
     components = [*_systems(packages), *(_component(package) for package in packages)]

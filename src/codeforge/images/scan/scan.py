@@ -1,67 +1,77 @@
-"""Known vulnerabilities in an image's packages: asked of trivy, of grype, else of the OSV service.
+"""Looks up the known vulnerabilities of an image's packages.
 
-Silence is not an answer: a package counts as checked only where a scanner says that it looked at it,
-and what one scanner does not know goes to the next. A report that leaves a package unchecked never
-passes, and says which and why.
+The first of trivy and grype that is installed and answers examines the image. The OSV service is asked about
+the packages that are left: all of them if neither program is installed, else what the program does not
+look up, such as an interpreter that was built from source.
+
+A package counts as checked only if a scanner says that it looked it up. A report with an unchecked package
+never passes, and it says which packages were not checked and why.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Sequence
+from pathlib import Path
 
 from codeforge.images.scan import osv, scanners
-from codeforge.images.scan.answer import Answer, ScannerAbsent, ScannerError, key_of
-from codeforge.images.scan.report import Finding, ScanReport, Severity
+from codeforge.images.scan.answer import Answer, ScannerError, key_of
+from codeforge.images.scan.report import ScanReport, Severity
 from codeforge.images.scan.sbom import Package
 
 
 async def scan(
-    sbom_json: str, packages: Iterable[Package], *, severity: Severity, osv_url: str | None = osv.URL
+    archive: Path, packages: Sequence[Package], *, severity: Severity, osv_url: str | None = osv.OSV_URL
 ) -> ScanReport:
-    """Ask trivy, grype and the OSV service in turn, until each package has been checked by one.
+    """Scan an image with trivy or grype, and ask the OSV service about the packages that are left.
 
     Args:
-        sbom_json: the packages as CycloneDX, see ``sbom.to_cyclonedx``.
-        packages: the same packages.
-        severity: the threshold that the report names; the report holds what is below it too.
-        osv_url: where the OSV service is, without its ``/v1``; None to leave the network alone.
+        archive: the image as ``docker save`` writes it.
+        packages: what ``inventory.read_packages`` found in it.
+        severity: the threshold that the report names. The report holds findings below it too.
+        osv_url: the base URL of the OSV service, without ``/v1``; None sends nothing over the network.
 
     Returns:
-        A report. What fails on the way is a reason in it; nothing is raised.
+        A report. Scanners that fail are reasons in the report; nothing is raised.
     """
-    left = {package: key_of(package.purl) for package in packages}
-    total, known = len(left), set(left.values())
     used: list[str] = []
     reasons: list[str] = []
     absent: list[str] = []
-    findings: dict[tuple[str, str, str], Finding] = {}
-    asks: dict[str, Callable[[Collection[Package]], Awaitable[Answer]]] = {
-        name: functools.partial(scanners.ask, name, sbom_json) for name in scanners.PROGRAMS
-    }
-    asks["OSV"] = functools.partial(osv.ask, osv_url)
-    for name, ask in asks.items():
-        if not left:
-            break
+    answer = Answer()
+    for name in scanners.PROGRAMS:
+        program = scanners.find(name)
+        if program is None:
+            absent.append(f"{name}: not installed")
+            continue
         try:
-            answer = await ask(left)
+            answer = await scanners.ask(name, program, archive, packages)
         except ScannerError as error:
-            (absent if isinstance(error, ScannerAbsent) else reasons).append(f"{name}: {error}")
+            reasons.append(f"{name}: {error}")
             continue
         reasons += [f"{name}: {reason}" for reason in answer.reasons]
-        unsettled = set(left.values())
-        for key, finding in answer.findings:
-            if key in unsettled or key not in known:  # what an earlier scanner has checked is settled
-                findings.setdefault((finding.package, finding.version, finding.id), finding)
-        remaining = {package: key for package, key in left.items() if key not in answer.seen}
-        if len(remaining) < len(left):
-            used.append(name)
-        left = remaining
+        used += [name] if answer.checked else []
+        break
+
+    keys = {package.purl: key_of(package.purl) for package in packages}
+    ours = set(keys.values())
+    keys |= {purl: key for purl, key in answer.unchecked.items() if key not in ours}
+    checked = set(answer.checked)
+    findings = list(answer.findings)
+    rest = [package for package in packages if keys[package.purl] not in checked]
+    if rest and osv_url is None:
+        absent.append("OSV: not asked")
+    elif rest and osv_url is not None:
+        second = await osv.ask(osv_url, rest)
+        reasons += [f"OSV: {reason}" for reason in second.reasons]
+        used += ["OSV"] if second.checked else []
+        findings += second.findings
+        checked |= second.checked
+    left = [purl for purl, key in keys.items() if key not in checked]
+    total = len(keys) + len(checked.difference(keys.values()))
     return ScanReport(
         packages=total,
         scanner=" and ".join(used),
-        findings=tuple(findings.values()),
-        unchecked=tuple(package.purl for package in left),
+        findings=tuple(findings),
+        unchecked=tuple(left),
         not_checked_reasons=(*reasons, *(absent if left or not total else ())),
         threshold=severity,
     )

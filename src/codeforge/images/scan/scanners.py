@@ -1,4 +1,4 @@
-"""The scanners that are programs on this machine: trivy and grype run on a bill of materials."""
+"""trivy and grype, where they are installed: each examines the archive of an image."""
 
 from __future__ import annotations
 
@@ -9,26 +9,23 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from codeforge.images.scan.answer import (
-    MALFORMED,
-    MAX_ANSWER_BYTES,
-    Answer,
-    ScannerAbsent,
-    ScannerError,
-    key_of,
-)
+from codeforge.images.scan.answer import MALFORMED, MAX_ANSWER_BYTES, Answer, ScannerError, key_of
 from codeforge.images.scan.report import Finding, Severity
 from codeforge.images.scan.sbom import Package
 
 SECONDS = 300.0
-"""How long a scanner may run; its first run fetches its database."""
+"""How long a scanner may run. Its first run downloads its database."""
 
 
-def _read_trivy(report: Any, _packages: Collection[Package]) -> Answer:
-    """What trivy says. It lists what it looked at; Debian's packages count only if it knows the release."""
+def _read_trivy(report: Any, _packages: Sequence[Package]) -> Answer:
+    """Read trivy's report, which lists every package it looked up.
+
+    Packages of the distribution count as checked only if trivy has advisories for its release.
+    """
     if report["SchemaVersion"] != 2:
         raise ScannerError(f"its report has schema {report['SchemaVersion']!r}, not 2")
     answer = Answer()
@@ -36,57 +33,65 @@ def _read_trivy(report: Any, _packages: Collection[Package]) -> Answer:
     for result in report.get("Results") or ():
         known = result.get("Class") != "os-pkgs" or (system.get("Family") and not system.get("EOSL"))
         for row in result.get("Packages") or ():
-            named = row.get("Identifier") or {}
-            keys = {key_of(named.get("PURL")), key_of(named.get("BOMRef"))}
-            answer.seen |= {key for key in keys if key and known}
+            purl = (row.get("Identifier") or {}).get("PURL")
+            key = key_of(purl)
+            if key and known:
+                answer.checked.add(key)
+            elif key:
+                answer.unchecked[str(purl)] = key
         for row in result.get("Vulnerabilities") or ():
-            named = row.get("PkgIdentifier") or {}
-            finding = Finding(
-                package=row["PkgName"],
-                version=row.get("InstalledVersion", ""),
-                id=row["VulnerabilityID"],
-                aliases=tuple(row.get("VendorIDs") or ()),
-                severity=Severity.of(row.get("Severity")),
-                fixed_in=row.get("FixedVersion") or "",
-                summary=row.get("Title") or row.get("Description") or "",
+            answer.findings.append(
+                Finding(
+                    package=row["PkgName"],
+                    version=row.get("InstalledVersion", ""),
+                    id=row["VulnerabilityID"],
+                    aliases=tuple(row.get("VendorIDs") or ()),
+                    severity=Severity.of(row.get("Severity")),
+                    fixed_in=row.get("FixedVersion") or "",
+                    summary=row.get("Title") or row.get("Description") or "",
+                )
             )
-            answer.findings.append((key_of(named.get("BOMRef")) or key_of(named.get("PURL")), finding))
     if system.get("EOSL"):
         answer.reasons.append(f"{system.get('Family')} {system.get('Name')} is out of support: no advisories")
     return answer
 
 
-def _read_grype(report: Any, packages: Collection[Package]) -> Answer:
-    """What grype says. It names only what it found; what it looked at follows from the kind of package.
+def _read_grype(report: Any, packages: Sequence[Package]) -> Answer:
+    """Read grype's report, which lists only what it found.
 
-    Python's and npm's it always matches, Debian's where it knew the release, runtimes not surely.
+    It looks up all Python and npm packages, and Debian's if it knows the release. Whether it looks up an
+    interpreter that was built from source depends on its version, so those do not count as checked.
     """
     if report["descriptor"]["name"] != "grype":
-        raise ScannerError("its report does not say that it is grype's")
+        raise ScannerError("its report does not name grype as its author")
     system = (report.get("distro") or {}).get("name")
-    kinds = {"pypi", "npm"}
-    seen = (p for p in packages if p.kind in kinds or (system and p.distro.partition("-")[0] == system))
-    answer = Answer(seen={key for p in seen if (key := key_of(p.purl))})
+    known = (
+        package
+        for package in packages
+        if package.kind in ("pypi", "npm") or (system and package.distro.partition("-")[0] == system)
+    )
+    answer = Answer(checked={key for package in known if (key := key_of(package.purl))})
     for match in report["matches"]:
         row, artifact = match["vulnerability"], match["artifact"]
-        finding = Finding(
-            package=artifact["name"],
-            version=artifact.get("version", ""),
-            id=row["id"],
-            aliases=tuple(other["id"] for other in match.get("relatedVulnerabilities") or ()),
-            severity=Severity.of(row.get("severity")),
-            fixed_in=", ".join((row.get("fix") or {}).get("versions") or ()),
-            summary=row.get("description") or "",
+        answer.findings.append(
+            Finding(
+                package=artifact["name"],
+                version=artifact.get("version", ""),
+                id=row["id"],
+                aliases=tuple(other["id"] for other in match.get("relatedVulnerabilities") or ()),
+                severity=Severity.of(row.get("severity")),
+                fixed_in=", ".join((row.get("fix") or {}).get("versions") or ()),
+                summary=row.get("description") or "",
+            )
         )
-        answer.findings.append((key_of(artifact.get("purl")), finding))
     return answer
 
 
 async def _run(argv: list[str]) -> bytes:
-    """What a program prints; where it does not end by itself, its whole process group is killed.
+    """Return what a program prints. If it does not end by itself, its whole process group is killed.
 
     Raises:
-        ScannerError: it cannot be started, fails, takes longer, or prints too much.
+        ScannerError: it cannot be started, fails, takes too long, or prints too much.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         null = asyncio.subprocess.DEVNULL
@@ -115,27 +120,32 @@ async def _run(argv: list[str]) -> bytes:
     return data
 
 
-PROGRAMS: dict[str, tuple[list[str], Callable[[Any, Collection[Package]], Answer]]] = {
-    "trivy": (["sbom", "--no-progress", "--format", "json", "--list-all-pkgs", "{}"], _read_trivy),
-    "grype": (["sbom:{}", "--output", "json"], _read_grype),
+PROGRAMS: dict[str, tuple[str, Callable[[Any, Sequence[Package]], Answer]]] = {
+    "trivy": ("image --no-progress --scanners vuln --list-all-pkgs --format json --input {}", _read_trivy),
+    "grype": ("docker-archive:{} --output json", _read_grype),
 }
-"""Arguments, where ``{}`` stands for the bill of materials, and what reads the report."""
+"""Each program's arguments, where ``{}`` stands for the archive, and the function that reads its report."""
 
 
-async def ask(name: str, sbom_json: str, packages: Collection[Package]) -> Answer:
-    """What one of the programs says about packages, of which ``sbom_json`` is the bill of materials.
+def find(name: str) -> str | None:
+    """Return the path of a program, or None if it is not installed."""
+    return shutil.which(name)
+
+
+async def ask(name: str, program: str, archive: Path, packages: Sequence[Package]) -> Answer:
+    """Let one of ``PROGRAMS`` examine an image.
+
+    Args:
+        name: a key of ``PROGRAMS``.
+        program: the path that ``find`` returned.
+        archive: the image as ``docker save`` writes it.
+        packages: what we found in the image.
 
     Raises:
-        ScannerError: nothing that is understood.
+        ScannerError: it does not answer, or its answer is not understood.
     """
-    program = shutil.which(name)
-    if program is None:
-        raise ScannerAbsent("not installed")
     arguments, read = PROGRAMS[name]
-    with tempfile.NamedTemporaryFile("w", suffix=".cdx.json", encoding="utf-8") as file:
-        file.write(sbom_json)
-        file.flush()
-        data = await _run([program, *(a.replace("{}", file.name) for a in arguments)])
+    data = await _run([program, *(word.replace("{}", str(archive)) for word in arguments.split())])
     try:
         return read(json.loads(data), packages)
     except MALFORMED as error:

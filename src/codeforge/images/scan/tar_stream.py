@@ -1,4 +1,7 @@
-"""A tar of an image, its archive or a layer of it, read from a stream: front to back and within bounds."""
+"""Reads a tar file from a stream, front to back, with a bound on every read.
+
+An image's archive is a tar file, and so is each of its layers.
+"""
 
 from __future__ import annotations
 
@@ -13,40 +16,40 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 MAX_HEADER_BYTES = 1 << 20
-"""Longest extension header of a tar that is read: a long name, or what pax says about a member."""
+"""Longest extension header that is read: a long name, or pax records about a member."""
 
 _NO_DATA = b"123456"
-"""Types of members that are no more than a header: links, devices, directories, pipes."""
+"""Types of members that have no data: links, devices, directories, pipes."""
 _EXTENSIONS = (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
-"""Types of headers that say something about the next member."""
+"""Types of headers that describe the next member."""
 
 
 class UnreadableImage(HostFailure):
-    """An image's archive is damaged, not what ``docker save`` writes, or larger than is read."""
+    """An image's archive is damaged, exceeds a bound, or is not what ``docker save`` writes."""
 
     exit_code = 65
 
 
 class Stream(Protocol):
-    """What is read from: ``read`` gives fewer bytes than asked for only at the end."""
+    """A source of bytes. ``read`` returns fewer bytes than asked for only at the end."""
 
     def read(self, size: int, /) -> bytes:
-        """Up to ``size`` bytes."""
+        """Return up to ``size`` bytes."""
 
 
 class Body(io.RawIOBase):
-    """The next ``left`` bytes of a stream, as a stream."""
+    """The next ``left`` bytes of a stream, as a stream of their own."""
 
     def __init__(self, stream: Stream, left: int) -> None:
         self._stream = stream
         self.left = left
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
-        """Read what fits into ``buffer``; 0 bytes at the end."""
+        """Fill ``buffer`` as far as possible, and return the number of bytes; 0 at the end."""
         view = memoryview(buffer).cast("B")
         data = self._stream.read(min(len(view), self.left))
         view[: len(data)] = data
@@ -55,7 +58,10 @@ class Body(io.RawIOBase):
 
 
 def members(stream: Stream) -> Iterator[tuple[tarfile.TarInfo, io.BufferedReader[Body]]]:
-    """Each member of a tar, with its bytes; ``tarfile`` would hold names and headers of any length."""
+    """Yield each member of a tar file with its data.
+
+    ``tarfile`` has no bound: it reads headers of any length and keeps every member's name.
+    """
     extra: dict[str, str] = {}
     while (block := stream.read(tarfile.BLOCKSIZE)).strip(b"\0"):
         info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
@@ -82,7 +88,7 @@ def members(stream: Stream) -> Iterator[tuple[tarfile.TarInfo, io.BufferedReader
 
 
 def _extended(kind: bytes, data: bytes) -> dict[str, str]:
-    """What a tar's extension header says about the next member."""
+    """Return what an extension header says about the next member, by pax keyword."""
     if kind != tarfile.XHDTYPE:
         key = "path" if kind == tarfile.GNUTYPE_LONGNAME else "linkpath"
         return {key: data.rstrip(b"\0").decode("utf-8", "surrogateescape")}
@@ -100,10 +106,10 @@ def _extended(kind: bytes, data: bytes) -> dict[str, str]:
 
 
 def bounded(body: Stream, limit: int, what: str) -> bytes:
-    """All of a stream.
+    """Read a stream to its end.
 
     Raises:
-        UnreadableImage: that is more than ``limit`` bytes of ``what``.
+        UnreadableImage: it has more than ``limit`` bytes. The message names ``what``.
     """
     data = body.read(limit + 1)
     if len(data) > limit:

@@ -1,4 +1,4 @@
-"""The list of packages: archives in both layouts, from layers that hide each other, from hostile files."""
+"""The packages of an image: both layouts of archives, layers that hide each other, and hostile files."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def config(env: Sequence[str] = ()) -> bytes:
 
 
 def legacy(*layers: Sequence[Entry], env: Sequence[str] = ()) -> bytes:
-    """As engines before 25 write it; the layers' folders sort against their order."""
+    """Return an archive as engines before 25 write it, with layers in an order that is not their folders'."""
     names = [f"{9 - i}/layer.tar" for i in range(len(layers))]
     manifest = [{"Config": "c.json", "RepoTags": ["x:latest"], "Layers": names}]
     entries: list[Entry] = [(name, tar(layer)) for name, layer in zip(names, layers, strict=True)]
@@ -233,7 +233,7 @@ def test_hard_links() -> None:
         "node_modules/.x/package.json",
     ],
 )
-def test_only_package_roots_of_npm(path: str) -> None:
+def test_only_the_root_of_an_npm_package_counts(path: str) -> None:
     assert names(legacy([(path, b'{"name": "a", "version": "1.0.0"}')])) == set()
 
 
@@ -273,7 +273,7 @@ def test_runtimes_built_from_source(path: str, content: bytes, env: tuple[str, .
     assert names(legacy([(path, content)], env=env)) == found
 
 
-def test_a_runtime_that_is_debians_is_named_once() -> None:
+def test_a_runtime_from_debian_is_listed_once() -> None:
     links = [link("usr/local/bin/python3.11", tarfile.SYMTYPE, "/usr/bin/python3.11")]
     assert names(legacy(BASE, links, env=("PYTHON_VERSION=3.11.15",))) == EXPECTED
 
@@ -297,7 +297,7 @@ def test_a_runtime_that_is_debians_is_named_once() -> None:
         b'{"name": "a/b/c", "version": "1"}',
     ],
 )
-def test_what_names_no_package_is_left_out_and_logged(
+def test_a_file_without_a_usable_name_is_skipped_and_logged(
     content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -305,7 +305,7 @@ def test_what_names_no_package_is_left_out_and_logged(
     assert "srv/node_modules/x/package.json" in caplog.text
 
 
-def test_bad_utf8_elsewhere_does_no_harm() -> None:
+def test_bad_utf8_in_other_files_is_harmless() -> None:
     path, content = wheel("plain", "1.0")
     bad = tarfile.TarInfo("caf\udce9/node_modules/x/package.json")
     layer: list[Entry] = [(path, content + b"Author: \xff\xfe\n"), (bad.name, bad)]
@@ -313,7 +313,9 @@ def test_bad_utf8_elsewhere_does_no_harm() -> None:
     assert names(legacy(layer)) == {"plain@1.0", "libc6@2.36-9", "bash@5.2.15-2+b13", "\ufffd@1"} - {""}
 
 
-def test_a_long_description_is_not_read_a_long_database_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_description_is_skipped_and_a_long_database_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     path, content = wheel("long", "1.0")
     assert names(legacy([(path, content + b"x" * (2 << 20))])) == {"long@1.0"}
     with pytest.raises(UnreadableImage, match="longer than"):
@@ -323,7 +325,7 @@ def test_a_long_description_is_not_read_a_long_database_is_refused(monkeypatch: 
         read(legacy(BASE))
 
 
-def test_limits_on_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bounds_on_packages_names_and_manifests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_archive, "MAX_PACKAGES", 3)
     with pytest.raises(UnreadableImage, match="more than 3 packages"):
         read(legacy(BASE))
@@ -392,7 +394,7 @@ ONE = b'[{"Config": "c.json", "Layers": ["a"]}]'
         tar([link("a", tarfile.SYMTYPE, "a"), ("c.json", b"{}"), ("manifest.json", ONE)]),
     ],
 )
-def test_what_is_no_image_is_refused(archive: bytes) -> None:
+def test_an_archive_that_is_not_an_image_is_refused(archive: bytes) -> None:
     with pytest.raises(UnreadableImage) as raised:
         read(archive)
     assert isinstance(raised.value, HostFailure)
@@ -441,7 +443,7 @@ def test_a_damaged_archive_is_read_or_refused(data: st.DataObject) -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=30), st.text(max_size=30)), max_size=5))
-def test_any_names_make_a_valid_list(pairs: list[tuple[str, str]]) -> None:
+def test_any_names_make_a_valid_bill(pairs: list[tuple[str, str]]) -> None:
     rows = [json.dumps({"name": name, "version": version}).encode() for name, version in pairs]
     layer: list[Entry] = [(f"{i}/node_modules/x/package.json", row) for i, row in enumerate(rows)]
     packages = read(legacy([BASE[0], *layer]))

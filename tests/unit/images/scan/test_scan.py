@@ -1,4 +1,4 @@
-"""Scanning: with programs named trivy and grype on PATH, and with a server that speaks OSV's interface."""
+"""Scans with scripts named trivy and grype on PATH, and with a server that implements OSV's interface."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LODASH = Package("npm", "lodash", "4.17.0")
 BABEL = Package("npm", "@babel/core", "7.0.0")
 NODE = Package("generic", "node", "18.20.8")
 ALL = [LIBC, LIBC_BIN, JINJA, LODASH, BABEL, NODE]
-SBOM = '{"bomFormat": "CycloneDX"}'
+ARCHIVE = Path("/images/a b.tar")
 HIGH_VECTOR = "CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:N/A:N"
 
 
@@ -41,11 +41,11 @@ def _empty_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(packages: Iterable[Package], url: str | None = None, severity: Severity = Severity.LOW) -> ScanReport:
-    return asyncio.run(scan(SBOM, packages, severity=severity, osv_url=url))
+    return asyncio.run(scan(ARCHIVE, [*packages], severity=severity, osv_url=url))
 
 
 def not_checked(report: ScanReport) -> bool:
-    """What must hold wherever something was left unchecked."""
+    """Check what every report with an unchecked package must say."""
     text = render(report)
     assert "NOT CHECKED" in text
     assert "No known" not in text
@@ -57,7 +57,7 @@ def not_checked(report: ScanReport) -> bool:
 
 
 class Osv:
-    """A server with the two calls of OSV's interface that a scan makes; answers as it is told."""
+    """A server with the two calls of OSV's interface that a scan makes."""
 
     def __init__(self) -> None:
         self.vulns: dict[str, Any] = {}
@@ -106,7 +106,9 @@ class Osv:
             await site.start()
             try:
                 port = runner.addresses[0][1]
-                return await scan(SBOM, packages, severity=severity, osv_url=f"http://127.0.0.1:{port}/")
+                return await scan(
+                    ARCHIVE, [*packages], severity=severity, osv_url=f"http://127.0.0.1:{port}/"
+                )
             finally:
                 await runner.cleanup()
 
@@ -203,7 +205,9 @@ MINE = {"ecosystem": "npm", "name": "lodash"}
         {"affected": [{"package": MINE, "ecosystem_specific": {"urgency": "not yet assigned"}}]},
     ],
 )
-def test_a_vulnerability_whose_details_are_missing_or_odd_fails_any_threshold(osv: Osv, details: Any) -> None:
+def test_a_vulnerability_with_missing_or_malformed_details_fails_any_threshold(
+    osv: Osv, details: Any
+) -> None:
     osv.known = {("npm", "lodash"): ["X-1"]}
     osv.vulns = {} if details is None else {"X-1": details}
     report = osv.scan([LODASH])
@@ -211,7 +215,7 @@ def test_a_vulnerability_whose_details_are_missing_or_odd_fails_any_threshold(os
     assert exit_code(report, Severity.CRITICAL) == 1
 
 
-def test_an_identifier_is_no_path(osv: Osv) -> None:
+def test_an_identifier_cannot_change_the_path(osv: Osv) -> None:
     osv.known = {("npm", "lodash"): ["../querybatch?x=1"]}
     report = osv.scan([LODASH])
     assert exit_code(report, Severity.CRITICAL) == 1
@@ -236,7 +240,7 @@ def test_an_identifier_is_no_path(osv: Osv) -> None:
         lambda results: b"[" * 100_000,
     ],
 )
-def test_an_answer_that_does_not_fit_checks_nothing(osv: Osv, spoil: Callable[[Any], Any]) -> None:
+def test_a_malformed_answer_checks_nothing(osv: Osv, spoil: Callable[[Any], Any]) -> None:
     osv.spoil = spoil
     report = osv.scan([JINJA, Package("pypi", "flask", "3.0")])
     assert not_checked(report)
@@ -246,7 +250,7 @@ def test_an_answer_that_does_not_fit_checks_nothing(osv: Osv, spoil: Callable[[A
     assert any("OSV: PyPI: " in reason for reason in report.not_checked_reasons)
 
 
-def test_a_part_that_fails_is_named(osv: Osv) -> None:
+def test_an_ecosystem_that_fails_is_named(osv: Osv) -> None:
     osv.failures = [400]
     report = osv.scan([JINJA, LODASH])
     assert not_checked(report)
@@ -255,10 +259,10 @@ def test_a_part_that_fails_is_named(osv: Osv) -> None:
     assert (
         "NOT CHECKED: 1 of 2 packages.\n  pkg:pypi/jinja2@3.1.0\nThe others were checked with OSV.\n" in text
     )
-    assert "OSV: PyPI: it answers 400: 'later'" in text
+    assert "OSV: PyPI: it answers with status 400: 'later'" in text
 
 
-def test_what_osv_has_no_ecosystem_for_is_unchecked(osv: Osv) -> None:
+def test_packages_without_an_osv_ecosystem_are_unchecked(osv: Osv) -> None:
     unknown = [
         Package("deb", "bash", "5", "amd64", "bash", "5", distro) for distro in ("", "debian", "ubuntu-24.04")
     ]
@@ -286,7 +290,7 @@ def test_osv_is_asked_again_a_few_times(osv: Osv) -> None:
     assert len(osv.failures) == 6
 
 
-def test_osv_not_in_time(osv: Osv, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_osv_does_not_answer_in_time(osv: Osv, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(osv_client, "SECONDS", 0.2)
     monkeypatch.setattr(osv_client, "_RETRY_SECONDS", 30.0)
     osv.failures = [500] * 9
@@ -297,7 +301,7 @@ def test_osv_not_in_time(osv: Osv, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no answer within 0.2 s" in render(report)
 
 
-def test_an_answer_without_end(osv: Osv, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_answer(osv: Osv, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(osv_client, "MAX_ANSWER_BYTES", 100)
     osv.spoil = lambda results: b" " * 1000
     report = osv.scan([JINJA])
@@ -306,14 +310,14 @@ def test_an_answer_without_end(osv: Osv, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "nonsense", "", "http://", "file:///etc/passwd"])
-def test_osv_not_reached(url: str) -> None:
+def test_osv_cannot_be_reached(url: str) -> None:
     report = run([JINJA], url)
     assert not_checked(report)
     assert exit_code(report, Severity.LOW) == 3
 
 
 def test_the_public_service_is_asked_over_https() -> None:
-    assert osv_client.URL.startswith("https://")
+    assert osv_client.OSV_URL.startswith("https://")
 
 
 # --- programs on PATH
@@ -326,15 +330,14 @@ def program(folder: Path, name: str, script: str) -> None:
 
 
 def printing(folder: Path, name: str, report: object) -> None:
-    """A scanner that notes how it was called, checks its file, and prints a report."""
+    """A scanner that writes down its arguments, one a line, and prints a report."""
     file = folder / f"{name}.json"
-    file.write_text(report if isinstance(report, str) else json.dumps(report))
-    script = f'echo "$@" > {folder}/{name}.args\nfor a; do case $a in *.cdx.json) f=${{a#sbom:}};; esac; done'
-    program(folder, name, f'{script}\n/bin/grep -q CycloneDX "$f" || exit 9\n/bin/cat {file}')
+    file.write_text(json.dumps(report))
+    program(folder, name, f'printf "%s\\n" "$@" > {folder}/{name}.args\n/bin/cat {file}')
 
 
-def trivy_row(package: Package, ref: bool = True) -> dict[str, Any]:
-    named = {"PURL": package.purl, "UID": "1"} | ({"BOMRef": package.purl} if ref else {})
+def trivy_row(package: Package) -> dict[str, Any]:
+    named = {"PURL": package.purl, "UID": "1"}
     return {"Name": package.name, "Identifier": named, "Version": package.version}
 
 
@@ -345,7 +348,7 @@ def trivy_report(packages: Iterable[Package] = ALL[:5], **system: Any) -> dict[s
         "VulnerabilityID": "CVE-2026-1",
         "VendorIDs": ["DSA-1"],
         "PkgName": "libc6",
-        "PkgIdentifier": {"PURL": LIBC.purl, "BOMRef": LIBC.purl},
+        "PkgIdentifier": {"PURL": LIBC.purl, "UID": "1"},
         "InstalledVersion": "2.36-9",
         "FixedVersion": "2.36-10",
         "Title": "an \x1b[31moverflow\u202e",
@@ -367,7 +370,7 @@ def trivy_report(packages: Iterable[Package] = ALL[:5], **system: Any) -> dict[s
         {
             "Target": "Node.js",
             "Class": "lang-pkgs",
-            "Packages": [trivy_row(p, ref=False) for p in rows if p.kind == "npm"],
+            "Packages": [trivy_row(p) for p in rows if p.kind == "npm"],
         },
     ]
     operating_system = {"Family": "debian", "Name": "12"} | system
@@ -410,10 +413,12 @@ def test_trivy(tmp_path: Path) -> None:
         ),
     )
     assert [exit_code(report, s) for s in (Severity.HIGH, Severity.CRITICAL)] == [1, 0]
-    assert "--format json" in (tmp_path / "trivy.args").read_text()
+    arguments = (tmp_path / "trivy.args").read_text().splitlines()
+    assert arguments[0] == "image"
+    assert arguments[-4:] == ["--format", "json", "--input", str(ARCHIVE)]
 
 
-def test_what_trivy_does_not_list_it_has_not_checked(tmp_path: Path) -> None:
+def test_a_package_that_trivy_does_not_list_is_unchecked(tmp_path: Path) -> None:
     printing(tmp_path, "trivy", trivy_report())
     report = run(ALL)
     assert not_checked(report)
@@ -425,7 +430,7 @@ def test_what_trivy_does_not_list_it_has_not_checked(tmp_path: Path) -> None:
     assert len(report.unchecked) == 6
 
 
-def test_trivy_may_write_a_package_url_in_its_own_way(tmp_path: Path) -> None:
+def test_trivy_may_write_a_package_url_differently(tmp_path: Path) -> None:
     package = Package("deb", "bsdutils", "1:2.38-5", "amd64", "util-linux", "2.38-5", "debian-12")
     row = {"Identifier": {"PURL": "pkg:deb/debian/bsdutils@2.38-5?epoch=1&arch=amd64"}}
     results = [
@@ -455,13 +460,13 @@ def test_grype(tmp_path: Path) -> None:
     assert [(f.package, f.severity, f.aliases, f.fixed_in, f.summary) for f in report.findings] == [
         ("lodash", Severity.CRITICAL, ("CVE-2026-2",), "4.18.1", "a b")
     ]
-    assert "sbom:" in (tmp_path / "grype.args").read_text()
+    assert (tmp_path / "grype.args").read_text().splitlines()[0] == f"docker-archive:{ARCHIVE}"
     printing(tmp_path, "grype", grype_report(distro={"name": "", "version": ""}, matches=[]))
     assert {purl.split("/")[0] for purl in run(ALL[:5]).unchecked} == {"pkg:deb"}
 
 
-def test_what_trivy_leaves_the_next_ones_take(tmp_path: Path, osv: Osv) -> None:
-    printing(tmp_path, "trivy", trivy_report([LIBC, LIBC_BIN]))
+def test_osv_is_asked_about_what_the_scanner_does_not_look_up(tmp_path: Path, osv: Osv) -> None:
+    printing(tmp_path, "trivy", trivy_report())
     printing(tmp_path, "grype", grype_report())
     osv.known = {("Bitnami", "node"): ["BIT-node-1"]}
     osv.vulns = {
@@ -469,9 +474,30 @@ def test_what_trivy_leaves_the_next_ones_take(tmp_path: Path, osv: Osv) -> None:
     }
     report = osv.scan(ALL)
     assert report.checked
-    assert report.scanner == "trivy and grype and OSV"
-    assert [f.id for f in report.findings] == ["GHSA-x", "CVE-2026-1", "BIT-node-1"]
+    assert report.scanner == "trivy and OSV"
+    assert [f.id for f in report.findings] == ["CVE-2026-1", "BIT-node-1"]
     assert [[q["package"]["name"] for q in batch] for batch in osv.batches] == [["node"]]
+    assert not (tmp_path / "grype.args").exists()
+
+
+def test_packages_that_only_trivy_knows_count_too(tmp_path: Path) -> None:
+    row = {"Identifier": {"PURL": "pkg:apk/alpine/musl@1.2.4-r2?distro=3.18"}}
+    results = [{"Class": "os-pkgs", "Packages": [row]}]
+    alpine = {"Family": "alpine", "Name": "3.18"}
+    report_of = {"SchemaVersion": 2, "Metadata": {"OS": alpine}, "Results": results}
+    printing(tmp_path, "trivy", report_of)
+    report = run([])
+    assert report.checked
+    assert report.packages == 1
+    printing(tmp_path, "trivy", report_of | {"Metadata": {"OS": alpine | {"EOSL": True}}})
+    report = run([])
+    assert not_checked(report)
+    assert report.unchecked == ("pkg:apk/alpine/musl@1.2.4-r2?distro=3.18",)
+
+
+def test_a_finding_is_reported_once(tmp_path: Path) -> None:
+    printing(tmp_path, "grype", grype_report(matches=grype_report()["matches"] * 3))
+    assert len(run(ALL[:5]).findings) == 1
 
 
 BROKEN = [
@@ -505,7 +531,7 @@ def test_a_scanner_that_fails_checks_nothing(tmp_path: Path, name: str, script: 
     assert any(reason.startswith(f"{name}: ") for reason in report.not_checked_reasons)
 
 
-def test_a_scanner_that_fails_leaves_its_reason_where_another_takes_over(tmp_path: Path) -> None:
+def test_a_scanner_that_fails_is_named_although_another_replaces_it(tmp_path: Path) -> None:
     program(tmp_path, "trivy", "echo 'no database' >&2; exit 1")
     printing(tmp_path, "grype", grype_report(matches=[]))
     report = run(ALL[:5])
@@ -530,7 +556,7 @@ def test_a_scanner_that_hangs_is_killed_with_what_it_started(
     assert not child.exists() or child.read_text().split()[2] == "Z"
 
 
-def test_a_scanner_that_prints_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scanner_that_prints_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scanners, "MAX_ANSWER_BYTES", 1000)
     program(tmp_path, "grype", "/usr/bin/head -c 5000 /dev/zero")
     assert "grype: its report is longer than 1000 bytes" in run(ALL).not_checked_reasons
@@ -551,7 +577,7 @@ def test_cancelling_kills_the_scanner(tmp_path: Path) -> None:
         return (tmp_path / "pid").exists() and bool((tmp_path / "pid").read_text())
 
     async def cancelled() -> None:
-        task = asyncio.create_task(scan("{}", ALL, severity=Severity.LOW, osv_url=None))
+        task = asyncio.create_task(scan(ARCHIVE, ALL, severity=Severity.LOW, osv_url=None))
         for _ in range(1000):
             if started():
                 break
@@ -653,7 +679,7 @@ def test_any_text_has_a_severity(text: str) -> None:
     st.lists(st.tuples(st.text(), st.text(), st.text(), st.text()), max_size=4),
     st.lists(st.text(), max_size=3),
 )
-def test_nothing_in_a_report_can_move_the_cursor(
+def test_a_report_contains_no_control_characters(
     rows: list[tuple[str, str, str, str]], reasons: list[str]
 ) -> None:
     findings = tuple(Finding(package=p, version=v, id=i, summary=s, aliases=(s,)) for p, v, i, s in rows)

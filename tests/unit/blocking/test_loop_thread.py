@@ -1,0 +1,111 @@
+"""The background thread: it starts with the first call, serves many threads, and ends with ``close``."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from codeforge.blocking import loop_thread
+from codeforge.blocking.loop_thread import LoopThread
+from codeforge.errors import ExecutorClosed
+
+
+async def nothing() -> None:
+    pass
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "codeforge"]
+
+
+async def name_of_thread() -> str:
+    return threading.current_thread().name
+
+
+def test_one_thread_is_started_by_the_first_call_and_ended_by_close() -> None:
+    loop = LoopThread()
+    assert threads() == []
+    assert [loop.wait_for(name_of_thread()) for _ in range(3)] == ["codeforge"] * 3
+    assert threads() == ["codeforge"]
+    loop.close(nothing())
+    assert threads() == []
+
+
+def test_close_without_a_call_starts_no_thread_and_runs_nothing() -> None:
+    ran: list[bool] = []
+
+    async def last() -> None:
+        ran.append(True)
+
+    loop = LoopThread()
+    loop.close(last())
+    loop.close(last())
+    assert (ran, threads()) == ([], [])
+
+
+def test_a_call_after_close_is_refused() -> None:
+    loop = LoopThread()
+    loop.close(nothing())
+    with pytest.raises(ExecutorClosed, match="the executor is closed"):
+        loop.wait_for(nothing())
+
+
+def test_close_gives_other_calls_time_to_return() -> None:
+    loop = LoopThread()
+    begun, ending = threading.Event(), asyncio.Event()
+
+    async def work() -> str:
+        begun.set()
+        await ending.wait()
+        await asyncio.sleep(0.01)
+        return "done"
+
+    async def last() -> None:
+        ending.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(loop.wait_for, work())
+        assert begun.wait(30)
+        loop.close(last())
+        assert running.result(30) == "done"
+
+
+def test_close_cancels_calls_that_do_not_return(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_thread, "CLOSE_GRACE_S", 0.01)
+    loop = LoopThread()
+    begun = threading.Event()
+
+    async def hang() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(loop.wait_for, hang())
+        assert begun.wait(30)
+        loop.close(nothing())
+        with pytest.raises(concurrent.futures.CancelledError):
+            running.result(30)
+
+
+def test_leaving_an_iteration_early_closes_the_generator() -> None:
+    loop = LoopThread()
+    closed: list[bool] = []
+
+    async def numbers() -> AsyncGenerator[int, None]:
+        try:
+            for number in range(100):
+                yield number
+        finally:
+            closed.append(True)
+
+    items = loop.iterate(numbers())
+    assert [next(items), next(items)] == [0, 1]
+    items.close()
+    assert closed == [True]
+    assert list(loop.iterate(numbers())) == list(range(100))
+    loop.close(nothing())
