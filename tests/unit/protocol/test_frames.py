@@ -242,7 +242,7 @@ def test_the_token_of_one_run_does_not_end_another() -> None:
     decoder = running()
     decoder.feed(EXIT + CLEAN)
     decoder.expect_run(files_bytes=0, token=TOKEN[::-1])
-    with pytest.raises(ProtocolViolation, match="that init did not say"):
+    with pytest.raises(ProtocolViolation, match="that init did not report"):
         decoder.feed(EXIT)
 
 
