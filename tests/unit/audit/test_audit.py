@@ -1,4 +1,4 @@
-"""The audit's rules: each says HOLDS where all is well, and FAILS for what it is there to see."""
+"""The audit's rules: each says HOLDS where all is well, and FAILS for the fault that it is about."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def check(verdict: Verdict, name: str = "inside.x", severity: Severity = Severit
         ([check(Verdict.UNKNOWN, "daemon.x")], True, 1),
     ],
 )
-def test_the_exit_code_says_what_came_out(found: list[Check], strict: bool, code: int) -> None:
+def test_the_exit_code_follows_the_verdicts(found: list[Check], strict: bool, code: int) -> None:
     assert exit_code(found, strict=strict) == code
 
 
@@ -93,7 +93,7 @@ def test_each_bad_setting_of_a_host_fails(name: str, tmp_path: Path) -> None:
     assert list(found.values()).count(Verdict.FAILS) == 1
 
 
-def test_what_a_kernel_does_not_have_is_not_hidden(tmp_path: Path) -> None:
+def test_settings_that_a_kernel_lacks_are_reported(tmp_path: Path) -> None:
     found = host_with(tmp_path, {"proc/sys/kernel/osrelease": "6.1.0"})
     assert found["host.lsm"] is found["host.kernel.yama.ptrace_scope"] is Verdict.NOT_AVAILABLE
     assert found["host.swap"] is Verdict.UNKNOWN
@@ -107,7 +107,7 @@ def test_what_a_kernel_does_not_have_is_not_hidden(tmp_path: Path) -> None:
         ("", Verdict.UNKNOWN),
     ],
 )  # fmt: skip
-def test_kernels_are_told_by_the_fix_in_their_own_series(
+def test_a_kernel_is_judged_by_the_fix_in_its_own_series(
     release: str, verdict: Verdict, tmp_path: Path
 ) -> None:
     assert host_with(tmp_path, {"proc/sys/kernel/osrelease": release})["host.kernel"] is verdict
@@ -131,7 +131,9 @@ def engine_says(told: dict[str, Any]) -> dict[str, Verdict]:
 
 def test_a_well_kept_engine_holds() -> None:
     found = engine_says(engine())
-    assert found.pop("daemon.socket") is found.pop("daemon.tcp") is Verdict.NOT_AVAILABLE  # it is remote
+    assert (
+        found.pop("daemon.socket") is found.pop("daemon.tcp") is Verdict.NOT_AVAILABLE
+    )  # the engine is remote
     assert set(found.values()) == {Verdict.HOLDS}
 
 
@@ -155,12 +157,12 @@ def test_a_well_kept_engine_holds() -> None:
         (engine(ExperimentalBuild=True), "experimental", Verdict.FAILS),
     ],
 )  # fmt: skip
-def test_each_weakness_of_an_engine_is_seen(told: dict[str, Any], name: str, verdict: Verdict) -> None:
+def test_each_weakness_of_an_engine_is_found(told: dict[str, Any], name: str, verdict: Verdict) -> None:
     assert engine_says(told)[f"daemon.{name}"] is verdict
 
 
 @pytest.mark.parametrize(("mode", "verdict"), [(0o660, Verdict.HOLDS), (0o666, Verdict.FAILS)])
-def test_a_socket_for_everybody_fails(mode: int, verdict: Verdict, tmp_path: Path) -> None:
+def test_a_socket_that_everybody_may_use_fails(mode: int, verdict: Verdict, tmp_path: Path) -> None:
     socket = tmp_path / "docker.sock"
     socket.touch()
     socket.chmod(mode)
@@ -197,7 +199,7 @@ def test_an_image_that_runs_as_root_fails() -> None:
 
 
 @pytest.mark.parametrize("probe", PROBES, ids=[probe.rule.id for probe in PROBES])
-def test_a_probe_believes_only_the_answers_that_it_knows(probe: Probe) -> None:
+def test_a_probe_accepts_only_the_answers_that_it_lists(probe: Probe) -> None:
     well = {name: min(fine) for name, fine in probe.answers.items()}
     assert probe_runner.judge(probe, well).verdict is Verdict.HOLDS
     for name in well:
@@ -208,16 +210,16 @@ def test_a_probe_believes_only_the_answers_that_it_knows(probe: Probe) -> None:
     assert probe_runner.judge(probe, "it crashed").verdict is Verdict.UNKNOWN
 
 
-def test_every_answer_that_is_asked_for_is_given_by_its_program() -> None:
+def test_each_program_reports_every_answer_that_its_probes_need() -> None:
     for probe in PROBES:
         program = probe_runner.source(probe.payload)
         missing = [name for name in probe.answers if not re.search(rf"\b{re.escape(name)}\b", program)]
-        # These are put together while the program runs.
+        # The program puts this name together.
         assert set(missing) <= {"clone(NEWUSER)"}, probe.rule.id
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"a": 1}', "null", '{"a": ["b"]}', "{}"])
-def test_a_program_that_talks_nonsense_says_nothing(text: str) -> None:
+def test_malformed_reports_are_ignored(text: str) -> None:
     assert probe_runner.parse_text(text) is None
 
 
@@ -231,7 +233,7 @@ def test_a_case_can_fail(case: Case) -> None:
     assert not case.judge(DISASTER)
 
 
-def test_ids_are_not_used_twice() -> None:
+def test_ids_are_unique() -> None:
     named = [probe.rule.id for probe in PROBES] + [case.rule.id for case in QUICK + FULL]
     assert len(named) == len(set(named))
 
@@ -239,7 +241,7 @@ def test_ids_are_not_used_twice() -> None:
 # --- Mutations ----------------------------------------------------------------------------------------
 
 
-def test_every_mutation_changes_the_container_and_expects_to_be_caught() -> None:
+def test_every_mutation_changes_the_container_and_names_a_check() -> None:
     for mutation in MUTATIONS:
         before = container_spec(PYTHON, Limits().of_sandbox(PYTHON), owner="me", uid=USER_IDS[0] + 1)
         after = copy.deepcopy(before)
@@ -248,7 +250,7 @@ def test_every_mutation_changes_the_container_and_expects_to_be_caught() -> None
         assert mutation.caught_by or mutation.posture, mutation.name
 
 
-def test_canaries_are_gone_afterwards() -> None:
+def test_canaries_are_removed_afterwards() -> None:
     with planted() as laid:
         assert (laid.folder / laid.file).read_text() == laid.file
         assert os.environ[VARIABLE] == laid.environment
