@@ -120,23 +120,7 @@ report([connect({gateway!r}, {server.getsockname()[1]}), sorted(os.listdir("/sys
 
 
 @pytest.mark.catalogue("N04")
-def test_loopback_is_the_only_interface(run: Attack, watch: Watch) -> None:
-    told = run("""
-        import fcntl, struct
-        listed = bytearray(4096)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-            buffer = (ctypes.c_char * 4096).from_buffer(listed)
-            request = struct.pack("iP", 4096, ctypes.addressof(buffer))
-            size = struct.unpack("iP", fcntl.ioctl(any_socket, 0x8912, request))[0]  # SIOCGIFCONF
-        by_ioctl = [bytes(listed[at:at + 16]).split(b"\\0")[0].decode() for at in range(0, size, 40)]
-        report({
-            "sys": os.listdir("/sys/class/net") if os.path.exists("/sys/class/net") else ["lo"],
-            "ioctl": by_ioctl,
-            "proc": [line.split(":")[0].strip() for line in open("/proc/net/dev").readlines()[2:]],
-            "routes": open("/proc/net/route").readlines()[1:],
-        })
-    """)
-    assert told == {"sys": ["lo"], "ioctl": ["lo"], "proc": ["lo"], "routes": []}
+def test_a_sandbox_has_a_network_namespace_of_its_own_and_no_address(watch: Watch) -> None:
     with watch("report(0); input()") as seen:
         settings = seen.inspected.get("NetworkSettings", {"IPAddress": "", "Ports": {}})
         theirs, ours = ((seen.init / "ns/net").readlink(), Path("/proc/self/ns/net").readlink())

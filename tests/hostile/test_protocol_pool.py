@@ -29,12 +29,12 @@ os.write(1, b"last\\n")
 """
 
 
-def own(executor: CodeExecutor) -> None:
+def share(executor: CodeExecutor) -> None:
     """Tell other tests to ignore this executor's sandboxes."""
     SHARED.append(executor)
 
 
-async def soon(condition: Callable[[], bool]) -> bool:
+async def becomes_true(condition: Callable[[], bool]) -> bool:
     return await asyncio.to_thread(eventually, condition, GONE_WITHIN_S)
 
 
@@ -42,7 +42,7 @@ async def soon(condition: Callable[[], bool]) -> bool:
 def test_nothing_comes_after_the_result() -> None:
     async def scenario() -> list[object]:
         async with CodeExecutor(max_warm=0) as mine:
-            own(mine)
+            share(mine)
             return [event async for event in mine.stream(WRITE_LATE)]
 
     *outputs, last = asyncio.run(scenario())
@@ -81,7 +81,7 @@ def test_many_callers_of_one_slot_get_a_sandbox_each() -> None:
 
     async def scenario() -> tuple[list[ExecutionResult], int]:
         async with CodeExecutor(max_sandboxes=1) as executor:
-            own(executor)
+            share(executor)
             most = 0
             code = "import os, sys; print(sys.argv[1], os.listdir('/tmp')); open('/tmp/mark', 'w')"
             runs = [asyncio.create_task(executor.execute(code, args=[str(i)])) for i in range(callers)]
@@ -109,7 +109,7 @@ async def _cancelled(executor: CodeExecutor) -> float:
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert await soon(lambda: not left_of(container))
+    assert await becomes_true(lambda: not left_of(container))
     return time.monotonic() - began
 
 
@@ -117,11 +117,11 @@ async def _cancelled(executor: CodeExecutor) -> float:
 def test_a_cancelled_run_removes_its_sandbox_and_frees_its_slot_once() -> None:
     async def scenario() -> list[float]:
         async with CodeExecutor(max_sandboxes=1, max_warm=0) as executor:
-            own(executor)
+            share(executor)
             seconds = []
             for _ in range(3):
                 seconds.append(await _cancelled(executor))
-                assert await soon(lambda: executor.get_stats()["sandboxes"] == 0)
+                assert await becomes_true(lambda: executor.get_stats()["sandboxes"] == 0)
             results = await asyncio.gather(*(executor.execute("print(1)") for _ in range(3)))
             assert [result.status for result in results] == [Status.OK] * 3
             assert len({result.container_id for result in results}) == 3
@@ -134,7 +134,7 @@ def test_a_cancelled_run_removes_its_sandbox_and_frees_its_slot_once() -> None:
 def test_cancelled_waiters_leave_nothing_behind() -> None:
     async def scenario() -> None:
         async with CodeExecutor(max_sandboxes=1, max_warm=0) as executor:
-            own(executor)
+            share(executor)
             waiting = [
                 asyncio.create_task(executor.execute("import time; time.sleep(30)")) for _ in range(20)
             ]
@@ -144,7 +144,7 @@ def test_cancelled_waiters_leave_nothing_behind() -> None:
             await asyncio.gather(*waiting, return_exceptions=True)
             assert (await executor.execute("print('well')")).stdout == "well\n"
             counted = ("sandboxes", "leased", "waiting")
-            assert await soon(lambda: all(executor.get_stats()[name] == 0 for name in counted))
+            assert await becomes_true(lambda: all(executor.get_stats()[name] == 0 for name in counted))
             assert not OBSERVER.of(executor)
 
     asyncio.run(scenario())

@@ -13,7 +13,7 @@ from codeforge import BlockingCodeExecutor, KillReason, Status
 from codeforge.audit.probe_runner import program
 from hostile.heartbeat import Arena, until
 
-AT_ONCE_S = 2.0
+PROMPT_S = 2.0
 """How long a busy machine may take for a few milliseconds' work."""
 
 
@@ -38,7 +38,7 @@ SPIN = {
 def test_many_busy_processes_share_half_a_core(arena: Arena, language: str) -> None:
     result = arena.attack(SPIN[language], language, timeout=2, memory="192m")
     assert (result.status, result.evidence.killed) == (Status.TIMEOUT, KillReason.DEADLINE)
-    assert 2 <= result.execution_time < 2 + AT_ONCE_S
+    assert 2 <= result.execution_time < 2 + PROMPT_S
     assert 0 < result.cpu_time <= 0.5 * result.execution_time + 0.2
 
 
@@ -60,7 +60,7 @@ def test_waiting_forever_times_out_and_keeps_the_output(arena: Arena, way: str) 
     finally:
         stop.set()
     assert (result.status, result.stdout) == (Status.TIMEOUT, "before\n")
-    assert 1 <= result.execution_time < 1 + AT_ONCE_S
+    assert 1 <= result.execution_time < 1 + PROMPT_S
 
 
 NODE_HOLDERS = """
@@ -84,7 +84,7 @@ def test_children_that_hold_the_pipe_do_not_delay_the_result(
     """The sandbox shares this machine's monotonic clock."""
     result = executor.execute(**HOLDERS[language], timeout=30)
     assert result.status is Status.OK
-    assert time.monotonic() - float(result.stdout) < AT_ONCE_S
+    assert time.monotonic() - float(result.stdout) < PROMPT_S
 
 
 @pytest.mark.catalogue("R22")
@@ -92,4 +92,4 @@ def test_children_that_hold_the_pipe_do_not_delay_the_result(
 def test_stopping_all_processes_does_not_stop_the_clock(arena: Arena, target: str) -> None:
     result = arena.attack(**program("endings.py", "stop_everybody", target), timeout=1)
     assert (result.status, result.evidence.killed) == (Status.TIMEOUT, KillReason.DEADLINE)
-    assert result.execution_time < 1 + AT_ONCE_S
+    assert result.execution_time < 1 + PROMPT_S
