@@ -13,9 +13,13 @@ import pytest
 from codeforge.audit import engine_checks, host_checks, probe_runner
 from codeforge.audit.attack_cases import FULL, QUICK, Case
 from codeforge.audit.canaries import VARIABLE, planted
+from codeforge.audit.catalogue import GROUPS, ids, ids_in
+from codeforge.audit.executor import RememberingBubblewrap, WeakenedDocker, engine_under_audit
 from codeforge.audit.model import Check, Rule, Severity, Verdict, counts, exit_code
 from codeforge.audit.mutations import MUTATIONS
 from codeforge.audit.probes import PROBES, Probe
+from codeforge.engines import ENGINE_VARIABLE, GVISOR, RUNTIME_VARIABLE, DockerEngine
+from codeforge.errors import Unsupported
 from codeforge.model.languages import PYTHON
 from codeforge.model.limits import Limits
 from codeforge.model.result import ExecutionResult, Status
@@ -236,6 +240,57 @@ def test_a_case_can_fail(case: Case) -> None:
 def test_ids_are_unique() -> None:
     named = [probe.rule.id for probe in PROBES] + [case.rule.id for case in QUICK + FULL]
     assert len(named) == len(set(named))
+
+
+def test_references_name_existing_cases() -> None:
+    known = {case for group in GROUPS for case in ids(group)}
+    rules = [each.rule for each in (*PROBES, *QUICK, *FULL)]
+    for rule in rules:
+        assert set(ids_in(rule.reference)) <= known, rule.id
+        assert ids_in(rule.reference) or "CIS" in rule.reference, rule.id
+
+
+def test_ids_are_found_beside_the_names_of_other_documents() -> None:
+    assert ids_in("CIS 5.26; NIST 800-190 4.4.3; P01, X16") == ("P01", "X16")
+
+
+# --- The engine of the audit's executor -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("engine", "runtime", "kind", "made"),
+    [
+        ("docker", "", "docker", WeakenedDocker),
+        ("docker", "runsc", GVISOR, DockerEngine),
+        ("podman", "", "podman", DockerEngine),
+        ("bubblewrap", "", "bubblewrap", RememberingBubblewrap),
+    ],
+)
+def test_the_environment_names_the_engine(
+    engine: str, runtime: str, kind: str, made: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ENGINE_VARIABLE, engine)
+    monkeypatch.setenv(RUNTIME_VARIABLE, runtime)
+    name, found = engine_under_audit()
+    assert name == kind
+    assert isinstance(found, made)
+
+
+@pytest.mark.parametrize(("engine", "runtime"), [("docker", "runsc"), ("podman", ""), ("bubblewrap", "")])
+def test_only_docker_with_its_own_runtime_can_be_weakened(
+    engine: str, runtime: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ENGINE_VARIABLE, engine)
+    monkeypatch.setenv(RUNTIME_VARIABLE, runtime)
+    for arguments in ({"weaken": lambda spec: None}, {"unchecked": True}):
+        with pytest.raises(Unsupported):
+            engine_under_audit(**arguments)
+
+
+def test_a_weakened_engine_takes_the_control_out_of_every_container() -> None:
+    engine = WeakenedDocker("me", lambda spec: spec["HostConfig"].update(PidsLimit=0), unchecked=False)
+    spec = engine.spec(PYTHON, Limits().of_sandbox(PYTHON), uid=USER_IDS[0])
+    assert spec["HostConfig"]["PidsLimit"] == 0
 
 
 # --- Mutations ----------------------------------------------------------------------------------------
