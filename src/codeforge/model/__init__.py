@@ -14,6 +14,9 @@ if TYPE_CHECKING:
         CellEvent as CellEvent,
     )
     from codeforge.model.cell_result import (
+        CellEvidence as CellEvidence,
+    )
+    from codeforge.model.cell_result import (
         CellOutput as CellOutput,
     )
     from codeforge.model.cell_result import (
@@ -215,8 +218,8 @@ else:
     __getattr__ = lazy_exports(
         __name__,
         cell_result=(
-            "CellError CellEvent CellOutput CellResult CellStatus Completions MimeBundle bundle_bytes "
-            "bundle_of error_of text_of"
+            "CellError CellEvent CellEvidence CellOutput CellResult CellStatus Completions MimeBundle "
+            "bundle_bytes bundle_of error_of text_of"
         ),
         events="OnDisplay OnText OutputDecoder call_listener result_of wait_for_result",
         languages=(

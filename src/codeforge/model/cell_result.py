@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from codeforge.model.result import StreamName
+from codeforge.model.result import KillReason, StreamName
+from codeforge.protocol import Ended
 
 MAX_DEPTH = 64
 """How deep JSON in a bundle may be nested, as callers may process it recursively."""
@@ -55,6 +56,32 @@ class CellError:
 
     def __str__(self) -> str:
         return "\n".join(self.traceback) or f"{self.name}: {self.value}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellEvidence:
+    """What is known about the end of a cell.
+
+    Attributes:
+        oom: whether the kernel killed the interpreter because of the memory limit.
+        stopped: why the host stopped the cell, if it did.
+        interrupted: whether the caller interrupted the cell.
+        ended: how the interpreter ended, if it did.
+        lost: whether the whole sandbox ended.
+        raised: what the cell raised, in its interpreter's words.
+    """
+
+    oom: bool = False
+    stopped: KillReason | None = None
+    interrupted: bool = False
+    ended: Ended | None = None
+    lost: bool = False
+    raised: CellError | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the interpreter still runs."""
+        return self.ended is None and not self.lost
 
 
 @dataclass(frozen=True, slots=True)

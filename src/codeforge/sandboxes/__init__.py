@@ -38,9 +38,6 @@ if TYPE_CHECKING:
         OOM_EVENT_WAIT_S as OOM_EVENT_WAIT_S,
     )
     from codeforge.sandboxes.verdict import (
-        CellEvidence as CellEvidence,
-    )
-    from codeforge.sandboxes.verdict import (
         decide_cell as decide_cell,
     )
     from codeforge.sandboxes.verdict import (
@@ -53,5 +50,5 @@ else:
         output_buffer="OutputBuffer",
         pool="MAX_SANDBOXES MAX_WAITING MAX_WARM Pool WARM_MEMORY_BYTES",
         sandbox="Sandbox",
-        verdict="CellEvidence OOM_EVENT_WAIT_S decide_cell explain_cell",
+        verdict="OOM_EVENT_WAIT_S decide_cell explain_cell",
     )

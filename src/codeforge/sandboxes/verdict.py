@@ -8,7 +8,6 @@ claim a timeout or an out-of-memory kill by what it prints, returns or raises.
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from codeforge.model import (
@@ -22,7 +21,7 @@ from codeforge.model import (
 )
 
 if TYPE_CHECKING:
-    from codeforge.model import CellError, CellStatus
+    from codeforge.model import CellError, CellEvidence, CellStatus
     from codeforge.protocol import Ended
 
 OOM_EVENT_WAIT_S = 2.0
@@ -90,32 +89,6 @@ def _signal_name(number: int | None) -> str:
 
 
 # --- Cells -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CellEvidence:
-    """What is known about the end of a cell.
-
-    Attributes:
-        oom: whether the kernel killed the interpreter because of the memory limit.
-        stopped: why the host stopped the cell, if it did.
-        interrupted: whether the caller interrupted the cell.
-        ended: how the interpreter ended, if it did.
-        lost: whether the whole sandbox ended.
-        raised: what the cell raised, in its interpreter's words.
-    """
-
-    oom: bool = False
-    stopped: KillReason | None = None
-    interrupted: bool = False
-    ended: Ended | None = None
-    lost: bool = False
-    raised: CellError | None = None
-
-    @property
-    def alive(self) -> bool:
-        """Whether the interpreter still runs."""
-        return self.ended is None and not self.lost
 
 
 def decide_cell(evidence: CellEvidence) -> CellStatus:

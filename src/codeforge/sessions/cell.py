@@ -17,6 +17,7 @@ from typing import Any
 from codeforge.model import (
     CellError,
     CellEvent,
+    CellEvidence,
     CellOutput,
     CellResult,
     KillReason,
@@ -29,7 +30,7 @@ from codeforge.model import (
     error_of,
 )
 from codeforge.protocol import Ended
-from codeforge.sandboxes import CellEvidence, OutputBuffer, decide_cell, explain_cell
+from codeforge.sandboxes import OutputBuffer, decide_cell, explain_cell
 
 RESULTS_BYTES = 32 * MiB
 """How much a cell may display in total, by what it takes of the host's memory."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import signal
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codeforge.model.cell_result import CellError, CellStatus
+from codeforge.model.cell_result import CellError, CellEvidence, CellStatus
 from codeforge.model.limits import (
     MAX_MEMORY_BYTES,
     MAX_TIMEOUT_S,
@@ -24,7 +26,6 @@ from codeforge.protocol.frames import Exited
 from codeforge.protocol.session_frames import Ended
 from codeforge.sandboxes.verdict import (
     ERROR_TAIL_CHARS,
-    CellEvidence,
     decide_cell,
     decide_run,
     explain_cell,
@@ -195,6 +196,12 @@ def test_every_failure_has_an_explanation_whatever_the_evidence() -> None:
         set(Status) - {Status.OK}, ENDS.values(), [None, *KillReason]
     ):
         assert explain_run(status, evidence(end, killed), LIMITS, "stderr")
+
+
+def test_a_process_without_sessions_loads_no_values_of_cells() -> None:
+    code = "import sys, codeforge.sandboxes.sandbox as s; print('codeforge.model.cell_result' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 # --- Cells
