@@ -35,7 +35,7 @@ def execute(
     return executor.execute(textwrap.dedent(code), language, **options)
 
 
-def told(result: ExecutionResult) -> dict[str, Any]:
+def evidence_as_json(result: ExecutionResult) -> dict[str, Any]:
     """Return the evidence as in JSON, after checking that it matches the result."""
     plain: dict[str, Any] = result.to_dict()["evidence"]
     evidence = result.evidence
@@ -79,7 +79,7 @@ def test_a_normal_end_is_proved_by_the_exit_code(
 ) -> None:
     result = execute(executor, WRITE[language].replace("CODE", str(code)), language)
     assert (result.status, result.exit_code, result.signal) == (status, code, None)
-    assert told(result) == {**NOTHING, "stdout_bytes": 5, "stderr_bytes": 3}
+    assert evidence_as_json(result) == {**NOTHING, "stdout_bytes": 5, "stderr_bytes": 3}
     exited = result.evidence.exited
     assert exited is not None
     assert (exited.exit_code, exited.signal) == (code, None)
@@ -93,7 +93,7 @@ WAIT = {"python": "import time; time.sleep(60)", "javascript": "setTimeout(() =>
 def test_a_timeout_is_proved_by_the_hosts_clock(executor: BlockingCodeExecutor, language: str) -> None:
     result = execute(executor, WAIT[language], language, timeout=1)
     assert (result.status, result.exit_code, result.signal) == (Status.TIMEOUT, None, signal.SIGKILL)
-    assert told(result) == {**NOTHING, "killed_by_host": "deadline"}
+    assert evidence_as_json(result) == {**NOTHING, "killed_by_host": "deadline"}
     assert result.execution_time >= 1
 
 
@@ -106,7 +106,7 @@ EAT = {
 def test_out_of_memory_is_proved_by_the_engines_event(executor: BlockingCodeExecutor, language: str) -> None:
     result = execute(executor, EAT[language], language, memory_limit="128m")
     assert (result.status, result.signal) == (Status.OUT_OF_MEMORY, signal.SIGKILL)
-    assert told(result) == {**NOTHING, "oom_event": True, "oom_kills": 1}
+    assert evidence_as_json(result) == {**NOTHING, "oom_event": True, "oom_kills": 1}
 
 
 EAT_IN_CHILD = {
@@ -129,7 +129,12 @@ def test_out_of_memory_in_a_child_is_proved_by_the_engines_event(
     assert (result.status, result.exit_code) == (Status.OUT_OF_MEMORY, 0)
     seen = {"python": "-9\n", "javascript": "SIGKILL\n"}[language]
     assert result.stdout == seen
-    assert told(result) == {**NOTHING, "oom_event": True, "oom_kills": 1, "stdout_bytes": len(seen)}
+    assert evidence_as_json(result) == {
+        **NOTHING,
+        "oom_event": True,
+        "oom_kills": 1,
+        "stdout_bytes": len(seen),
+    }
 
 
 @pytest.mark.engine("docker")
@@ -169,7 +174,7 @@ def test_no_program_can_fake_a_verdict_of_the_host(
     code, status = FAKES[language, kind]
     result = execute(executor, code, language)
     assert result.status is status
-    evidence = told(result)
+    evidence = evidence_as_json(result)
     assert (evidence["killed_by_host"], evidence["oom_event"], evidence["oom_kills"]) == (None, False, 0)
 
 
@@ -185,7 +190,7 @@ def test_a_flood_is_proved_by_the_hosts_count(
 ) -> None:
     result = execute(executor, FLOOD[language].replace("STREAM", str(stream)), language)
     assert (result.status, result.signal) == (Status.OUTPUT_LIMIT, signal.SIGKILL)
-    evidence = told(result)
+    evidence = evidence_as_json(result)
     written = [evidence.pop("stdout_bytes"), evidence.pop("stderr_bytes")]
     assert written[stream - 1] > 64 * MIB
     assert written[2 - stream] == 0
@@ -205,7 +210,7 @@ def test_an_exit_code_is_cut_to_a_byte_by_the_kernel(
     result = execute(executor, EXIT[language].format(code), language)
     assert (result.exit_code, result.signal) == (kept, None)
     assert result.status is (Status.OK if kept == 0 else Status.ERROR)
-    assert told(result) == NOTHING
+    assert evidence_as_json(result) == NOTHING
 
 
 def test_signals_of_node_are_distinct_from_exit_codes(executor: BlockingCodeExecutor) -> None:
@@ -236,7 +241,7 @@ BOMB = """
 def test_refused_processes_are_counted_by_the_kernel(executor: BlockingCodeExecutor) -> None:
     result = execute(executor, BOMB)
     assert (result.status, result.stdout) == (Status.OK, "5\n")
-    assert told(result) == {**NOTHING, "pids_refused": 5, "stdout_bytes": 2}
+    assert evidence_as_json(result) == {**NOTHING, "pids_refused": 5, "stdout_bytes": 2}
 
 
 def test_refused_processes_of_node_are_counted_by_the_kernel(executor: BlockingCodeExecutor) -> None:
@@ -264,7 +269,7 @@ def test_counts_of_one_run_do_not_appear_in_the_next_one(executor: BlockingCodeE
 def test_output_that_was_not_kept_is_counted(executor: BlockingCodeExecutor) -> None:
     result = execute(executor, "import os; os.write(1, b'x' * 3_000_000); os.write(2, b'y' * 1_048_576)")
     assert (result.status, result.truncated) == (Status.OK, True)
-    assert told(result) == {**NOTHING, "stdout_bytes": 3_000_000, "stderr_bytes": 1_048_576}
+    assert evidence_as_json(result) == {**NOTHING, "stdout_bytes": 3_000_000, "stderr_bytes": 1_048_576}
 
 
 def test_the_posture_is_that_of_the_runs_own_sandbox(executor: BlockingCodeExecutor, language: str) -> None:
@@ -301,5 +306,5 @@ def test_there_is_no_result_if_init_is_killed_from_outside(language: str) -> Non
 def test_the_hosts_clock_is_the_proof_if_init_does_not_answer(language: str) -> None:
     result = with_init(language, lambda pid: os.kill(pid, signal.SIGSTOP), 2)
     assert (result.status, result.exit_code, result.signal) == (Status.TIMEOUT, None, None)
-    evidence = told(result)
+    evidence = evidence_as_json(result)
     assert evidence == {**NOTHING, "exit_reported": False, "killed_by_host": "deadline", "stdout_bytes": 2}

@@ -241,17 +241,17 @@ def test_concurrent_branches_each_get_their_own_output() -> None:
         async with executor() as made, made.session() as session:
             await session.run("import time")
             branches = await session.fork(6)
-            heard: list[list[str]] = [[] for _ in branches]
+            received: list[list[str]] = [[] for _ in branches]
             results = await asyncio.gather(
                 *(
                     branch.run(
-                        f"for _ in range(20): print({n}); time.sleep(0.005)", on_stdout=heard[n].append
+                        f"for _ in range(20): print({n}); time.sleep(0.005)", on_stdout=received[n].append
                     )
                     for n, branch in enumerate(branches)
                 )
             )
             for n, result in enumerate(results):
-                assert result.stdout == f"{n}\n" * 20 == "".join(heard[n])
+                assert result.stdout == f"{n}\n" * 20 == "".join(received[n])
 
     run(scenario())
 

@@ -150,14 +150,14 @@ def test_displays_come_in_order_as_they_happen(python: BlockingSession) -> None:
 
 
 def test_output_comes_as_it_is_written(python: BlockingSession) -> None:
-    heard: list[tuple[str, float]] = []
+    received: list[tuple[str, float]] = []
     result = python.run(
         "import sys, time\nprint('a', flush=True); time.sleep(0.3); print('b', file=sys.stderr, flush=True)",
-        on_stdout=lambda text: heard.append((text, time.monotonic())),
-        on_stderr=lambda text: heard.append((text, time.monotonic())),
+        on_stdout=lambda text: received.append((text, time.monotonic())),
+        on_stderr=lambda text: received.append((text, time.monotonic())),
     )
-    assert [text for text, _ in heard] == ["a\n", "b\n"]
-    assert heard[1][1] - heard[0][1] > 0.2
+    assert [text for text, _ in received] == ["a\n", "b\n"]
+    assert received[1][1] - received[0][1] > 0.2
     assert (result.stdout, result.stderr) == ("a\n", "b\n")
 
 

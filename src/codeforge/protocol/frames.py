@@ -373,7 +373,7 @@ class Decoder:
     def _count_entry(self, path: bytes) -> None:
         self._entries_left -= 1
         if self._entries_left < 0:
-            raise ProtocolViolation("more files than were asked for")
+            raise ProtocolViolation("more files than the limit")
         if len(path) > MAX_PATH_OUT:
             raise ProtocolViolation(f"a path of {len(path)} bytes")
 
@@ -386,7 +386,7 @@ class Decoder:
     def _append(self, payload: bytes) -> None:
         self._files_left -= len(payload)
         if self._open_file is None or self._files_left < 0:
-            raise ProtocolViolation("file data that nobody asked for")
+            raise ProtocolViolation("file data without a file, or beyond the limit")
         self._open_file[1].extend(payload)
 
     def _close_file(self) -> Iterator[Event]:

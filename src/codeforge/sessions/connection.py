@@ -128,7 +128,9 @@ class Connection:
         self._closing = asyncio.ensure_future(self.close())
 
     async def _stop(self) -> None:
-        self._lose(SessionEnded("the session was closed"))  # else tasks would wait for what nobody reads
+        self._lose(
+            SessionEnded("the session was closed")
+        )  # else tasks would wait for events that are no longer read
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
@@ -168,7 +170,7 @@ class Connection:
         await made.wait_until_ready()
 
     async def fork(self, source: Interpreter) -> Interpreter:
-        """Copy an interpreter, and return the copy, which is a branch of its own.
+        """Copy an interpreter, and return the copy, which is a new branch.
 
         Raises:
             InvalidRequest: there are as many branches as may be.
@@ -215,7 +217,7 @@ class Connection:
             self.send(session_frames.forget(number))
 
     def _abandon(self, number: int) -> None:
-        """Forget a copy that nobody got; close the connection if all other branches were closed meanwhile."""
+        """Forget a copy that was not delivered; close the connection if no other branch is left."""
         self.forget(number)
         if self.unused:
             self.close_soon()
@@ -316,7 +318,7 @@ class Connection:
     def _handle(self, event: session_frames.SessionEvent) -> None:
         if isinstance(event, session_frames.Answer):
             if self._answer is None or self._answer.done():
-                raise ProtocolViolation("an answer that nobody asked for")
+                raise ProtocolViolation("an answer without a request")
             self._answer.set_result(event)
             return
         interpreter = self._interpreters.get(event.branch)

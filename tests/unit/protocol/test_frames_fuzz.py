@@ -57,7 +57,7 @@ from wire_streams import (
 
 
 @dataclass
-class Heard:
+class Decoded:
     """The events of a stream; ``violation`` is the text of its first fault."""
 
     events: list[Event] = field(default_factory=list)
@@ -65,24 +65,24 @@ class Heard:
     over: bool = False
 
 
-def hear(phases: Iterable[Iterable[bytes]]) -> Heard:
+def decode(phases: Iterable[Iterable[bytes]]) -> Decoded:
     """Decode the pieces of each phase; after each phase the host sends GO if it may."""
-    decoder, heard, may_go = Decoder(), Heard(), False
+    decoder, decoded, may_go = Decoder(), Decoded(), False
     try:
         for pieces in phases:
             if may_go:
                 decoder.expect_run(files_bytes=FILES_BYTES, token=TOKEN)
-            told = [event for piece in pieces for event in feed(decoder, piece, heard)]
-            may_go = not decoder.over and any(isinstance(event, Ready | Clean) for event in told)
+            events = [event for piece in pieces for event in feed(decoder, piece, decoded)]
+            may_go = not decoder.over and any(isinstance(event, Ready | Clean) for event in events)
     except ProtocolViolation as violation:
-        heard.violation = str(violation)
-    heard.over = decoder.over
-    return heard
+        decoded.violation = str(violation)
+    decoded.over = decoder.over
+    return decoded
 
 
-def feed(decoder: Decoder, piece: bytes, heard: Heard) -> list[Event]:
+def feed(decoder: Decoder, piece: bytes, decoded: Decoded) -> list[Event]:
     events = decoder.feed(piece)
-    heard.events += events
+    decoded.events += events
     return events
 
 
@@ -102,20 +102,20 @@ def test_every_stream_is_decoded_as_the_table_says(phases: list[bytes]) -> None:
         if model.state == "idle":
             model.go()
         in_order = in_order and model.take(phase)
-    heard = hear([[phase] for phase in phases])
+    decoded = decode([[phase] for phase in phases])
     event("in order" if in_order else "out of line")
-    assert (heard.violation is None) == in_order, heard
+    assert (decoded.violation is None) == in_order, decoded
     if in_order:
-        assert heard.events == model.events
-        assert heard.over == (model.state == "over")
+        assert decoded.events == model.events
+        assert decoded.over == (model.state == "over")
 
 
 @examples(250)
 @given(ANY_STREAMS, st.lists(st.integers(1, 30), min_size=1, max_size=8))
 def test_every_stream_is_decoded_alike_however_it_is_cut(phases: list[bytes], sizes: list[int]) -> None:
-    whole = hear([phase] for phase in phases)
-    pieces = hear(cut(phase, sizes) for phase in phases)
-    single = hear(cut(phase, [1]) for phase in phases)
+    whole = decode([phase] for phase in phases)
+    pieces = decode(cut(phase, sizes) for phase in phases)
+    single = decode(cut(phase, [1]) for phase in phases)
     assert whole.violation == pieces.violation == single.violation
     assert whole.over == pieces.over == single.over
     # Events that are read together with a violation are dropped with it.
@@ -128,9 +128,9 @@ def test_every_stream_is_decoded_alike_however_it_is_cut(phases: list[bytes], si
 @examples(200)
 @given(good_streams(), st.floats(0, 1, exclude_max=True))
 def test_a_stream_that_stops_anywhere_ends_no_run(phases: list[bytes], where: float) -> None:
-    whole = hear([phase] for phase in phases)
+    whole = decode([phase] for phase in phases)
     *before, last = phases
-    stopped = hear([*([phase] for phase in before), [last[: int(where * len(last))]]])
+    stopped = decode([*([phase] for phase in before), [last[: int(where * len(last))]]])
     assert whole.violation is stopped.violation is None
     assert stopped.events == whole.events[: len(stopped.events)]
     assert len(stopped.events) < len(whole.events)
@@ -140,9 +140,9 @@ def test_a_stream_that_stops_anywhere_ends_no_run(phases: list[bytes], where: fl
 # --- Round trips -----------------------------------------------------------------------------------
 
 
-def frames_of(told: Event) -> bytes:
+def frames_of(sent: Event) -> bytes:
     """Encode an event as init does."""
-    match told:
+    match sent:
         case Wrote(stream, data):
             return frame("O" if stream == "stdout" else "E", data)
         case Dropped(stream, size):
@@ -159,7 +159,7 @@ def frames_of(told: Event) -> bytes:
         case Preloaded():
             return frame("P")
         case _:
-            raise AssertionError(f"not in the middle of a run: {told}")
+            raise AssertionError(f"not in the middle of a run: {sent}")
 
 
 STREAM_NAMES = st.sampled_from(("stdout", "stderr"))

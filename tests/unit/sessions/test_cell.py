@@ -247,9 +247,10 @@ def test_characters_that_come_in_pieces_are_put_together() -> None:
             it.finish()
             result = it.cell.result(oom=False)
             assert (result.stdout, result.stderr) == ("é€😀", "\ufffd")
-            heard = [event async for event in it.cell.events()]
+            events = [event async for event in it.cell.events()]
             assert (
-                "".join(e.text for e in heard if isinstance(e, CellOutput) and e.stream == "stdout") == "é€😀"
+                "".join(e.text for e in events if isinstance(e, CellOutput) and e.stream == "stdout")
+                == "é€😀"
             )
 
     run(scenario())
@@ -343,19 +344,19 @@ def test_out_of_memory_needs_a_sigkill_and_a_new_out_of_memory_kill(ended: Ended
 def test_events_come_as_they_happen_until_the_cell_ends() -> None:
     async def scenario() -> None:
         async with running_cell() as it:
-            heard: list[object] = []
+            events: list[object] = []
 
             async def listen() -> None:
                 async for event in it.cell.events():
-                    heard.append(event)
+                    events.append(event)
 
             listener = asyncio.create_task(listen())
             it.cell.take_output("stdout", b"a")
             await settle()
-            assert heard == [CellOutput("stdout", "a")]
+            assert events == [CellOutput("stdout", "a")]
             it.handle(**{"is": "display"}, **plain("shown"))
             await settle()
-            assert isinstance(heard[1], MimeBundle)
+            assert isinstance(events[1], MimeBundle)
             it.cell.interpreter_ended(None)
             await listener
 
