@@ -38,7 +38,7 @@ class SessionRegistry:
 
     def __len__(self) -> int:
         """How many groups hold a sandbox, or are getting one."""
-        return sum(group.open for group in self._groups)
+        return sum(group.is_open for group in self._groups)
 
     @contextlib.contextmanager
     def admission(self, group: SessionGroup) -> Iterator[None]:
@@ -50,7 +50,7 @@ class SessionRegistry:
         """
         if self._closed:
             raise ExecutorClosed("the executor is closed")
-        self._groups = {other for other in self._groups if other.open}
+        self._groups = {other for other in self._groups if other.is_open}
         taken = sum(other.run.limits.memory_bytes for other in self._groups)
         if taken + group.run.limits.memory_bytes > self._memory_bytes:
             raise Busy(
@@ -92,7 +92,7 @@ class SessionGroup:
         self._cell_numbers = itertools.count(1)
 
     @property
-    def open(self) -> bool:
+    def is_open(self) -> bool:
         """Whether it holds a sandbox, or is to get one."""
         return self.connection is None or not (self.connection.closed or self.connection.lost)
 
