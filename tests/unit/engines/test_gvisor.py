@@ -9,7 +9,7 @@ import pytest
 from codeforge.engines.gvisor import SENTRY_TASKS, with_sentry
 from codeforge.model.languages import PYTHON
 from codeforge.model.limits import Limits
-from codeforge.policy import GVISOR_UNTOLD, posture_faults
+from codeforge.policy import GVISOR_UNREPORTED, posture_faults
 from codeforge.protocol.frames import PROTOCOL
 
 LIMITS = Limits().of_sandbox(PYTHON)
@@ -28,7 +28,7 @@ POSTURE = {
 
 
 def faults(posture: Mapping[str, str]) -> list[str]:
-    return posture_faults(posture, with_sentry(LIMITS), uid=20_007, ignore=GVISOR_UNTOLD)
+    return posture_faults(posture, with_sentry(LIMITS), uid=20_007, ignore=GVISOR_UNREPORTED)
 
 
 def test_a_sandbox_as_gvisor_makes_it_is_in_force() -> None:
