@@ -68,7 +68,7 @@ PROGRAMS: dict[str, list[tuple[dict[str, str], tuple[str, ...], str]]] = {
 }  # fmt: skip
 
 
-def test_the_programs_and_packages_of_the_images_are_there(
+def test_it_has_the_programs_and_packages_of_the_image(
     environment: tuple[Language, Environment], tmp_path: Path
 ) -> None:
     row, found = environment
@@ -81,7 +81,7 @@ def test_the_programs_and_packages_of_the_images_are_there(
         assert sign in inside(found, code, *command)
 
 
-def test_the_installers_are_not_there(environment: tuple[Language, Environment]) -> None:
+def test_it_has_no_installers(environment: tuple[Language, Environment]) -> None:
     _, found = environment
     (usr_local, _), *_ = found.mounts
     names = {path.name for path in usr_local.rglob("*")}

@@ -74,7 +74,7 @@ def test_a_limit_that_the_kernel_refuses_is_an_error_and_leaves_nothing(tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_sweep_takes_what_is_old_and_nobodys(tmp_path: Path) -> None:
+def test_a_sweep_removes_old_empty_groups(tmp_path: Path) -> None:
     tree = CgroupTree(2, dict.fromkeys(("memory", "cpu", "pids"), tmp_path))
     for name in ("old", "new", "in use"):
         (tmp_path / name).mkdir()
@@ -108,7 +108,7 @@ def test_a_process_is_limited_counted_and_its_group_removed() -> None:
 
 
 @pytest.mark.skipif(isinstance(FOUND, str), reason=f"no control groups to be had here: {FOUND}")
-def test_a_process_that_is_gone_cannot_be_put_into_one() -> None:
+def test_a_process_that_is_gone_cannot_be_moved_into_a_group() -> None:
     assert isinstance(FOUND, CgroupTree)
     group = FOUND.make(f"{UNIT_TEST_GROUP}{uuid.uuid4().hex}", LIMITS)
     with subprocess.Popen(["true"]) as process:

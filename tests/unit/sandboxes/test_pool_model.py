@@ -327,6 +327,6 @@ class PoolMachine(RuleBasedStateMachine):
             assert len(set(channel.programs)) <= 1  # a program is the name of its batch
 
 
-def test_whatever_callers_and_engine_do_the_pool_keeps_its_word(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pool_behaves_as_its_model_in_random_histories(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("codeforge.sandboxes.pool.CPUS", 2)
     run_state_machine_as_test(PoolMachine, settings=examples(200, steps=50))

@@ -26,14 +26,14 @@ def claim(monkeypatch: pytest.MonkeyPatch) -> str:
     return name
 
 
-def test_two_executors_share_none() -> None:
+def test_two_executors_share_no_user_id() -> None:
     with closing(UserIds()) as one, closing(UserIds()) as other:
         taken = [ids.take() for _ in range(BLOCK + 1) for ids in (one, other)]
     assert len(set(taken)) == len(taken)
     assert set(taken) <= set(USER_IDS)
 
 
-def test_what_is_given_back_rests_as_long_as_it_can() -> None:
+def test_a_returned_id_is_reused_last() -> None:
     with closing(UserIds()) as ids:
         first = ids.take()
         ids.give_back(first)
@@ -41,7 +41,7 @@ def test_what_is_given_back_rests_as_long_as_it_can() -> None:
         assert ids.take() == first
 
 
-def test_when_all_are_taken_the_next_is_an_error_until_somebody_closes() -> None:
+def test_when_all_ids_are_taken_the_next_is_an_error_until_an_executor_closes() -> None:
     with closing(UserIds()) as greedy, closing(UserIds()) as other:
         for _ in USER_IDS:
             greedy.take()
@@ -53,7 +53,7 @@ def test_when_all_are_taken_the_next_is_an_error_until_somebody_closes() -> None
         assert other.take() in USER_IDS
 
 
-def test_a_process_that_is_killed_gives_its_own_back(claim: str) -> None:
+def test_a_killed_process_gives_its_ids_back(claim: str) -> None:
     hold_all = "\n".join(
         (
             "from codeforge.sandboxes import user_ids",
@@ -78,7 +78,7 @@ def test_a_process_that_is_killed_gives_its_own_back(claim: str) -> None:
         assert ids.take() in USER_IDS
 
 
-def test_a_process_out_of_descriptors_is_told_so_and_not_that_all_are_taken() -> None:
+def test_the_error_of_a_process_out_of_descriptors_says_so() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - of this very process
     held = []
