@@ -1,4 +1,4 @@
-"""Sandboxes of bubblewrap's, seen from outside; and what is said where it cannot make any."""
+"""bubblewrap's sandboxes, seen from outside; and the errors where it cannot make them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Seen:
 
 @contextmanager
 def waiting(language: str = "python", **options: Any) -> Iterator[Seen]:
-    """A sandbox in which a program waits, until the block is left."""
+    """A sandbox in which a program waits until the end of the block."""
     begun = threading.Event()
     code = {"python": WAIT, "javascript": "console.log('begun'); setTimeout(() => {}, 110000)"}[language]
     with BlockingCodeExecutor(max_warm=0) as executor, ThreadPoolExecutor(1) as threads:
@@ -208,7 +208,7 @@ def test_groups_that_a_killed_process_left_are_swept(monkeypatch: pytest.MonkeyP
         processes = processes_of(inits[left])
         host.kill()
     assert eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes), GONE_WITHIN_S)
-    # Somebody else's, who is in it, and one's own that is young, are left alone.
+    # A group with a process in it and a young group are left alone.
     young = tree().make("young", Limits().of_sandbox(PYTHON))
     with waiting() as alive:
         old = next(iter(young.folders)).stat().st_mtime - 2 * cgroups.STALE_S
@@ -275,7 +275,7 @@ print(json.dumps(told))
 
 @pytest.fixture
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Environment of a process of another user: the package and the cache where he can read them."""
+    """The environment of a process of another user: with the package and the cache where it can read them."""
     folder = Path("/var/tmp") / f"codeforge-test-{os.getpid()}"
     source = Path(codeforge.__file__).parents[1]
     shutil.copytree(source, folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
@@ -296,7 +296,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
 
 
 def as_nobody(elsewhere: dict[str, str], *, allowed: bool, first: tuple[str, ...] = ()) -> dict[str, Any]:
-    """What a process without privileges is told."""
+    """The report of a process without privileges."""
     drop = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--")
     done = subprocess.run(
         [*first, *drop, sys.executable, "-c", RUN.replace("ALLOWED", str(allowed))],
@@ -310,7 +310,7 @@ def as_nobody(elsewhere: dict[str, str], *, allowed: bool, first: tuple[str, ...
 
 @contextmanager
 def user_namespace() -> Iterator[tuple[str, ...]]:
-    """How to enter one that has all users, and settings of its own: what it forbids, it forbids alone."""
+    """The command that enters a user namespace with all users, and with settings that affect only itself."""
     with subprocess.Popen(["unshare", "--user", "sleep", "600"]) as holder:
         own = Path(f"/proc/{holder.pid}")
         assert eventually(lambda: (own / "ns/user").readlink() != Path("/proc/self/ns/user").readlink(), 5)

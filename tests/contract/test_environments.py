@@ -1,4 +1,4 @@
-"""The environments as they are installed: what an image has is there, seen through bubblewrap alone."""
+"""The installed environments have what the images have, as seen in a bare bubblewrap sandbox."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def environment(request: pytest.FixtureRequest) -> tuple[Language, Environment]:
 
 
 def inside(environment: Environment, code: Path, *command: str) -> str:
-    """What a command prints; nothing of this machine is there but its system folders."""
+    """The output of a command in a sandbox that sees only this machine's system folders."""
     words = ["bwrap", "--unshare-all", "--die-with-parent", "--clearenv", "--proc", "/proc", "--dev", "/dev"]
     words += ["--tmpfs", "/tmp", "--ro-bind", str(code), "/code", "--chdir", "/code"]
     for path in map(Path, SYSTEM):

@@ -1,4 +1,4 @@
-"""gVisor: the kernel that answers is the Sentry, as seen from the host, and nothing else is taken for it.
+"""gVisor: the host verifies that the kernel of the sandbox is the Sentry, and takes nothing else for it.
 
 ``scripts/gvisor.sh`` registers the runtime.
 """
@@ -23,7 +23,7 @@ from scripted_engine import exit_frame, frame
 pytestmark = [pytest.mark.engine("gvisor"), pytest.mark.core]
 
 END = exit_frame(0, 0, token=bytes(protocol.TOKEN_BYTES)) + frame("Z")
-"""What init would say of a run that went well, but for the token."""
+"""What init would send at the end of a successful run, without the token."""
 
 KERNEL = "import platform; print(platform.release(), open('/proc/version').read())"
 
@@ -111,7 +111,7 @@ os._exit(3)
 
 
 def test_a_program_that_imitates_init_is_not_believed(executor: BlockingCodeExecutor) -> None:
-    """This kernel lets it open init's descriptors; what it cannot have is the token."""
+    """This kernel lets it open init's descriptors, but it cannot know the token."""
     with pytest.raises(ProtocolViolation, match="an end of the run that init did not say"):
         executor.execute(SPEAKS_FOR_INIT)
     assert executor.execute("print('well')").output == "well\n"
@@ -140,6 +140,6 @@ def test_a_program_does_not_find_the_token(
 
 
 def test_programs_of_a_batch_share_no_sandbox(executor: BlockingCodeExecutor) -> None:
-    """It does not tell whether sockets are left, so that nothing can be verified between two runs."""
+    """It does not show whether sockets are left, so a cleanup between two runs could not be verified."""
     results = list(executor.execute_many(({"code": "print(1)"} for _ in range(3)), max_runs_per_sandbox=3))
     assert len({result.container_id for result in results}) == 3

@@ -1,4 +1,4 @@
-"""What is special to Podman; whatever all engines promise is in the other files."""
+"""What is special about Podman; the promises of all engines are in the other files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pool on a real engine: warm sandboxes, reused ones, a daemon that goes away, and nothing left over."""
+"""The pool on a real engine: warm sandboxes, reused ones, a daemon that goes away; nothing is left over."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SOON_S = 60.0
 
 
 def sandboxes_of(executor: BlockingCodeExecutor | CodeExecutor) -> set[str]:
-    """Ids of those that an executor has on the engine."""
+    """Ids of the sandboxes that an executor has on the engine."""
     return OBSERVER.of(executor)
 
 
@@ -105,7 +105,7 @@ def test_a_warm_sandbox_with_little_memory_leaves_all_of_it_to_the_run() -> None
 
 
 class Way:
-    """The way to the daemon, which can be cut: every connection breaks, and new ones are refused."""
+    """A connection to the daemon that can be cut: open connections break, and new ones are refused."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -202,7 +202,7 @@ def test_the_stock_comes_back_without_a_caller(tmp_path: Path) -> None:
 
 
 def reused(executor: BlockingCodeExecutor, programs: Iterable[Any], **options: Any) -> list[ExecutionResult]:
-    """Their results when they follow each other in one sandbox, as far as that goes."""
+    """The results of programs that run one after another in one sandbox, as long as it can be reused."""
     requests = [{"code": code, **options} if isinstance(code, str) else code for code in programs]
     return list(executor.execute_many(requests, concurrency=1, max_runs_per_sandbox=50))
 
@@ -272,7 +272,7 @@ def test_the_next_run_in_a_sandbox_finds_nothing_that_a_run_left(
     assert dirty.container_id == after.container_id
     assert '"sleepers": []' in after.stdout, after.stderr
     alone = executor.execute(LOOK_AROUND)
-    # In whatever order: Podman gives no two sandboxes the same one of variables.
+    # In any order: Podman orders the variables of each sandbox differently.
     assert json.loads(after.stdout) == json.loads(alone.stdout)
     assert after.files == alone.files == {}
 
@@ -380,7 +380,7 @@ def requests_of(programs: Iterable[Program]) -> Iterator[dict[str, Any]]:
 
 
 def differing(executor: BlockingCodeExecutor, programs: list[Program]) -> dict[str, tuple[Any, Any]]:
-    """By program, what came of it alone and among others, where that is not the same."""
+    """For each program whose results differ: the result alone, and the result among others."""
     alone = executor.execute_many(requests_of(programs), concurrency=2)
     together = executor.execute_many(requests_of(programs), concurrency=2, max_runs_per_sandbox=len(programs))
     both = zip(programs, map(comparable, alone), map(comparable, together), strict=True)
@@ -393,7 +393,7 @@ def test_the_corpus_gives_the_same_results_in_reused_sandboxes(language: str) ->
     with BlockingCodeExecutor(max_warm=0) as executor:
         found = differing(executor, programs)
         assert executor.get_stats()["launched"] < 1.5 * len(programs)
-        # The order in some of them hangs on the clock, which a busy machine cannot keep.
+        # The order of output of some depends on time, which a busy machine distorts.
         for _ in range(2):
             if found:
                 found = differing(executor, [program for program in programs if program.id in found])

@@ -1,4 +1,4 @@
-"""Policy: the create call whole, what no option can make of it, and one fault for every weakness."""
+"""Policy: the whole create call, what no option can do to it, and one fault for each weakness."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from codeforge.protocol.frames import PROTOCOL
 UID = 20_007
 
 GOLDEN = Path(__file__).parent.parent / "golden"
-"""Create calls as they were reviewed. They are edited by hand: a change of policy is written down twice."""
+"""The reviewed create calls. They are edited by hand, so a change of policy has to be made twice."""
 
 
 # --- The create call ----------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ SPECS = list(
 
 @pytest.fixture(scope="module")
 def specs() -> list[tuple[SandboxLimits, dict[str, Any]]]:
-    """Every combination of the options there are, at their ends and in their middle."""
+    """Every combination of the options, at the ends and in the middle of their ranges."""
     made = []
     for language, memory, cpu, network in SPECS:
         limits = Limits(memory_bytes=memory, cpu_quota_us=cpu, network=network).of_sandbox(language)
@@ -157,7 +157,9 @@ def test_nothing_that_can_be_written_can_be_executed_or_grow(specs: Specs) -> No
         ulimits = {limit["Name"]: (limit["Soft"], limit["Hard"]) for limit in spec["HostConfig"]["Ulimits"]}
         assert ulimits["core"] == (0, 0)
         assert ulimits["fsize"] == (tmpfs_bytes(limits), tmpfs_bytes(limits))
-        assert not {"nproc", "as"} & ulimits.keys()  # per user id over the host; and V8 reserves much
+        assert (
+            not {"nproc", "as"} & ulimits.keys()
+        )  # counted per user id over the host; V8 reserves much address space
 
 
 def test_dockers_own_masked_paths_are_all_still_masked(specs: Specs) -> None:
@@ -353,7 +355,7 @@ def test_each_value_that_is_not_reported_is_one_fault_that_names_it(version: str
 @pytest.mark.parametrize("key", WEAKER)
 def test_garbage_is_a_fault_and_never_believed(version: str, key: str) -> None:
     for garbage in GARBAGE:
-        if key != "groups" or garbage.split():  # no groups at all is what is wanted
+        if key != "groups" or garbage.split():  # no groups is what is wanted
             one_fault({**GOOD[version], key: garbage}, key)
 
 

@@ -1,4 +1,4 @@
-"""Policy for bubblewrap: the whole command as it was reviewed, and what no option can make of it."""
+"""Policy for bubblewrap: the whole command, as reviewed, and what no option can do to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""gVisor is judged by all that it tells or the host sees; what it has not got is not asked for."""
+"""gVisor's posture: all that it reports or the host sees is checked, and what it does not have is not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ POSTURE = {
     **{"memory_max": "536870912", "memsw_max": "536870912", "pids_max": str(PYTHON.pids + SENTRY_TASKS)},
     **{"cpu_quota_us": "50000", "cpu_period_us": "100000"},
 }
-"""As a sandbox on gVisor comes up, without what is not checked."""
+"""The posture of a new sandbox on gVisor, without values that are not checked."""
 
 
 def faults(posture: Mapping[str, str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which engine: by name, by the environment, or the first of those there are that answers."""
+"""The choice of an engine: by argument, by environment variable, or the first that answers."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class Candidate(ScriptedEngine):
 def choosing(
     monkeypatch: pytest.MonkeyPatch, **refusals: EngineUnavailable | str | None
 ) -> tuple[str | EngineUnavailable, list[tuple[str, Mapping[str, str]]], dict[str, Candidate]]:
-    """Whom ``auto`` chooses where those refuse (a string: its socket tells at once), and what it told."""
+    """What ``auto`` chooses if some refuse (a string: its socket shows that), and what it reports."""
     made: dict[str, Candidate] = {}
 
     def make(settings: EngineSettings) -> Candidate:

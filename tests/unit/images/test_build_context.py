@@ -1,4 +1,4 @@
-"""The build context, and what is refused before an engine is asked. No engine here."""
+"""The build context, and requests that are refused before they reach an engine."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def members(data: bytes) -> dict[str, tarfile.TarInfo]:
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of what the context is made of, to be changed."""
+    """A copy of the files of the context, for tests that change them."""
     shutil.copytree(ROOT / "docker", tmp_path / "docker")
     package = tmp_path / "src/codeforge"
     shutil.copytree(ROOT / "src/codeforge/guest", package / "guest")
@@ -231,7 +231,7 @@ def test_a_registry_is_named_by_a_host_before_the_first_slash(reference: str, na
 
 
 def build(language: Language = PYTHON, **options: Any) -> str:
-    """Against an engine that is not there: whoever asks it gets another exception than is expected."""
+    """A call with an engine that does not exist: if it were asked, the exception would be another one."""
     store = ImageStore(DockerEngine("unix:///nowhere/docker.sock", "owner-1"))
     return asyncio.run(store.build(language, **options))
 
@@ -279,7 +279,7 @@ def test_an_image_without_a_dockerfile_is_not_built() -> None:
         build(dataclasses.replace(PYTHON, image="mine:1", dockerfile=None))
 
 
-# --- What a daemon says of a pull ---------------------------------------------------------------------
+# --- Errors of a pull ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

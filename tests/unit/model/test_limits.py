@@ -1,4 +1,4 @@
-"""Limits: how people write memory down, and what bounds a run at all."""
+"""Limits: the notation for memory, and the ranges of all limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pool: who gets which sandbox when, how many there are, and that none is left over or used twice.
+"""The pool: which caller gets which sandbox and when, and that none is left over or used twice.
 
 Everything runs in virtual time on an engine that is played (``scripted_engine.py``): seconds are exact.
 """
@@ -75,7 +75,7 @@ def program(code: str, language: Language = PLAIN) -> Run:
 
 @contextlib.asynccontextmanager
 async def pool_on(engine: ScriptedEngine, **options: Any) -> AsyncIterator[Pool]:
-    """A pool that is closed in the end; then nothing may be left, and nothing may have been used twice."""
+    """A pool that is closed at the end; then no sandbox may be left, and none may have been used twice."""
     pool = Pool(engine, **options)
     try:
         yield pool
@@ -109,7 +109,7 @@ async def use(pool: Pool, wanted: SandboxKind, code: str = "x") -> str:
 async def hold(
     pool: Pool, wanted: SandboxKind, seconds: float, served: list[Any] | None = None, name: Any = None
 ) -> str:
-    """Lease one for so long, and run a program at the end of that time."""
+    """Lease one, and run a program at the end of that time."""
     async with pool.lease(wanted) as sandbox:
         if served is not None:
             served.append(name)
@@ -441,7 +441,7 @@ def test_a_sandbox_lost_while_it_is_being_taken_is_not_leased(steps: int) -> Non
             await asyncio.sleep(AFTER_REFILLS_S)
             engine.idle[0].break_off()
             await settle(steps)
-            with contextlib.suppress(SandboxLost):  # nobody can know before it was read
+            with contextlib.suppress(SandboxLost):  # the loss shows only when it is read
                 await use(pool, JS)
                 return
             assert steps == 0
@@ -676,7 +676,7 @@ def test_until_warm_raises_the_error_of_a_failed_launch() -> None:
 
 
 def stepping(engine: ScriptedEngine) -> list[ScriptedChannel]:
-    """Those that were asked for a step, when no worker does one."""
+    """The sandboxes that were asked for a step; no worker does it."""
     return [channel for channel in engine.sandboxes if channel.steps_asked and not channel.destroying]
 
 
@@ -815,7 +815,7 @@ def test_a_long_run_does_not_delay_preloading() -> None:
         async with pool_on(engine, max_warm=2, max_sandboxes=4) as pool:
             pool.keep(PY, 2)
             await asyncio.sleep(AFTER_REFILLS_S)
-            long = task(use(pool, PY))  # its step is never done: a run may do without the worker
+            long = task(use(pool, PY))  # its step is never done; a run does not need the worker
             await asyncio.sleep(AFTER_REFILLS_S)
             engine.steps = True
             for channel in stepping(engine):
@@ -973,7 +973,7 @@ def test_a_batch_loses_no_more_sandboxes_than_there_are_waiters() -> None:
             assert len(engine.launches) == 4
             await use(pool, JS)  # takes a second to launch; a run of the batch takes 10 ms
             await asyncio.sleep(10)
-            assert len(engine.launches) == 6  # the caller's, and the one that was given up for it
+            assert len(engine.launches) == 6  # the caller's, and the one that was discarded for it
             for caller in batch:
                 caller.cancel()
             await asyncio.wait(batch)
@@ -1022,7 +1022,7 @@ def test_a_waiter_cancelled_while_it_is_served_passes_the_sandbox_on() -> None:
             while pool.stats()["waiting"] == 2 and steps < 100:
                 steps += 1
                 await settle(1)
-            first.cancel()  # he is not in line any more, and has not gone on yet
+            first.cancel()  # it has left the line, but has not resumed yet
             assert await second == engine.sandboxes[0].id
             assert first.cancelled()
 
@@ -1199,7 +1199,7 @@ class Storm:
             assert not (shelf.ready and any(not waiter.served.done() for waiter in shelf.waiting))
 
     async def calm(self, pool: Pool) -> None:
-        """Nothing happens any more, so everybody who is still there is served."""
+        """Nothing else happens, so every caller that is left is served."""
         self.engine.gate.set()
         self.engine.failures.clear()
         done, pending = await asyncio.wait(self.callers, timeout=1000) if self.callers else (set(), set())

@@ -1,4 +1,4 @@
-"""User ids: no two sandboxes have the same, whoever launched them, and running out of them is told."""
+"""User ids: no two sandboxes have the same one, in any executor; and running out of them is an error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from codeforge.sandboxes.user_ids import BLOCK, UserIds
 
 @pytest.fixture(autouse=True)
 def claim(monkeypatch: pytest.MonkeyPatch) -> str:
-    """A name of this test's own: whoever else runs sandboxes on this machine needs his ids."""
+    """A name of this test's own, because other executors on this machine need their ids."""
     name = f"codeforge-test-{uuid.uuid4()}"
     monkeypatch.setattr(user_ids, "CLAIM", name)
     return name
@@ -80,7 +80,7 @@ def test_a_killed_process_gives_its_ids_back(claim: str) -> None:
 
 def test_the_error_of_a_process_out_of_descriptors_says_so() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    used = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - of this very process
+    used = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - it must not open a descriptor of its own
     held = []
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (used + 8, hard))

@@ -1,4 +1,4 @@
-"""The stock of one kind: what is wanted follows what was asked for, within its bounds."""
+"""The stock of one kind: its target follows the demand, within its bounds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST = 8
 
 
 class Ready:
-    """What the stock knows of a sandbox, of whose four steps the last two are for who names them."""
+    """The part of a sandbox that the stock uses; the last two of its four steps are named steps."""
 
     def __init__(self, steps_left: int = 0, *, stepping: bool = False) -> None:
         self.steps_left = steps_left
@@ -33,7 +33,7 @@ class Ready:
 
 
 class Listening:
-    """What it knows of the task that listens to one."""
+    """The part of the task that watches a sandbox that the stock uses."""
 
     def __init__(self) -> None:
         self.stopped = False
@@ -100,12 +100,12 @@ def test_half_of_what_was_not_needed_since_the_last_time_is_discarded() -> None:
     full = shelf(*(Ready() for _ in range(8)), target=8)
     full.used_s = 100.0
     full.tend(100.0)
-    assert full.target == 8  # the first look: nothing is known of the time before
+    assert full.target == 8  # the first time: nothing is known of the time before
     take(full)
     take(full)
     put(full, Ready(), Ready())
     full.tend(110.0)
-    assert full.target == 5  # six were left over, all the time
+    assert full.target == 5  # six were never needed
 
 
 def test_a_stock_that_was_empty_once_keeps_its_target() -> None:
