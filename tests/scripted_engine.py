@@ -1,6 +1,6 @@
-"""An engine whose sandboxes are played in memory: what init would answer, when the test wants it to.
+"""An engine whose sandboxes are simulated in memory: they answer as init would, when a test wants it.
 
-A program "prints" its own source, so that what ran where can be told from the results.
+A program "prints" its own source, so that results show what ran where.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from codeforge.protocol.frames import PROTOCOL
 _HEADER = struct.Struct("<IB")
 _EXIT = struct.Struct("<BBQQQII")
 KNOWN_TOKEN = b"known to a test."
-"""What GO says in modules that use the fixture ``known_token``."""
+"""The token of GO in modules that use the fixture ``known_token``."""
 _FLAG_KEEP = 2
 SIGKILL = 9
 
 
 def frame(kind: str, payload: bytes = b"") -> bytes:
-    """As init would write it."""
+    """Return a frame as init writes it."""
     return _HEADER.pack(len(payload), ord(kind)) + payload
 
 
 def exit_frame(by_signal: int = 0, number: int = 0, *counts: int, token: bytes = KNOWN_TOKEN) -> bytes:
-    """EXIT, with ``counts`` as docs/protocol.md orders them."""
+    """Return EXIT, with ``counts`` in the order of docs/protocol.md."""
     return frame("W", _EXIT.pack(by_signal, number, *(counts or (1000, 1000, 4096, 0, 0))) + token)
 
 
 def frames(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """What the host wrote, in frames; it always writes whole ones."""
+    """Yield the frames that the host wrote; it always writes whole ones."""
     at = 0
     while at < len(data):
         size, kind = _HEADER.unpack_from(data, at)
@@ -49,7 +49,7 @@ def frames(data: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def posture(spec: dict[str, Any]) -> bytes:
-    """What init would say where everything asked for is in force."""
+    """Return what init reports where every restriction is in force."""
     host = spec["HostConfig"]
     size = next(part.partition("=")[2] for part in host["Tmpfs"]["/tmp"].split(",") if "size=" in part)
     known = {
@@ -81,20 +81,22 @@ def posture(spec: dict[str, Any]) -> bytes:
 
 
 class ScriptedEngine:
-    """Launches sandboxes that are played.
+    """Launches simulated sandboxes.
 
     Attributes:
         launch_s, run_s, step_s, destroy_s: how long each takes, on the event loop's clock.
-        gate: launches wait while it is closed.
-        failures: what the next launches raise, one each.
-        broken: what every launch raises.
-        clean: whether a sandbox that is to be kept comes out of a run clean.
-        answers: whether anything comes back after GO.
-        more_than_ready: what inits say in the same breath.
-        steps: whether workers do what they are to preload.
-        sandboxes: every one that was launched.
-        there: how many there are, from before their launch until they are destroyed.
-        most: how many there were at once, at most.
+        gate: launches wait until it is set.
+        failures: errors of the next launches, one each.
+        broken: the error of every other launch.
+        clean: whether a kept sandbox is clean after a run.
+        answers: whether init sends anything after GO.
+        more_than_ready: bytes that init sends together with READY.
+        steps: whether workers do their preload steps.
+        sandboxes: every sandbox that was launched.
+        launches: when each launch began.
+        there: how many sandboxes exist, from before their launch until they are destroyed.
+        most: the highest value of ``there``.
+        closed: how often it was closed.
     """
 
     name = owner = "scripted"
@@ -167,18 +169,23 @@ class ScriptedEngine:
 
     @property
     def idle(self) -> list[ScriptedChannel]:
-        """Those that are there and were given no program."""
+        """The sandboxes that exist and got no program."""
         return [channel for channel in self.sandboxes if not channel.gone and not channel.programs]
 
     def stop(self) -> None:
-        """Break off every sandbox, and launch no more, as a daemon does that is stopped."""
+        """Break off every sandbox, and launch no more, as a stopped daemon does."""
         self.broken = EngineUnavailable("the daemon was stopped")
         for channel in self.sandboxes:
             channel.break_off()
 
 
 class ScriptedChannel:
-    """One sandbox. ``programs`` are the sources it was given to run, ``kept`` whether to stay after each."""
+    """One sandbox.
+
+    Attributes:
+        programs: the sources that it was sent.
+        kept: whether it was to stay after each of them.
+    """
 
     def __init__(self, engine: ScriptedEngine, spec: dict[str, Any], name: str) -> None:
         self.id = name
@@ -198,23 +205,23 @@ class ScriptedChannel:
         self._destroyed = asyncio.Event()
 
     def say(self, data: bytes) -> None:
-        """Have init send this."""
+        """Send this as init."""
         self._out.append(data)
         self._said.set()
 
     def break_off(self) -> None:
-        """End the stream without a word."""
+        """End the stream without a last event."""
         self.ended = True
         self._said.set()
 
     def do_step(self) -> None:
-        """Have the worker do a step that it was asked for."""
+        """Do a preload step as the worker."""
         self.say(frame("P"))
 
     async def read(self) -> bytes:
         """See ``Channel.read``."""
         self.readers += 1
-        assert self.readers == 1, "two read one channel"
+        assert self.readers == 1, "two readers of one channel"
         try:
             while not self._out and not self.ended:
                 self._said.clear()
@@ -263,7 +270,7 @@ class ScriptedChannel:
         return False
 
     async def destroy(self, *, ended: bool = False) -> None:
-        """See ``Channel.destroy``. Once begun it goes on, whatever becomes of who asked."""
+        """See ``Channel.destroy``. Once begun it goes on, even if its caller is cancelled."""
         if not self.destroying:
             self.destroying = True
             self.break_off()

@@ -1,6 +1,6 @@
-"""What init may say and what it may not: streams of frames made up, and what ought to come of them.
+"""Generated streams of frames that init may or may not send, and the events that they stand for.
 
-Worked out from the table in docs/protocol.md, independently of ``codeforge.wire``.
+Written from the table in docs/protocol.md, independently of ``codeforge.protocol``.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ KINDS = "RPOEXAWFDSCZ!"
 
 
 def frame(kind: str, payload: bytes = b"", size: int | None = None) -> bytes:
-    """One frame; ``size``: what it says of itself, if not the truth."""
+    """Return a frame; ``size``: what its header says, if not the truth."""
     return struct.pack("<I", len(payload) if size is None else size) + kind.encode("latin-1") + payload
 
 
-# --- What ought to come of it ----------------------------------------------------------------------------
+# --- The expected events ----------------------------------------------------------------------------
 
 ALLOWED = {"start": "R!", "idle": "P!", "run": "PAOEXW!", "files": "AFDSCZ!", "over": ""}
 SIZES = {"A": 4, "X": 9, "W": EXIT_BYTES, "P": 0, "C": 0, "Z": 0}
@@ -51,7 +51,7 @@ NEXT = {"R": "idle", "W": "files", "C": "idle", "Z": "over", "!": "over"}
 
 
 class Model:
-    """The table of docs/protocol.md, frame by frame, on streams that are there as a whole."""
+    """The table of docs/protocol.md, frame by frame, for streams in one piece."""
 
     def __init__(self) -> None:
         self.state = "start"
@@ -64,7 +64,7 @@ class Model:
         self.state, self.bytes_left, self.names_left = "run", FILES_BYTES, 2 * MAX_FILES_OUT + 1
 
     def take(self, stream: bytes) -> bool:
-        """Whether all of it is in order."""
+        """Read a stream; return whether all of it is in order."""
         stream = self.rest + stream
         while len(stream) >= HEADER_BYTES:
             size, kind = struct.unpack("<I", stream[:4])[0], chr(stream[4])
@@ -105,7 +105,7 @@ class Model:
 
 
 def event_of(kind: str, payload: bytes) -> Event:
-    """What a frame of any kind but those of files says."""
+    """Return the event of a frame of any kind but those of files."""
     match kind:
         case "R":
             pairs = (line.partition("=")[::2] for line in payload.decode(errors="replace").splitlines())
@@ -166,7 +166,7 @@ def one_of(kinds: str) -> st.SearchStrategy[bytes]:
 
 LIES = st.sampled_from([0, 1, 4, 9, PAYLOAD_MAX, PAYLOAD_MAX + 1, 2**31, 2**32 - 1])
 WRONG = st.one_of(
-    one_of(KINDS),  # a good one, out of its turn
+    one_of(KINDS),  # a valid frame, out of order
     st.builds(frame, st.sampled_from(KINDS), st.binary(max_size=40)),
     st.builds(frame, st.sampled_from(KINDS), SMALL, LIES),
     st.builds(frame, st.characters(max_codepoint=255), SMALL),
@@ -181,7 +181,7 @@ FILE = st.tuples(one_of("F"), st.lists(one_of("D"), max_size=2)).map(
 
 @st.composite
 def good_streams(draw: st.DrawFn) -> list[bytes]:
-    """Phases of what init may say."""
+    """Streams that init may send, by phase."""
     phases = [draw(one_of("R")) + b"".join(draw(st.lists(one_of("P"), max_size=2)))]
     for last in draw(st.lists(st.sampled_from("CCZ"), min_size=1, max_size=3)):
         frames = [
@@ -198,7 +198,7 @@ def good_streams(draw: st.DrawFn) -> list[bytes]:
 
 @st.composite
 def bad_streams(draw: st.DrawFn) -> list[bytes]:
-    """The same with one thing in it that is probably out of line."""
+    """The same with an insertion that is probably a violation."""
     phases = draw(good_streams())
     number = draw(st.integers(0, len(phases) - 1))
     at = draw(st.integers(0, len(phases[number])))

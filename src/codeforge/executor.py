@@ -386,10 +386,10 @@ class CodeExecutor:
         return resolve(request, self.languages, self._defaults)
 
     async def engine(self) -> Engine:
-        """The engine that launches this executor's sandboxes, started; ``auto`` has chosen one by then.
+        """Start the engine and return it; ``auto`` chooses one first.
 
         Raises:
-            EngineUnavailable: none answers, or this user may not talk to it.
+            EngineUnavailable: no engine answers, or this user may not use it.
         """
         await self._engine.start()
         return self._engine
@@ -399,28 +399,30 @@ class CodeExecutor:
         """The images of this executor's languages, on its engine.
 
         Raises:
-            InvalidRequest: its engine has none, or ``auto`` has not chosen yet (``await engine()``).
+            InvalidRequest: the engine has no images, or ``auto`` has not chosen one yet (``await engine()``).
         """
         return self._engine.images
 
     async def provisions(self) -> Provisions:
-        """What gives the engine its interpreters and packages: images, or bubblewrap's environments.
+        """Return what provides interpreters and packages: images, or bubblewrap's environments.
 
         Raises:
-            EngineUnavailable: no engine answers, or this user may not talk to it.
+            EngineUnavailable: no engine answers, or this user may not use it.
         """
         return await self._engine.provisions()
 
     async def pull_images(
         self, languages: Iterable[str] | None = None, *, on_step: OnStep | None = None
     ) -> dict[str, bool]:
-        """Have ready what these languages (default: all) need: pull their images, or build our own.
+        """Pull or build the images that these languages need; with bubblewrap, build their environments.
 
-        Where bubblewrap is the engine, that is their environments.
+        Args:
+            languages: names; default: all except optional ones.
+            on_step: called with each step; default: steps are shown on stderr, with a progress bar if that
+                is a terminal.
 
         Returns:
-            language name to whether it is there now. Why not is told to ``on_step``, or shown on stderr,
-            with a progress bar where that is a terminal.
+            language name to whether its image is present now. The last step says why it is not.
         """
         from codeforge import progress
 
@@ -430,19 +432,19 @@ class CodeExecutor:
             return {row.name: await store.provide(row, report) for row in rows}
 
     async def engine_info(self) -> EngineInfo:
-        """What the engine says of itself.
+        """Return the engine's versions and abilities.
 
         Raises:
-            EngineUnavailable: no engine answers, or this user may not talk to it.
+            EngineUnavailable: no engine answers, or this user may not use it.
         """
         return await self._engine.info()
 
     def get_available_languages(self) -> list[str]:
-        """Names of the languages that ``execute`` takes."""
+        """Return the names of the languages, without optional ones."""
         return self.languages.names
 
     async def is_docker_available(self) -> bool:
-        """Whether an engine answers."""
+        """Return whether an engine answers."""
         try:
             await self._engine.start()
         except EngineUnavailable:

@@ -1,4 +1,4 @@
-"""The audit on this machine: nothing of a sandbox fails, and what is weakened is caught."""
+"""The audit on this machine: no check of a sandbox fails, and weakened sandboxes are caught."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from observer import UNDER_TEST
 
 CODEFORGE = [sys.executable, "-m", "codeforge"]
 LEAST = {"docker": 120, "gvisor": 120, "podman": 80, "bubblewrap": 80}
-"""Checks of a sandbox; Podman and bubblewrap describe none in Docker's words."""
+"""The least number of checks of a sandbox; Podman and bubblewrap have no ``spec-`` checks."""
 
 FIELDS = {"id", "layer", "verdict", "expected", "got", "severity", "fix", "reference"}
 PROMPT_S = 15.0
 
-# One of each kind; all of them: codeforge audit --self-test.
+# One of each kind; codeforge audit --self-test has all of them.
 QUICK_MUTATIONS = {
     "capabilities kept", "the engine's seccomp profile off", "new privileges allowed", "one user for all",
     "a network", "no limit of memory", "programs in /tmp and /code", "nothing masked", "a folder of the host",
     "the engine's ulimits",
 }  # fmt: skip
 
-# Says whose containers they are, then goes on as the command would.
+# Prints the label of its containers, then goes on as the command would.
 TELLING = """
 import sys
 from codeforge.audit import run
@@ -59,7 +59,7 @@ main()
 
 @pytest.fixture(scope="module")
 def report() -> dict[str, Any]:
-    """What the quick audit says, as a script reads it."""
+    """The quick audit's report, as a script reads it."""
     done = subprocess.run([*CODEFORGE, "audit", "--json"], capture_output=True, text=True)
     assert done.returncode in (0, 1), done.stderr
     assert done.stderr == ""
@@ -73,7 +73,7 @@ def of_sandboxes(report: dict[str, Any]) -> list[dict[str, str]]:
 
 @pytest.mark.engine
 @pytest.mark.core
-def test_nothing_of_a_sandbox_fails(report: dict[str, Any]) -> None:
+def test_no_check_of_a_sandbox_fails(report: dict[str, Any]) -> None:
     found = {check["id"]: check for check in of_sandboxes(report) if check["verdict"] in ("FAILS", "UNKNOWN")}
     known = DIFFERENT_ON_GVISOR if UNDER_TEST == "gvisor" else set()
     assert found.keys() <= known, found
@@ -81,7 +81,7 @@ def test_nothing_of_a_sandbox_fails(report: dict[str, Any]) -> None:
 
 @pytest.mark.engine
 @pytest.mark.core
-def test_it_looks_from_all_four_sides(report: dict[str, Any]) -> None:
+def test_it_has_checks_from_all_four_layers(report: dict[str, Any]) -> None:
     assert {check["layer"] for check in report["checks"]} == {layer.value for layer in Layer}
     assert len(of_sandboxes(report)) > LEAST[UNDER_TEST]
     assert UNDER_TEST != "docker" or abs(len(report["checks"]) - expected_count(full=False)) < 10
@@ -89,9 +89,9 @@ def test_it_looks_from_all_four_sides(report: dict[str, Any]) -> None:
 
 @pytest.mark.engine
 @pytest.mark.core
-def test_what_this_machine_cannot_show_is_not_available_and_few(report: dict[str, Any]) -> None:
+def test_only_known_checks_are_not_available(report: dict[str, Any]) -> None:
     hidden = {each["id"] for each in of_sandboxes(report) if each["verdict"] == "NOT-AVAILABLE"}
-    if os.geteuid() != 0 or UNDER_TEST == "gvisor":  # whose kernel is not the host's
+    if os.geteuid() != 0 or UNDER_TEST == "gvisor":  # the host's kernel does not see its programs
         hidden = {name for name in hidden if not name.startswith("outside.kernel-")}
     allowed = {"outside.kernel-user-namespace", "outside.kernel-devices", "inside.covert-channels"}
     assert hidden <= allowed
@@ -113,7 +113,7 @@ def test_the_document_has_its_fields(report: dict[str, Any]) -> None:
 
 @pytest.mark.engine
 @pytest.mark.core
-def test_the_exit_code_is_that_of_its_findings(report: dict[str, Any]) -> None:
+def test_the_exit_code_follows_the_findings(report: dict[str, Any]) -> None:
     high = [
         check
         for check in report["checks"]
@@ -123,7 +123,7 @@ def test_the_exit_code_is_that_of_its_findings(report: dict[str, Any]) -> None:
 
 
 @pytest.mark.engine("docker")
-def test_without_an_engine_nothing_was_tested() -> None:
+def test_without_an_engine_the_audit_exits_with_2() -> None:
     environment = {**os.environ, "DOCKER_HOST": "unix:///nonexistent/docker.sock"}
     done = subprocess.run([*CODEFORGE, "audit"], capture_output=True, text=True, env=environment)
     assert done.returncode == 2
@@ -162,12 +162,12 @@ def test_a_weakened_sandbox_is_caught(mutation: Mutation) -> None:
 
 
 @pytest.mark.engine("docker")
-def test_what_our_init_keeps_away_is_there_without_it() -> None:
+def test_attacks_that_init_refuses_succeed_without_it() -> None:
     assert asyncio.run(without_init()).missed == ()
 
 
 @pytest.mark.engine("docker")
-def test_a_mutation_that_nothing_sees_is_missed() -> None:
+def test_a_mutation_that_no_check_notices_is_missed() -> None:
     harmless = Mutation("nothing", lambda spec: None, ("outside.spec-network",), posture=True)
     first = asyncio.run(first_of(harmless))
     assert not first.caught
@@ -177,7 +177,7 @@ def test_a_mutation_that_nothing_sees_is_missed() -> None:
 
 @pytest.mark.engine("docker")
 def test_a_weakened_engine_is_found_by_the_audit_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The whole way: the posture check refuses the sandbox, and the audit says that it does."""
+    """End to end: the posture check refuses the sandbox, and the audit reports that."""
 
     def weakened() -> AuditExecutor:
         return AuditExecutor(lambda spec: spec["HostConfig"].update(PidsLimit=0))

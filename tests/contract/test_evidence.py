@@ -1,4 +1,4 @@
-"""Every status comes with what proves it, by whoever is in a position to know; and nothing can be faked."""
+"""Every status comes with its evidence, from the source that knows, and no program can fake it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def execute(
 
 
 def told(result: ExecutionResult) -> dict[str, Any]:
-    """The evidence as it is in JSON; it must be the same as in the result."""
+    """Return the evidence as in JSON, after checking that it matches the result."""
     plain: dict[str, Any] = result.to_dict()["evidence"]
     evidence = result.evidence
     assert isinstance(evidence, Evidence)
@@ -74,7 +74,7 @@ WRITE = {
 
 
 @pytest.mark.parametrize(("code", "status"), [(0, Status.OK), (3, Status.ERROR)])
-def test_an_end_of_its_own_is_proved_by_the_exit_code(
+def test_a_normal_end_is_proved_by_the_exit_code(
     executor: BlockingCodeExecutor, language: str, code: int, status: Status
 ) -> None:
     result = execute(executor, WRITE[language].replace("CODE", str(code)), language)
@@ -122,7 +122,9 @@ EAT_IN_CHILD = {
 }
 
 
-def test_out_of_memory_of_a_child_is_proved_likewise(executor: BlockingCodeExecutor, language: str) -> None:
+def test_out_of_memory_in_a_child_is_proved_by_the_engines_event(
+    executor: BlockingCodeExecutor, language: str
+) -> None:
     result = execute(executor, EAT_IN_CHILD[language], language, memory_limit="128m")
     assert (result.status, result.exit_code) == (Status.OUT_OF_MEMORY, 0)
     seen = {"python": "-9\n", "javascript": "SIGKILL\n"}[language]
@@ -131,10 +133,10 @@ def test_out_of_memory_of_a_child_is_proved_likewise(executor: BlockingCodeExecu
 
 
 @pytest.mark.engine("docker")
-def test_a_sandbox_is_there_until_the_engine_has_told_of_the_kill(
+def test_a_sandbox_stays_until_the_engine_has_reported_the_kill(
     executor: BlockingCodeExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It tells of none in a control group that is gone, however late it looks."""
+    """The engine reports no kill in a control group that is gone, however late it looks."""
     wait, running = DockerChannel.oom_event, []
 
     async def look(channel: DockerChannel, wait_s: float) -> bool:
@@ -161,7 +163,7 @@ FAKES = {
 
 
 @pytest.mark.parametrize(("language", "kind"), FAKES)
-def test_no_verdict_of_the_host_can_be_faked(
+def test_no_program_can_fake_a_verdict_of_the_host(
     executor: BlockingCodeExecutor, language: str, kind: str
 ) -> None:
     code, status = FAKES[language, kind]
@@ -197,7 +199,7 @@ EXIT = {"python": "import os; os._exit({})", "javascript": "process.exit({})"}
 
 
 @pytest.mark.parametrize(("code", "kept"), [(300, 44), (-1, 255), (256, 0), (137, 137), (255, 255)])
-def test_of_an_exit_code_the_kernel_keeps_a_byte(
+def test_an_exit_code_is_cut_to_a_byte_by_the_kernel(
     executor: BlockingCodeExecutor, language: str, code: int, kept: int
 ) -> None:
     result = execute(executor, EXIT[language].format(code), language)
@@ -206,8 +208,8 @@ def test_of_an_exit_code_the_kernel_keeps_a_byte(
     assert told(result) == NOTHING
 
 
-def test_signals_of_node_are_told_from_exit_codes(executor: BlockingCodeExecutor) -> None:
-    # Not those that node handles or ignores: SIGPIPE, SIGUSR1, SIGXFSZ and what only tells or stops.
+def test_signals_of_node_are_distinct_from_exit_codes(executor: BlockingCodeExecutor) -> None:
+    # Without those that node handles or ignores (SIGPIPE, SIGUSR1, SIGXFSZ) or that do not end a process.
     numbers = [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 14, 15, 16, 24, 26, 27, 29, 30, 31]
     codes = [*(f"process.kill(process.pid, {number}); setInterval(() => {{}}, 1000)" for number in numbers)]
     codes += [f"process.exit({128 + number})" for number in numbers]
@@ -231,13 +233,13 @@ BOMB = """
 """
 
 
-def test_processes_that_were_refused_are_counted_by_the_kernel(executor: BlockingCodeExecutor) -> None:
+def test_refused_processes_are_counted_by_the_kernel(executor: BlockingCodeExecutor) -> None:
     result = execute(executor, BOMB)
     assert (result.status, result.stdout) == (Status.OK, "5\n")
     assert told(result) == {**NOTHING, "pids_refused": 5, "stdout_bytes": 2}
 
 
-def test_a_bomb_in_node_is_counted_too(executor: BlockingCodeExecutor) -> None:
+def test_refused_processes_of_node_are_counted_by_the_kernel(executor: BlockingCodeExecutor) -> None:
     code = """
         const { spawn } = require('child_process')
         let refused = 0
@@ -251,7 +253,7 @@ def test_a_bomb_in_node_is_counted_too(executor: BlockingCodeExecutor) -> None:
     assert int(result.stdout) == result.evidence.pids_refused > 80 - PIDS["javascript"]
 
 
-def test_what_was_counted_in_one_run_is_not_told_of_the_next(executor: BlockingCodeExecutor) -> None:
+def test_counts_of_one_run_do_not_appear_in_the_next_one(executor: BlockingCodeExecutor) -> None:
     requests = [{"code": textwrap.dedent(BOMB)}, {"code": "print('x' * 10)"}, {"code": "pass"}]
     results = list(executor.execute_many(requests, concurrency=1, max_runs_per_sandbox=3))
     assert [result.evidence.pids_refused for result in results] == [5, 0, 0]
@@ -265,7 +267,7 @@ def test_output_that_was_not_kept_is_counted(executor: BlockingCodeExecutor) -> 
     assert told(result) == {**NOTHING, "stdout_bytes": 3_000_000, "stderr_bytes": 1_048_576}
 
 
-def test_the_posture_is_that_of_the_sandbox_it_ran_in(executor: BlockingCodeExecutor, language: str) -> None:
+def test_the_posture_is_that_of_the_runs_own_sandbox(executor: BlockingCodeExecutor, language: str) -> None:
     ask = {"python": "import os; print(os.getuid())", "javascript": "console.log(process.getuid())"}
     result = execute(executor, ask[language], language, memory_limit="256m")
     posture = result.posture
@@ -276,12 +278,12 @@ def test_the_posture_is_that_of_the_sandbox_it_ran_in(executor: BlockingCodeExec
 
 
 def with_init(language: str, act: Callable[[int], object], timeout: float) -> ExecutionResult:
-    """Run a program that waits, and do something to its init from outside once it has begun."""
+    """Run a program that waits, and call ``act`` with the pid of its init once it has begun."""
     begin = {"python": "print('x', flush=True)\n", "javascript": "console.log('x')\n"}
     with BlockingCodeExecutor(max_warm=1) as executor:
         SHARED.append(executor)
         executor.warm([language], count=1)
-        # Found before it begins: to ask an engine on a busy machine may take as long as the run may.
+        # Before it begins, as asking the engine on a busy machine may take longer than the run.
         (sandbox,) = OBSERVER.of(executor, running=True)
         init = OBSERVER.init(sandbox)
         result = executor.execute(
@@ -291,12 +293,12 @@ def with_init(language: str, act: Callable[[int], object], timeout: float) -> Ex
         return result
 
 
-def test_an_init_that_is_killed_from_outside_is_no_result(language: str) -> None:
+def test_there_is_no_result_if_init_is_killed_from_outside(language: str) -> None:
     with pytest.raises(SandboxLost):
         with_init(language, lambda pid: os.kill(pid, signal.SIGKILL), 30)
 
 
-def test_an_init_that_does_not_answer_leaves_the_hosts_clock_as_proof(language: str) -> None:
+def test_the_hosts_clock_is_the_proof_if_init_does_not_answer(language: str) -> None:
     result = with_init(language, lambda pid: os.kill(pid, signal.SIGSTOP), 2)
     assert (result.status, result.exit_code, result.signal) == (Status.TIMEOUT, None, None)
     evidence = told(result)

@@ -1,4 +1,4 @@
-"""Sessions under asyncio: callers that leave, callers that come at once, many sessions, what they take."""
+"""Sessions under asyncio: cancelled and concurrent callers, many sessions, and their memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MiB = 1 << 20
 
 
 def run(scenario: Coroutine[Any, Any, None], within_s: float = WITHIN_S) -> None:
-    """In an event loop of its own; nothing takes for ever."""
+    """Run it in an event loop of its own, with a time limit."""
 
     async def bounded() -> None:
         async with asyncio.timeout(within_s):
@@ -34,7 +34,7 @@ def run(scenario: Coroutine[Any, Any, None], within_s: float = WITHIN_S) -> None
 
 @asynccontextmanager
 async def executor(**options: Any) -> AsyncIterator[CodeExecutor]:
-    """One whose sandboxes are all gone afterwards, and which leaves no task behind."""
+    """An executor; afterwards all its sandboxes and tasks must be gone."""
     made = CodeExecutor(max_warm=0, **options)
     async with made:
         yield made
@@ -44,9 +44,9 @@ async def executor(**options: Any) -> AsyncIterator[CodeExecutor]:
     assert not hanging
 
 
-async def until_none(made: CodeExecutor) -> None:
+async def until_no_sandbox(made: CodeExecutor) -> None:
     async with asyncio.timeout(15):
-        while OBSERVER.of(made):  # noqa: ASYNC110 - nobody tells
+        while OBSERVER.of(made):  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.05)
 
 
@@ -63,7 +63,7 @@ def test_callers_of_one_session_take_turns() -> None:
     run(scenario())
 
 
-def test_callers_of_a_session_that_is_not_started_start_it_once() -> None:
+def test_concurrent_first_calls_start_the_session_once() -> None:
     async def scenario() -> None:
         async with executor() as made:
             session = made.session()
@@ -74,13 +74,13 @@ def test_callers_of_a_session_that_is_not_started_start_it_once() -> None:
             assert results[2].value == "2"
             assert len(OBSERVER.of(made)) == 1
             await session.close()
-            await until_none(made)
+            await until_no_sandbox(made)
 
     run(scenario())
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.02, 0.1, 0.3, 0.6])
-def test_a_start_that_is_cancelled_leaves_nothing_and_may_be_tried_again(after_s: float) -> None:
+def test_a_cancelled_start_leaves_nothing_and_can_be_repeated(after_s: float) -> None:
     async def scenario() -> None:
         async with executor() as made:
             session = made.session(env_vars={"PYTHONHASHSEED": "0"} if after_s > 0.2 else None)
@@ -90,11 +90,11 @@ def test_a_start_that_is_cancelled_leaves_nothing_and_may_be_tried_again(after_s
             with suppress(asyncio.CancelledError):
                 await starting
             if starting.cancelled():
-                await until_none(made)
+                await until_no_sandbox(made)
             assert (await session.run("1 + 1")).value == "2"
             assert len(OBSERVER.of(made)) == 1
             await session.close()
-            await until_none(made)
+            await until_no_sandbox(made)
 
     run(scenario())
 
@@ -109,12 +109,12 @@ def test_a_session_that_is_closed_while_it_starts_leaves_nothing(after_s: float)
             await session.close()
             with suppress(SessionEnded):
                 await starting
-            await until_none(made)
+            await until_no_sandbox(made)
 
     run(scenario())
 
 
-def test_a_cell_that_is_cancelled_is_interrupted_and_the_next_one_runs() -> None:
+def test_a_cancelled_cell_is_interrupted_and_the_next_one_runs() -> None:
     async def scenario() -> None:
         async with executor() as made, made.session() as session:
             await session.run("import time; x = 5; seen = []")
@@ -135,7 +135,7 @@ def test_a_cell_that_is_cancelled_is_interrupted_and_the_next_one_runs() -> None
     run(scenario())
 
 
-def test_a_loop_that_is_left_interrupts_its_cell() -> None:
+def test_leaving_the_loop_early_interrupts_the_cell() -> None:
     async def scenario() -> None:
         async with executor() as made, made.session() as session:
             cell = "import time; x = 5; print('begun', flush=True); time.sleep(60)"
@@ -160,7 +160,7 @@ ACTS: dict[str, Act] = {
 
 
 @pytest.mark.parametrize("name", ACTS)
-def test_whatever_is_cancelled_the_session_stays_usable(name: str) -> None:
+def test_the_session_stays_usable_whatever_call_is_cancelled(name: str) -> None:
     async def scenario() -> None:
         async with executor() as made, made.session() as session:
             await session.run("open('large', 'wb').write(bytes(1 << 20))")
@@ -172,11 +172,11 @@ def test_whatever_is_cancelled_the_session_stays_usable(name: str) -> None:
                     done = await task
                     for copy in done if isinstance(done, list) and name == "fork" else ():
                         await copy.close()
-                if name == "restart":  # the interpreter may be on its way out
+                if name == "restart":  # the interpreter may be about to end
                     await session.restart()
                 assert (await session.run("1 + 1")).value == "2", pause
                 assert await session.files.read("large") == bytes(MiB)
-            if name == "fork":  # nothing is left of those that nobody got
+            if name == "fork":  # the copies of cancelled calls are gone
                 (copy,) = await session.fork()
                 assert (await copy.run("import os; len(os.listdir('/tmp/.branches'))")).value == "1"
                 await copy.close()
@@ -186,7 +186,7 @@ def test_whatever_is_cancelled_the_session_stays_usable(name: str) -> None:
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.01, 0.1])
-def test_a_close_that_is_cancelled_closes_all_the_same(after_s: float) -> None:
+def test_a_cancelled_close_still_closes(after_s: float) -> None:
     async def scenario() -> None:
         async with executor() as made:
             session = made.session()
@@ -196,14 +196,14 @@ def test_a_close_that_is_cancelled_closes_all_the_same(after_s: float) -> None:
             closing.cancel()
             with suppress(asyncio.CancelledError):
                 await closing
-            await until_none(made) if closing.cancelled() or after_s else None
+            await until_no_sandbox(made) if closing.cancelled() or after_s else None
             await session.close()
-            await until_none(made)
+            await until_no_sandbox(made)
 
     run(scenario())
 
 
-def test_the_last_branch_is_closed_while_another_is_being_made() -> None:
+def test_a_fork_in_progress_leaves_nothing_if_its_session_is_closed() -> None:
     async def scenario() -> None:
         async with executor() as made:
             for pause in (0.0, 0.005, 0.02, 0.1):
@@ -215,12 +215,12 @@ def test_the_last_branch_is_closed_while_another_is_being_made() -> None:
                 with suppress(CodeForgeError):
                     for copy in await forking:
                         await copy.close()
-                await until_none(made)
+                await until_no_sandbox(made)
 
     run(scenario())
 
 
-def test_executor_close_ends_what_still_runs() -> None:
+def test_closing_the_executor_ends_running_cells() -> None:
     async def scenario() -> None:
         async with executor() as made:
             sessions = [made.session() for _ in range(3)]
@@ -236,7 +236,7 @@ def test_executor_close_ends_what_still_runs() -> None:
     run(scenario())
 
 
-def test_branches_run_at_once_and_each_is_told_of_its_own() -> None:
+def test_concurrent_branches_each_get_their_own_output() -> None:
     async def scenario() -> None:
         async with executor() as made, made.session() as session:
             await session.run("import time")
@@ -256,7 +256,7 @@ def test_branches_run_at_once_and_each_is_told_of_its_own() -> None:
     run(scenario())
 
 
-def test_one_more_than_there_is_room_for_is_busy_and_room_comes_back() -> None:
+def test_a_session_too_many_is_busy_until_another_one_is_closed() -> None:
     async def scenario() -> None:
         async with executor(session_memory="600m") as made:
             first, second, third = (made.session(memory_limit="256m") for _ in range(3))
@@ -276,8 +276,8 @@ def test_one_more_than_there_is_room_for_is_busy_and_room_comes_back() -> None:
 
 
 @pytest.mark.engine("bubblewrap")
-def test_fifty_sessions_at_once_take_little() -> None:
-    """Proportional set size: what they share is counted once."""
+def test_fifty_concurrent_sessions_take_little_memory() -> None:
+    """By proportional set size, which counts shared pages once."""
 
     async def scenario() -> None:
         async with executor(session_memory="50g", max_sandboxes=60) as made:
@@ -293,7 +293,7 @@ def test_fifty_sessions_at_once_take_little() -> None:
             again = await asyncio.gather(*(session.run("x") for session in sessions))
             assert [result.value for result in again] == [str(n) for n in range(50)]
             await asyncio.gather(*(session.close() for session in sessions))
-            await until_none(made)
+            await until_no_sandbox(made)
 
     run(scenario(), 120)
 
@@ -306,7 +306,7 @@ def _pss(pid: int) -> int:
     return int(found[1]) * 1024 if found else 0
 
 
-def test_a_session_whose_sandbox_is_killed_from_outside_says_so() -> None:
+def test_every_call_fails_once_the_sandbox_was_killed_from_outside() -> None:
     async def scenario() -> None:
         async with executor() as made:
             session = made.session()

@@ -1,4 +1,4 @@
-"""Forks of sessions: what a copy has, what it does not share, and when there can be none."""
+"""Forks of sessions: what a copy has, what it does not share, and when a fork is refused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def session(maker: BlockingCodeExecutor) -> Iterator[BlockingSession]:
 
 
 @pytest.mark.core
-def test_a_copy_goes_its_own_way(session: BlockingSession) -> None:
+def test_a_copy_is_independent(session: BlockingSession) -> None:
     session.run(
         "import os\nx = [1]\nos.makedirs('sub/deep'); open('sub/f', 'w').write('f')\n"
         "os.symlink('f', 'sub/link'); os.chmod('sub/f', 0o640); os.chdir('sub')"
@@ -45,7 +45,7 @@ def test_a_copy_goes_its_own_way(session: BlockingSession) -> None:
     )
 
 
-def test_a_copy_of_a_copy_whose_original_is_closed(session: BlockingSession) -> None:
+def test_a_copy_can_be_forked_after_its_original_is_closed(session: BlockingSession) -> None:
     session.run("x = 1")
     (one,) = session.fork()
     one.run("x += 1; open('f', 'w').write('f')")
@@ -58,7 +58,7 @@ def test_a_copy_of_a_copy_whose_original_is_closed(session: BlockingSession) -> 
     assert other.container_id == session.container_id
 
 
-def test_the_sandbox_goes_with_the_last_branch(session: BlockingSession) -> None:
+def test_the_sandbox_ends_with_the_last_branch(session: BlockingSession) -> None:
     (one,) = session.fork()
     session.close()
     assert one.run("1").value == "1"
@@ -67,7 +67,7 @@ def test_the_sandbox_goes_with_the_last_branch(session: BlockingSession) -> None
         one.run("1")
 
 
-def test_branches_run_beside_each_other(session: BlockingSession) -> None:
+def test_branches_run_concurrently(session: BlockingSession) -> None:
     branches = [session, *session.fork(3)]
     meet = """
 import os, time
@@ -80,7 +80,7 @@ while sum(name.startswith('here-') for name in os.listdir('/tmp')) < 4: time.sle
     assert [result.value for result in results] == ["'all are here'"] * 4
 
 
-def test_one_branch_ends_and_the_others_go_on(session: BlockingSession) -> None:
+def test_the_other_branches_go_on_if_one_ends(session: BlockingSession) -> None:
     one, other = session.fork(2)
     assert one.run("import os; os._exit(0)").status == "ended"
     assert other.run("while True: pass", timeout=0.3).alive
@@ -90,7 +90,7 @@ def test_one_branch_ends_and_the_others_go_on(session: BlockingSession) -> None:
     assert other.run("1").value == "1"
 
 
-def test_there_are_as_many_as_may_be(maker: BlockingCodeExecutor) -> None:
+def test_the_number_of_branches_is_limited(maker: BlockingCodeExecutor) -> None:
     with maker.session() as session:
         for n in (0, 64, -1):
             with pytest.raises(InvalidRequest):
@@ -118,7 +118,7 @@ def test_there_are_as_many_as_may_be(maker: BlockingCodeExecutor) -> None:
         ("import subprocess; p = subprocess.Popen(['sleep', '60'])", "p.kill(); p.wait()", "process"),
     ],
 )
-def test_what_a_copy_could_not_have_is_said(
+def test_a_fork_is_refused_and_names_what_a_copy_could_not_have(
     session: BlockingSession, code: str, undo: str, word: str
 ) -> None:
     session.run(code)
@@ -129,7 +129,7 @@ def test_what_a_copy_could_not_have_is_said(
     assert one.run("1").value == "1"
 
 
-def test_files_that_do_not_fit_twice_are_said(session: BlockingSession) -> None:
+def test_a_fork_is_refused_if_its_files_do_not_fit(session: BlockingSession) -> None:
     session.run(
         "import os\nwith open('/tmp/fill', 'wb') as f:\n    try:\n"
         "        while True: f.write(bytes(1 << 20))\n    except OSError: pass"
@@ -142,6 +142,6 @@ def test_files_that_do_not_fit_twice_are_said(session: BlockingSession) -> None:
     assert one.run("os.path.getsize('large')").value == str(4 << 20)
 
 
-def test_only_what_can_is_forked(maker: BlockingCodeExecutor) -> None:
+def test_a_javascript_session_cannot_be_forked(maker: BlockingCodeExecutor) -> None:
     with maker.session("javascript") as session, pytest.raises(InvalidRequest, match="cannot be forked"):
         session.fork()

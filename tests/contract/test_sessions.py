@@ -1,4 +1,4 @@
-"""Sessions, as callers have them: state over cells, what stops a cell, files, ends."""
+"""Sessions as callers use them: state from cell to cell, stopping a cell, files, and the end."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ SessionMaker = Callable[..., BlockingSession]
 
 @pytest.fixture(scope="module")
 def maker() -> Iterator[BlockingCodeExecutor]:
-    """Makes sessions for many tests; keeps nothing ready."""
+    """Makes sessions for many tests, without warm sandboxes."""
     with BlockingCodeExecutor(max_warm=0) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def python(maker: BlockingCodeExecutor) -> Iterator[BlockingSession]:
-    """One that its tests leave alive."""
+    """A session that its tests leave alive."""
     with maker.session("python") as session:
         yield session
 
@@ -65,7 +65,7 @@ def typescript(maker: BlockingCodeExecutor) -> Iterator[BlockingSession]:
 
 @pytest.fixture
 def fresh(maker: BlockingCodeExecutor) -> Iterator[SessionMaker]:
-    """Sessions of this test's own."""
+    """Makes sessions for one test alone."""
     made = []
 
     def make(language: str = "python", **options: object) -> BlockingSession:
@@ -105,7 +105,7 @@ def test_state_stays_in_typescript(typescript: BlockingSession) -> None:
     assert typescript.run("p.n + 1").value == "21"
 
 
-def test_an_error_has_the_cells_lines_and_the_session_goes_on(python: BlockingSession) -> None:
+def test_an_error_has_the_lines_of_the_cell_and_the_session_goes_on(python: BlockingSession) -> None:
     python.run("kept = 1")
     result = python.run("def f():\n    raise ValueError('no')\n\nf()")
     assert (result.status, result.success, result.alive) == (CellStatus.ERROR, False, True)
@@ -119,7 +119,7 @@ def test_an_error_has_the_cells_lines_and_the_session_goes_on(python: BlockingSe
     assert python.run("1 +").error.name == "SyntaxError"  # type: ignore[union-attr]
 
 
-def test_an_error_in_javascript_too(node: BlockingSession) -> None:
+def test_an_error_in_javascript_has_the_lines_of_the_cell(node: BlockingSession) -> None:
     result = node.run("function f() { throw new TypeError('no') }\nf()")
     assert result.status == "error"
     assert result.error is not None
@@ -128,12 +128,12 @@ def test_an_error_in_javascript_too(node: BlockingSession) -> None:
     assert node.run("typeof f").value == "'function'"
 
 
-def test_await_at_the_top(python: BlockingSession, node: BlockingSession) -> None:
+def test_top_level_await(python: BlockingSession, node: BlockingSession) -> None:
     assert python.run("import asyncio\nawait asyncio.sleep(0.01, 'slept')").value == "'slept'"
     assert node.run("await new Promise(r => setTimeout(() => r(7), 10))").value == "7"
 
 
-def test_what_is_displayed_comes_in_order_and_at_once(python: BlockingSession) -> None:
+def test_displays_come_in_order_as_they_happen(python: BlockingSession) -> None:
     python.run(
         "class Shown:\n"
         "    def _repr_html_(self): return '<b>shown</b>'\n"
@@ -149,7 +149,7 @@ def test_what_is_displayed_comes_in_order_and_at_once(python: BlockingSession) -
     assert "Shown" in result.value
 
 
-def test_output_is_heard_as_it_is_written(python: BlockingSession) -> None:
+def test_output_comes_as_it_is_written(python: BlockingSession) -> None:
     heard: list[tuple[str, float]] = []
     result = python.run(
         "import sys, time\nprint('a', flush=True); time.sleep(0.3); print('b', file=sys.stderr, flush=True)",
@@ -161,7 +161,7 @@ def test_output_is_heard_as_it_is_written(python: BlockingSession) -> None:
     assert (result.stdout, result.stderr) == ("a\n", "b\n")
 
 
-def test_output_comes_before_the_end_of_the_cell_and_of_children(python: BlockingSession) -> None:
+def test_a_cell_has_all_its_output_and_that_of_its_children(python: BlockingSession) -> None:
     size = 300_000
     result = python.run(
         f"import subprocess, sys\nsys.stdout.write('x' * {size})\n"
@@ -170,13 +170,13 @@ def test_output_comes_before_the_end_of_the_cell_and_of_children(python: Blockin
     assert result.stdout == "x" * size + "from a child\n"
 
 
-def test_what_is_written_between_cells_is_the_next_ones(python: BlockingSession) -> None:
+def test_output_between_cells_belongs_to_the_next_cell(python: BlockingSession) -> None:
     python.run("import threading, time\n_ = threading.Timer(0.1, print, ['between']).start()")
     time.sleep(0.5)
     assert python.run("1").stdout == "between\n"
 
 
-def test_output_has_its_limit() -> None:
+def test_output_is_limited() -> None:
     with (
         BlockingCodeExecutor(max_warm=0, max_output_bytes=1000) as executor,
         executor.session() as session,
@@ -185,7 +185,7 @@ def test_output_has_its_limit() -> None:
         assert (len(result.stdout.encode()), result.truncated, result.value) == (1000, True, "5")
 
 
-def test_completions_and_whether_a_cell_is_whole(python: BlockingSession, node: BlockingSession) -> None:
+def test_completions_and_complete_cells(python: BlockingSession, node: BlockingSession) -> None:
     python.run("some_long_name = [1]")
     found = python.complete("some_lo")
     assert (found.start, found.end) == (0, 7)
@@ -207,26 +207,26 @@ def test_unusable_cells_are_refused(python: BlockingSession) -> None:
     assert python.run("x = '''" + "é" * (2 * MiB) + "'''\nlen(x)").value == str(2 * MiB)
 
 
-def test_variables_arguments_and_files_of_the_start(fresh: SessionMaker) -> None:
+def test_a_session_starts_with_variables_and_files(fresh: SessionMaker) -> None:
     session = fresh(env_vars={"COLOUR": "blue"}, files={"data/a.txt": "here"})
     assert session.run("import os; os.environ['COLOUR']").value == "'blue'"
     assert session.run("open('data/a.txt').read()").value == "'here'"
     assert session.run("os.getcwd()").value == "'/code'"
 
 
-def test_variables_that_an_interpreter_reads_when_it_starts(fresh: SessionMaker) -> None:
+def test_variables_that_python_reads_at_its_start_take_effect(fresh: SessionMaker) -> None:
     session = fresh(env_vars={"PYTHONHASHSEED": "0"})
     assert session.run("import sys; sys.flags.hash_randomization").value == "0"
 
 
-# --- What stops a cell -------------------------------------------------------------------------------------
+# --- Stopping a cell -------------------------------------------------------------------------------------
 
 LOOPS = {"python": "while True: pass", "javascript": "for (;;) {}"}
 
 
 @pytest.mark.core
 @pytest.mark.parametrize("language", LOOPS)
-def test_a_timeout_interrupts_and_the_state_stays(
+def test_a_timeout_interrupts_the_cell_and_the_state_stays(
     language: str, python: BlockingSession, node: BlockingSession
 ) -> None:
     session = python if language == "python" else node
@@ -243,7 +243,7 @@ def test_a_timeout_interrupts_and_the_state_stays(
 def test_interrupt_from_another_thread(language: str, python: BlockingSession, node: BlockingSession) -> None:
     session = python if language == "python" else node
     session.run("var stays = 6" if language == "javascript" else "stays = 6")
-    session.interrupt()  # nothing runs: nothing happens
+    session.interrupt()  # no cell runs: this does nothing
     timer = threading.Timer(0.4, session.interrupt)
     timer.start()
     result = session.run(LOOPS[language], timeout=20)
@@ -253,7 +253,7 @@ def test_interrupt_from_another_thread(language: str, python: BlockingSession, n
     assert session.run("stays").value == "6"
 
 
-def test_what_does_not_yield_is_killed_and_restart_keeps_files(fresh: SessionMaker) -> None:
+def test_a_cell_that_ignores_its_timeout_is_killed_and_restart_keeps_files(fresh: SessionMaker) -> None:
     session = fresh(files={"given.txt": "given"})
     session.run("open('made.txt', 'w').write('made'); x = 1")
     started = time.monotonic()
@@ -281,7 +281,7 @@ def test_what_does_not_yield_is_killed_and_restart_keeps_files(fresh: SessionMak
     ("language", "code"),
     [("python", "import os; print('last', flush=True); os._exit(3)"), ("javascript", "process.exit(3)")],
 )
-def test_a_program_may_leave(fresh: SessionMaker, language: str, code: str) -> None:
+def test_a_program_may_exit(fresh: SessionMaker, language: str, code: str) -> None:
     session = fresh(language)
     result = session.run(code)
     assert (result.status, result.alive) == ("ended", False)
@@ -300,7 +300,7 @@ def test_systemexit_does_not_end_the_session(python: BlockingSession) -> None:
 
 
 @pytest.mark.core
-def test_out_of_memory_is_told_once_and_restart_goes_on(fresh: SessionMaker) -> None:
+def test_out_of_memory_is_reported_once_and_restart_works(fresh: SessionMaker) -> None:
     session = fresh(memory_limit="128m")
     session.run("open('kept.txt', 'w').write('kept')")
     result = session.run("hoard = []\nwhile True: hoard.append(bytearray(b'x' * (1 << 20)))", timeout=30)
@@ -310,12 +310,12 @@ def test_out_of_memory_is_told_once_and_restart_goes_on(fresh: SessionMaker) -> 
     with pytest.raises(SessionEnded):
         session.run("1")
     if UNDER_TEST == "gvisor":
-        return  # the whole sandbox may go
+        return  # the whole sandbox may end
     session.restart()
     assert session.run("open('kept.txt').read()").value == "'kept'"
 
 
-def test_a_flood_is_stopped(fresh: SessionMaker) -> None:
+def test_a_cell_that_floods_is_stopped(fresh: SessionMaker) -> None:
     session = fresh()
     result = session.run("while True: print('x' * 65536)", timeout=50)
     assert result.status == "output_limit"
@@ -325,7 +325,7 @@ def test_a_flood_is_stopped(fresh: SessionMaker) -> None:
         assert session.run("1").value == "1"
 
 
-def test_a_signal_from_within(fresh: SessionMaker) -> None:
+def test_a_program_may_kill_its_own_interpreter(fresh: SessionMaker) -> None:
     session = fresh()
     result = session.run("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     assert result.status == "ended"
@@ -393,7 +393,7 @@ def test_restart_while_a_cell_runs(fresh: SessionMaker) -> None:
     assert session.run("'x' in globals()").value == "False"
 
 
-def test_branches_restart_at_once(fresh: SessionMaker) -> None:
+def test_branches_restart_concurrently(fresh: SessionMaker) -> None:
     session = fresh()
     session.run("x = 1; open('f', 'w').write('f')")
     branches = [session, *session.fork(2)]
@@ -408,12 +408,12 @@ def test_branches_restart_at_once(fresh: SessionMaker) -> None:
 
 @pytest.fixture(scope="module")
 def holder(maker: BlockingCodeExecutor) -> Iterator[BlockingSession]:
-    """A session whose files its tests use, each by names of its own."""
+    """A session for tests of files; each test has names of its own."""
     with maker.session("python") as session:
         yield session
 
 
-def test_files_in_and_out(holder: BlockingSession, tmp_path: Path) -> None:
+def test_files_are_written_read_listed_and_removed(holder: BlockingSession, tmp_path: Path) -> None:
     (tmp_path / "local").write_bytes(b"\0local")
     assert holder.files.write("in/text.txt", "é") == 2
     assert holder.files.write("in/bytes.bin", b"\xff\0") == 2
@@ -424,9 +424,8 @@ def test_files_in_and_out(holder: BlockingSession, tmp_path: Path) -> None:
     )
     assert holder.files.read("in/path.bin") == b"\0local"
     assert holder.files.read("in/empty") == b""
-    assert [entry.path for entry in holder.files.list("in")] == [
-        "in/bytes.bin", "in/empty", "in/path.bin", "in/text.txt",
-    ]  # fmt: skip
+    names = [entry.path for entry in holder.files.list("in")]
+    assert names == ["in/bytes.bin", "in/empty", "in/path.bin", "in/text.txt"]
     holder.files.write("in/text.txt", "a")
     assert holder.files.read("in/text.txt") == b"a"
     assert holder.files.exists("in/empty")
@@ -434,7 +433,7 @@ def test_files_in_and_out(holder: BlockingSession, tmp_path: Path) -> None:
     assert not holder.files.exists("in")
 
 
-def test_files_come_out_as_a_directory(holder: BlockingSession, tmp_path: Path) -> None:
+def test_a_directory_is_downloaded(holder: BlockingSession, tmp_path: Path) -> None:
     holder.run(
         "import os\nos.makedirs('out/deep'); open('out/deep/a', 'w').write('a')\n"
         "open('out/b', 'w').write('b'); os.symlink('/etc/passwd', 'out/link'); os.mkfifo('out/pipe')"
@@ -464,7 +463,7 @@ def test_no_link_is_followed(holder: BlockingSession) -> None:
     kinds = {entry.path: entry.kind for entry in holder.files.list("links")}
     assert kinds["links/file"] is EntryKind.LINK
     assert kinds["links/pipe"] is EntryKind.OTHER
-    holder.files.remove("links")  # with the links, not what they lead to
+    holder.files.remove("links")  # removes the links, not their targets
     assert holder.run("os.path.exists('/etc/passwd'), os.path.exists('links')").value == "(True, False)"
 
 
@@ -480,7 +479,7 @@ def test_unusable_names_are_refused(holder: BlockingSession, name: str) -> None:
             holder.files.list(name)
 
 
-def test_what_is_not_there_is_an_oserror(holder: BlockingSession) -> None:
+def test_a_missing_file_is_an_oserror(holder: BlockingSession) -> None:
     for act in (holder.files.read, holder.files.remove, holder.files.list):
         with pytest.raises(OSError, match="No such file"):
             act("nowhere/to/be/seen")
@@ -500,7 +499,7 @@ def test_names_that_are_not_text_are_listed(holder: BlockingSession, tmp_path: P
     holder.files.remove("odd")
 
 
-def test_directories_that_cannot_be_looked_into_are_told(holder: BlockingSession, tmp_path: Path) -> None:
+def test_directories_that_cannot_be_read_are_reported(holder: BlockingSession, tmp_path: Path) -> None:
     holder.run(
         "import os\nfor name in (b'left/open', b'left/closed', b'left/\\xff'):\n"
         "    os.makedirs(name); open(name + b'/file', 'w').close()\nos.chmod('left/closed', 0)"
@@ -513,7 +512,7 @@ def test_directories_that_cannot_be_looked_into_are_told(holder: BlockingSession
     holder.files.remove("left")
 
 
-def test_many_files_and_deep_ones(holder: BlockingSession, tmp_path: Path) -> None:
+def test_many_files_and_deep_directories(holder: BlockingSession, tmp_path: Path) -> None:
     holder.run("import os\nos.makedirs('many')\nfor n in range(3000): open(f'many/{n:0100}', 'w').close()")
     assert len(holder.files.list("many")) == 3000
     holder.files.remove("many")
@@ -528,7 +527,7 @@ def test_many_files_and_deep_ones(holder: BlockingSession, tmp_path: Path) -> No
     assert not holder.files.exists("deep")
 
 
-def test_files_while_a_cell_runs(holder: BlockingSession) -> None:
+def test_files_can_be_used_while_a_cell_runs(holder: BlockingSession) -> None:
     with ThreadPoolExecutor(1) as threads:
         running = threads.submit(
             holder.run,
@@ -542,7 +541,7 @@ def test_files_while_a_cell_runs(holder: BlockingSession) -> None:
         assert running.result(15).value == "'stopped'"
 
 
-def test_large_files_take_no_memory_here(fresh: SessionMaker, tmp_path: Path) -> None:
+def test_large_files_take_little_memory_on_the_host(fresh: SessionMaker, tmp_path: Path) -> None:
     size = 50 * MiB
     source = tmp_path / "large"
     with source.open("wb") as file:
@@ -562,7 +561,7 @@ def test_large_files_take_no_memory_here(fresh: SessionMaker, tmp_path: Path) ->
         session.files.download(tmp_path / "out", max_bytes=MiB)
 
 
-def test_a_full_directory_is_told(fresh: SessionMaker) -> None:
+def test_a_full_directory_is_reported(fresh: SessionMaker) -> None:
     session = fresh()
     session.run(
         "import os\nwith open('fill', 'wb') as f:\n    try:\n"
@@ -575,10 +574,10 @@ def test_a_full_directory_is_told(fresh: SessionMaker) -> None:
     assert session.run("1").value == "1"
 
 
-# --- Ends --------------------------------------------------------------------------------------------------
+# --- The end ----------------------------------------------------------------------------------------------
 
 
-def test_a_closed_session_says_so(fresh: SessionMaker) -> None:
+def test_every_call_on_a_closed_session_fails(fresh: SessionMaker) -> None:
     session = fresh()
     session.close()
     session.close()
@@ -589,9 +588,9 @@ def test_a_closed_session_says_so(fresh: SessionMaker) -> None:
             act()
 
 
-def test_nobody_uses_it_and_it_is_closed(maker: BlockingCodeExecutor) -> None:
+def test_an_idle_session_is_closed(maker: BlockingCodeExecutor) -> None:
     with maker.session(idle_timeout=0.5) as session:
-        assert session.run("import time; time.sleep(1)\n1").value == "1"  # that is use
+        assert session.run("import time; time.sleep(1)\n1").value == "1"  # a running cell counts as use
         assert eventually(lambda: session.closed, 5)
         with pytest.raises(SessionEnded, match="nobody used it"):
             session.run("1")
@@ -614,7 +613,7 @@ def test_close_with_open_sessions_leaves_nothing() -> None:
         session.run("x")
 
 
-def test_a_host_that_is_killed_leaves_nothing() -> None:
+def test_a_killed_host_process_leaves_nothing() -> None:
     program = (
         "from codeforge import BlockingCodeExecutor\n"
         "with BlockingCodeExecutor(max_warm=0) as executor, executor.session() as session:\n"

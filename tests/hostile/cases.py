@@ -1,7 +1,7 @@
-"""The catalogue of attacks, and what became of each when the tests ran.
+"""The tally: which cases of the catalogue of attacks the tests showed.
 
-A test names the cases it shows with ``@pytest.mark.catalogue("P05")``. What this kernel or engine
-cannot show, a test says by ``not_shown(reason)``, after it has looked.
+A test names its cases with ``@pytest.mark.catalogue("P05")``. Where this kernel or engine cannot show a case,
+the test ends with ``not_shown(reason)``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NOT_SHOWN = {
     "O09": "there is no server yet that would send an artifact to a browser",
     "O10": "there is no server yet that would label output for a model",
 }
-"""Cases that nothing here could show on any machine, or not in full."""
+"""Cases that no test shows in full on any machine, and why."""
 
 DIFFERENT_ON_GVISOR = {
     "inside.init-memory",
@@ -47,13 +47,13 @@ DIFFERENT_ON_GVISOR = {
 
 
 def not_shown(reason: str) -> NoReturn:
-    """End this test: this machine cannot show what it is about."""
+    """End this test: this machine cannot show its case."""
     pytest.skip(_NOT_SHOWN + reason)
 
 
 @dataclass
 class Tally:
-    """Which cases were shown, from the reports of the tests that ran.
+    """The cases that the tests showed, from their reports.
 
     Attributes:
         shown: cases of which a test passed.
@@ -66,12 +66,12 @@ class Tally:
     reasons: dict[str, list[str]] = field(default_factory=lambda: collections.defaultdict(list))
 
     def add(self, report: pytest.TestReport) -> None:
-        """Take in what one phase of a test came to."""
+        """Add the report of one phase of a test."""
         named = [str(value) for name, value in report.user_properties if name == MARK]
         if report.failed:
             self.broken.update(named)
         elif report.skipped:
-            # A skip is told as (file, line, "Skipped: reason").
+            # pytest reports a skip as (file, line, "Skipped: reason").
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
             for case in named:
                 told = self.reasons[case]
@@ -82,7 +82,7 @@ class Tally:
             self.shown.update(named)
 
     def lines(self, engine: str) -> Iterator[str]:
-        """The summary: how many of each group, then what was not shown and why."""
+        """The summary: how many cases of each group were shown, then which were not, and why."""
         held = self.shown - self.broken
         ran = held | self.broken | set(self.reasons)
         groups = [group for group in TRIED if ran & set(ids(group))]
@@ -102,7 +102,7 @@ class Tally:
 
 
 def tally(reports: Iterable[pytest.TestReport]) -> Tally:
-    """What all the reports together come to."""
+    """The tally of all the reports."""
     made = Tally()
     for report in reports:
         made.add(report)

@@ -1,4 +1,4 @@
-"""Running attacks as ordinary programs, watching from outside, and telling what was shown."""
+"""Fixtures of the hostile tests: run an attack, watch it from outside, and sum up what was shown."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from observer import OBSERVER, UNDER_TEST, processes_of
 HERE = Path(__file__).parent
 
 AMPLE = {"timeout": 90, "cpu_quota": 100_000}
-"""For programs of which it is not the point how long they take, on a busy machine."""
+"""Time and CPU for programs whose duration does not matter, on a busy machine."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test's cases go into its reports; all but the tests of the catalogue itself need an engine."""
+    """Put each test's cases into its reports; all but the catalogue's own tests need an engine."""
     for item in items:
         if item.path.is_relative_to(HERE):
             if item.path.stem != "test_catalogue":
@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Which cases of the catalogue were shown, and why the others were not."""
+    """Print which cases of the catalogue were shown, and why the others were not."""
     reports = [
         report
         for group in terminalreporter.stats.values()
@@ -52,20 +52,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 class Attack(Protocol):
-    """Runs a program, which must end well, and gives back the JSON on its last line of stdout."""
+    """Runs a program, which must succeed, and returns the JSON in its last line of stdout."""
 
     def __call__(self, code: str, language: str = "python", **options: Any) -> Any: ...
 
 
 def answer(result: ExecutionResult) -> Any:
-    """The JSON on the last line of stdout of a run that ended well."""
+    """The JSON in the last line of stdout of a run that succeeded."""
     assert result.status is Status.OK, f"{result.error}\n{result.stdout}\n{result.stderr}"
     return json.loads(result.stdout.splitlines()[-1])
 
 
 @pytest.fixture(scope="session")
 def run(executor: BlockingCodeExecutor) -> Attack:
-    """Runs an attack in a sandbox of its own, and gives back what it reports."""
+    """Runs an attack in a sandbox of its own, and returns what it reports."""
 
     def attack(code: str, language: str = "python", **options: Any) -> Any:
         code = payload(code) if language == "python" else code
@@ -97,8 +97,8 @@ class Watched:
 
     Attributes:
         container: its id.
-        inspected: what the engine says of it; empty where there is none to ask.
-        first: its first process, on this machine.
+        inspected: the engine's description of it; empty where the engine has none.
+        first: the id of its first process on this machine.
         told: what the program has reported.
     """
 
@@ -123,7 +123,7 @@ Watch = Callable[..., AbstractContextManager[Watched]]
 
 @pytest.fixture
 def watch() -> Iterator[Watch]:
-    """Holds a program that reports once and then reads stdin, so that one can look at it from outside."""
+    """Holds a program that reports once and then reads stdin, while the test looks at it from outside."""
     with BlockingCodeExecutor(max_warm=0) as executor:
         SHARED.append(executor)
 

@@ -1,4 +1,4 @@
-"""A neighbour that shows how others fare beside an attack, and what an attack may leave of itself."""
+"""A neighbour that shows whether an attack disturbs other runs, and what an attack leaves behind."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from observer import OBSERVER, groups_of
 
 BEAT_S = 0.05
 MAX_GAP_S = 2.0
-"""A machine of two cores that is busy with other things keeps this; one that an attack holds up does not."""
+"""A busy machine with two cores stays below this; one that an attack holds up does not."""
 
 END_GRACE_S = KILL_GRACE_S + 1.0
-"""From the deadline to the end, though init, with no memory and no CPU left for it, may not report one."""
+"""From the deadline to the end, even if init has no memory and no CPU left to report it."""
 
 GONE_WITHIN_S = 10.0
 
 LOST_BYTES = 1 << 30
-"""Of the machine's memory: less than what the attacks of one file take together, more than what others do."""
+"""Memory that may be missing afterwards: less than one file's attacks take, more than other programs do."""
 
 LONGEST_S = 1000.0
 
-# It wakes up by itself, so a gap is time in which it, init, the engine or this process was held up.
+# It wakes up by itself, so a gap means that it, init, the engine or this process was held up.
 _PROGRAM = f"""
 import select, sys
 while not select.select([sys.stdin], [], [], {BEAT_S})[0]:
@@ -42,7 +42,7 @@ while not select.select([sys.stdin], [], [], {BEAT_S})[0]:
 
 
 class Heartbeat:
-    """A run in a sandbox of its own that prints all the time, until it is told to stop."""
+    """A run in a sandbox of its own that prints all the time until it is stopped."""
 
     def __init__(self, executor: BlockingCodeExecutor) -> None:
         self._executor = executor
@@ -54,7 +54,7 @@ class Heartbeat:
     def __enter__(self) -> Self:
         request = ExecutionRequest(code=_PROGRAM, timeout=LONGEST_S, stdin=until(self._stop))
         self._running = self._thread.submit(self._executor._run, request, self._beat, None)
-        assert eventually(lambda: bool(self._beats), 60), "it never began"
+        assert eventually(lambda: bool(self._beats), 60), "the heartbeat did not start"
         return self
 
     def __exit__(
@@ -76,13 +76,13 @@ class Heartbeat:
 
 
 async def until(stop: threading.Event) -> AsyncIterator[bytes]:
-    """A stdin that says nothing, and ends when told to."""
+    """A stdin without data that ends when the event is set."""
     await asyncio.to_thread(stop.wait)
     yield b""
 
 
 class Arena:
-    """Runs attacks beside one heartbeat, and holds each of them to what every attack must keep to."""
+    """Runs attacks beside one heartbeat, and checks what must be true of every attack."""
 
     def __init__(self, executor: BlockingCodeExecutor) -> None:
         self.executor = executor
@@ -109,7 +109,10 @@ class Arena:
         stdin: bytes | AsyncIterable[bytes] | None = None,
         **options: Any,
     ) -> ExecutionResult:
-        """Run it; the result, if it ended in time, its neighbour did well and nothing of it is left."""
+        """Run the attack and return its result.
+
+        Checks that it ended in time, did not hold up its neighbour, and left nothing behind.
+        """
         since = time.monotonic()
         request = ExecutionRequest(
             code=textwrap.dedent(code),
@@ -129,13 +132,13 @@ class Arena:
 
 
 def available_bytes() -> int:
-    """What the machine could give to somebody now."""
+    """The memory that the machine could give to a program now."""
     found = re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text())
     assert found is not None
     return int(found[1]) * 1024
 
 
 def left_of(container_id: str) -> list[str]:
-    """What is still there of a sandbox: its container, its control groups (and so its processes)."""
+    """What remains of a sandbox: its container, and its control groups, which its processes would keep."""
     listed = [container_id] if container_id in OBSERVER.all() else []
     return listed + groups_of(container_id)

@@ -1,4 +1,4 @@
-"""What the tests' own attacks are built from: the audit's helper in front of them, and a few names more."""
+"""What the tests' own attacks are built from: the audit's helper, and a few more names."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def call(name, *arguments):
 
 
 def payload(body: str) -> str:
-    """A Python program of that body, with ``call``, ``attempt``, ``in_child`` and ``report`` at hand."""
+    """A Python program with that body, which may use ``call`` and the names of the audit's helper."""
     return _PRELUDE + textwrap.dedent(body)

@@ -1,4 +1,4 @@
-"""The audit's attack cases, each beside a neighbour that must not notice, and with what the engine knows."""
+"""The audit's attack cases: their results and evidence, and a neighbour that must not be disturbed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PIDS = {row.name: row.pids for row in LANGUAGES}
 FLOOD = 64 * MIB
 CORE = {"inside.artifacts", "inside.swapped-names"}
 REPEATS = {"inside.swapped-names": 6}
-"""A race is run more than once."""
+"""How often a race is run."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def is_flood(result: ExecutionResult) -> bool:
     return ended and written > FLOOD and max(len(result.stdout_bytes), len(result.stderr_bytes)) == MIB
 
 
-# What the sandbox's own engine knows, beyond what the audit asks for on every engine.
+# What the engine's evidence must show, beyond what the audit asks for.
 ALSO: dict[str, Callable[[ExecutionResult], bool]] = {
     "inside.fork-bomb": lambda r: counted(r, PIDS["python"] - 2) and r.evidence.pids_refused == 1,
     "inside.thread-bomb": lambda r: counted(r, PIDS["python"] - 2) and r.evidence.pids_refused == 1,
@@ -68,7 +68,7 @@ def as_parameter(case: Case) -> object:
 
 
 @pytest.mark.parametrize("case", [as_parameter(each) for each in QUICK + FULL])
-def test_every_attack_ends_as_it_must(arena: Arena, case: Case) -> None:
+def test_the_result_of_each_attack_is_as_required(arena: Arena, case: Case) -> None:
     for _ in range(REPEATS.get(case.rule.id, 1)):
         request = program(case.payload, *case.arguments)
         result = arena.attack(**request, timeout=case.timeout_s, memory=case.memory)
@@ -76,5 +76,5 @@ def test_every_attack_ends_as_it_must(arena: Arena, case: Case) -> None:
         assert case.rule.id not in ALSO or UNDER_TEST == "gvisor" or ALSO[case.rule.id](result), result
 
 
-def test_every_further_requirement_is_about_a_case() -> None:
+def test_every_additional_requirement_names_a_case() -> None:
     assert ALSO.keys() | CORE | REPEATS.keys() <= {case.rule.id for case in QUICK + FULL}

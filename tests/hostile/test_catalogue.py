@@ -1,4 +1,4 @@
-"""Every case of the catalogue has a test or a reason, and the summary says what really happened."""
+"""Every case of the catalogue has a test or a reason, and the summary is true."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ALL = {case for group in TRIED for case in ids(group)}
 
 
 def marked() -> set[str]:
-    """The cases that the tests beside this one name, or the audit's checks that they are made for."""
+    """The cases that the tests in this folder name, and those of the audit's checks that they run."""
     rules = [each.rule for each in (*PROBES, *QUICK, *FULL)]
     calls = (
         node
@@ -49,7 +49,7 @@ def report(
     )
 
 
-def test_the_summary_counts_what_passed_and_names_what_did_not() -> None:
+def test_the_summary_counts_passed_cases_and_names_the_others() -> None:
     lines = tally(
         [
             report("P01", "passed", when="setup"),

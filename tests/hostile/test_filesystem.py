@@ -1,4 +1,4 @@
-"""A program writes in its own places only, finds no secret, and leaves nothing for the next."""
+"""A program's files: where it may write, and what a caller may send."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ WRITABLE = ["/code", "/dev/shm", "/tmp"]
 
 @pytest.mark.catalogue("F01", "P24")
 @pytest.mark.engine("docker", "podman", "bubblewrap")  # gVisor: docs/engines.md
-def test_seen_from_outside_all_that_is_writable_is_memory_and_may_not_execute(watch: Watch) -> None:
+def test_every_writable_mount_is_in_memory_and_noexec(watch: Watch) -> None:
     with watch("report(0); input()") as seen:
         lines = [line.split() for line in (seen.init / "mountinfo").read_text().splitlines()]
         writable = {}
         for line in lines:
             kind = line[line.index("-") + 1]
-            device = (seen.init / "root" / line[4][1:]).is_char_device()  # one by one, or a mask
+            device = (
+                seen.init / "root" / line[4][1:]
+            ).is_char_device()  # a device mounted by itself, or a mask
             if "rw" in line[5].split(",") and kind not in ("proc", "devpts") and not device:
                 writable[line[4]] = (kind, set(line[5].split(",")))
     # /dev itself, and with cgroup v1 the folder of its hierarchies, belong to root.
@@ -51,7 +53,7 @@ HOSTILE_PATHS = [
 
 @pytest.mark.catalogue("F09")
 @pytest.mark.parametrize("path", HOSTILE_PATHS, ids=lambda path: ascii(path)[:20])
-def test_a_path_that_leads_elsewhere_is_refused(executor: BlockingCodeExecutor, path: str) -> None:
+def test_a_path_that_leads_out_of_the_folder_is_refused(executor: BlockingCodeExecutor, path: str) -> None:
     with pytest.raises(InvalidRequest, match=r"not a usable path|NUL"):
         executor.execute("print(1)", files={path: "x"})
 
@@ -63,7 +65,7 @@ def test_too_many_files_are_refused(executor: BlockingCodeExecutor) -> None:
 
 
 @pytest.mark.catalogue("F09")
-def test_files_named_for_what_an_interpreter_loads_do_not_run_before_the_program(
+def test_files_that_python_would_load_do_not_run_before_the_program(
     executor: BlockingCodeExecutor,
 ) -> None:
     mark = "import os; os.write(1, b'LOADED\\n')\n"
@@ -77,14 +79,14 @@ def test_files_named_for_what_an_interpreter_loads_do_not_run_before_the_program
         "encodings/__init__.py": mark,
         "conftest.py": mark,
     }
-    for variables in ({}, {"PYTHONHASHSEED": "1"}):  # in a waiting interpreter, and in a new one
+    for variables in ({}, {"PYTHONHASHSEED": "1"}):  # in a warm interpreter, and in a new one
         result = executor.execute("import os; print(sorted(os.listdir()))", files=files, env_vars=variables)
         assert (result.status, result.stderr) == ("ok", "")
         assert result.stdout == f"{sorted({'main.py', *(name.split('/')[0] for name in files)})}\n"
 
 
 @pytest.mark.catalogue("F09")
-def test_nodes_files_of_that_kind_do_not_run_before_the_program(executor: BlockingCodeExecutor) -> None:
+def test_files_that_node_would_load_do_not_run_before_the_program(executor: BlockingCodeExecutor) -> None:
     mark = "require('fs').writeSync(1, 'LOADED\\n')\n"
     files = {
         "node_modules/fs/index.js": mark,

@@ -1,4 +1,4 @@
-"""What a program leaves comes out as bytes of regular files of its own, within limits, or not at all."""
+"""Files that a program leaves are returned as bytes of its own regular files, within limits, or skipped."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def left_by(executor: BlockingCodeExecutor, body: str, **options: Any) -> Execut
 
 @pytest.mark.catalogue("F03")
 @pytest.mark.parametrize("language", ["javascript", "typescript"])
-def test_links_that_node_makes_are_not_followed(executor: BlockingCodeExecutor, language: str) -> None:
+def test_links_made_by_node_are_not_followed(executor: BlockingCodeExecutor, language: str) -> None:
     code = """
         import { symlinkSync, linkSync, writeFileSync } from "fs";
         symlinkSync("/etc/passwd", "out.txt");
@@ -40,7 +40,7 @@ def test_links_that_node_makes_are_not_followed(executor: BlockingCodeExecutor, 
 
 
 @pytest.mark.catalogue("F03")
-def test_a_link_where_the_program_itself_was_is_not_followed(executor: BlockingCodeExecutor) -> None:
+def test_a_link_in_place_of_the_program_is_not_followed(executor: BlockingCodeExecutor) -> None:
     result = left_by(
         executor,
         """
@@ -56,7 +56,7 @@ def test_a_link_where_the_program_itself_was_is_not_followed(executor: BlockingC
 
 
 @pytest.mark.catalogue("F05")
-def test_what_a_program_took_its_own_rights_to_away_is_told(executor: BlockingCodeExecutor) -> None:
+def test_files_that_a_program_made_unreadable_are_reported(executor: BlockingCodeExecutor) -> None:
     result = left_by(
         executor,
         """
@@ -117,7 +117,7 @@ def test_a_file_that_grows_stops_growing_when_the_run_ends(executor: BlockingCod
 
 
 @pytest.mark.catalogue("F07")
-def test_hostile_names_come_out_as_names_or_are_refused(executor: BlockingCodeExecutor) -> None:
+def test_hostile_file_names_are_returned_unchanged_or_skipped(executor: BlockingCodeExecutor) -> None:
     result = left_by(
         executor,
         """
@@ -133,12 +133,12 @@ def test_hostile_names_come_out_as_names_or_are_refused(executor: BlockingCodeEx
     }  # fmt: skip
     assert sorted(result.files_skipped.values()) == ["unusable_name"] * 3
     for name in (*result.files, *result.files_skipped):
-        name.encode()  # none holds half a character
+        name.encode()  # no name has half a character
     assert result.to_dict()["files_skipped"]
 
 
 @pytest.mark.catalogue("F07")
-def test_depth_is_bounded(executor: BlockingCodeExecutor) -> None:
+def test_the_depth_of_folders_is_bounded(executor: BlockingCodeExecutor) -> None:
     start = time.monotonic()
     result = left_by(
         executor,
@@ -153,14 +153,14 @@ def test_depth_is_bounded(executor: BlockingCodeExecutor) -> None:
     )
     assert time.monotonic() - start < 45
     assert result.files["mine"] == b"mine"
-    # Init walks 32 folders; the host takes back no path that it would not have sent.
+    # Init walks 32 folders deep; the host accepts no path that it would not have sent.
     assert max(name.count("/") for name in result.files) <= 32
     assert result.files_skipped["/".join("d" * 33)] == "too_deep"
     assert set(result.files_skipped.values()) <= {"too_deep", "unusable_name"}
 
 
 @pytest.mark.catalogue("F07")
-def test_long_paths_are_bounded(executor: BlockingCodeExecutor) -> None:
+def test_the_length_of_paths_is_bounded(executor: BlockingCodeExecutor) -> None:
     result = left_by(
         executor,
         """
@@ -195,7 +195,7 @@ def test_the_number_of_files_is_bounded(executor: BlockingCodeExecutor) -> None:
 
 
 @pytest.mark.catalogue("F08")
-def test_an_archive_is_bytes_and_nothing_is_unpacked(
+def test_an_archive_is_returned_as_bytes_and_not_unpacked(
     executor: BlockingCodeExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -225,7 +225,7 @@ def test_an_archive_is_bytes_and_nothing_is_unpacked(
 
 
 @pytest.mark.catalogue("F03", "F08")
-def test_the_host_writes_nothing_whatever_the_names(
+def test_the_host_writes_no_file_whatever_the_names(
     executor: BlockingCodeExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""A program finds nothing of another run; test_probes.py has the search for secrets."""
+"""A program finds nothing of another run. test_probes.py has the search for secrets."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_next_run_of_a_reused_sandbox_finds_nothing(run_in_turn: Batch) -> N
 
 @pytest.mark.catalogue("F11")
 def test_the_search_finds_what_a_run_leaves_while_it_lasts(executor: BlockingCodeExecutor) -> None:
-    """The tests above can tell."""
+    """The tests above can fail."""
     told = answer(executor.execute(**program("leftovers.py", "both", secrets.token_hex(16)), timeout=90))
     folders = {"/tmp", "/code", "/dev/shm"}
     in_the_interpreter = {"builtins", "json", "environment", "umask"}
@@ -67,7 +67,7 @@ def test_the_search_finds_what_a_run_leaves_while_it_lasts(executor: BlockingCod
 
 
 @pytest.mark.catalogue("F11", "F12")
-def test_two_runs_share_no_namespace_but_user_and_time(watch: Watch) -> None:
+def test_two_runs_share_only_the_user_and_time_namespaces(watch: Watch) -> None:
     code = """
         names = os.listdir("/proc/self/ns")
         report({name: os.stat(f"/proc/self/ns/{name}").st_ino for name in names})
@@ -79,7 +79,7 @@ def test_two_runs_share_no_namespace_but_user_and_time(watch: Watch) -> None:
         ours = {entry.name: entry.stat().st_ino for entry in Path("/proc/self/ns").iterdir()}
     common = {name for name in one.told if one.told[name] == other.told[name]}
     with_host = {name for name in one.told if one.told[name] == ours[name]}
-    # Docker's share the machine's user namespace; others have one each.
+    # Docker's sandboxes share the machine's user namespace; those of other engines have one each.
     assert common == with_host
     assert {"time", "time_for_children"} <= common <= {"user", "time", "time_for_children"}
     assert len(set(uids)) == 2

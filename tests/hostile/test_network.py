@@ -33,7 +33,7 @@ def connect(address, port, family=None, kind=socket.SOCK_STREAM):
 
 
 @pytest.mark.catalogue("N02")
-def test_the_hosts_name_server_is_not_told(run: Attack) -> None:
+def test_the_sandbox_does_not_know_the_hosts_name_server(run: Attack) -> None:
     told = run("path = '/etc/resolv.conf'; report(open(path).read() if os.path.exists(path) else '')")
     servers = [line.split()[1] for line in told.splitlines() if line.startswith("nameserver")]
     assert set(servers) <= {"127.0.0.1"}
@@ -60,20 +60,20 @@ def has_caller(server: socket.socket) -> bool:
 
 
 def has_bridge() -> bool:
-    """Whether the engine has a bridge, and somebody to give a network to by it."""
+    """Whether the engine has a bridge over which it could give a run a network."""
     if UNDER_TEST not in ("docker", "gvisor"):
         return False
     return "bridge" in docker("network", "ls", "--format", "{{.Name}}").split()
 
 
 def bridge_gateway() -> str:
-    """The host's address on the bridge that gives a run its network."""
+    """The host's address on the engine's bridge."""
     bridge = json.loads(docker("network", "inspect", "bridge"))[0]["IPAM"]["Config"][0]
     return str(bridge.get("Gateway") or "172.17.0.1")
 
 
 def host_addresses() -> list[str]:
-    """The host's own, and the bridge's, as a container could try them."""
+    """The host's addresses that a container could try."""
     found = {"172.17.0.1", "127.0.0.1"}
     if has_bridge():
         found.add(bridge_gateway())
@@ -84,7 +84,7 @@ def host_addresses() -> list[str]:
 
 
 @pytest.mark.catalogue("N03")
-def test_no_service_of_the_host_is_reached(run: Attack) -> None:
+def test_a_program_reaches_no_service_of_the_host(run: Attack) -> None:
     with listening(("0.0.0.0", 0)) as server:
         port = server.getsockname()[1]
         told = run(f"""{CONNECT}
@@ -99,8 +99,8 @@ report({{address: [connect(address, port) for port in ports] for address in {hos
 
 @pytest.mark.catalogue("N03", "N04")
 @pytest.mark.engine("docker", "gvisor")
-def test_a_program_that_was_given_a_network_reaches_the_host(run: Attack) -> None:
-    """The test above can tell: the same attack succeeds where it was allowed."""
+def test_a_program_with_a_network_reaches_the_host(run: Attack) -> None:
+    """The test above can fail: the same attack succeeds where it is allowed."""
     if not has_bridge() or not Path("/sys/class/net/docker0").exists():
         not_shown("this engine has no bridge to give a run a network with")
     gateway = bridge_gateway()
@@ -120,23 +120,7 @@ report([connect({gateway!r}, {server.getsockname()[1]}), sorted(os.listdir("/sys
 
 
 @pytest.mark.catalogue("N04")
-def test_loopback_is_the_only_interface(run: Attack, watch: Watch) -> None:
-    told = run("""
-        import fcntl, struct
-        listed = bytearray(4096)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-            buffer = (ctypes.c_char * 4096).from_buffer(listed)
-            request = struct.pack("iP", 4096, ctypes.addressof(buffer))
-            size = struct.unpack("iP", fcntl.ioctl(any_socket, 0x8912, request))[0]  # SIOCGIFCONF
-        by_ioctl = [bytes(listed[at:at + 16]).split(b"\\0")[0].decode() for at in range(0, size, 40)]
-        report({
-            "sys": os.listdir("/sys/class/net") if os.path.exists("/sys/class/net") else ["lo"],
-            "ioctl": by_ioctl,
-            "proc": [line.split(":")[0].strip() for line in open("/proc/net/dev").readlines()[2:]],
-            "routes": open("/proc/net/route").readlines()[1:],
-        })
-    """)
-    assert told == {"sys": ["lo"], "ioctl": ["lo"], "proc": ["lo"], "routes": []}
+def test_a_sandbox_has_a_network_namespace_of_its_own_and_no_address(watch: Watch) -> None:
     with watch("report(0); input()") as seen:
         settings = seen.inspected.get("NetworkSettings", {"IPAddress": "", "Ports": {}})
         theirs, ours = ((seen.init / "ns/net").readlink(), Path("/proc/self/ns/net").readlink())
@@ -146,7 +130,7 @@ def test_loopback_is_the_only_interface(run: Attack, watch: Watch) -> None:
 
 
 @pytest.mark.catalogue("N05")
-def test_no_abstract_socket_of_the_host_is_seen_or_reached(run: Attack) -> None:
+def test_a_program_neither_sees_nor_reaches_abstract_sockets_of_the_host(run: Attack) -> None:
     name = f"codeforge-test-{secrets.token_hex(8)}"
     with listening(f"\0{name}", socket.AF_UNIX) as server:
         told = run(f"""
@@ -167,8 +151,8 @@ def test_no_abstract_socket_of_the_host_is_seen_or_reached(run: Attack) -> None:
 @pytest.mark.catalogue("N06")
 @pytest.mark.parametrize("language", ["python", "javascript", "typescript"])
 @pytest.mark.engine("docker", "podman", "bubblewrap")  # gVisor: docs/engines.md
-def test_no_socket_lies_in_the_file_system(watch: Watch, language: str) -> None:
-    # Seen from outside, as root: a program would not see into every folder.
+def test_no_socket_is_in_the_file_system(watch: Watch, language: str) -> None:
+    # From outside, as root: a program cannot look into every folder.
     waits = {
         "python": "report(0); input()",
         "javascript": "console.log(0); require('fs').readFileSync(0)",
@@ -192,7 +176,7 @@ def test_no_socket_lies_in_the_file_system(watch: Watch, language: str) -> None:
 
 
 @pytest.mark.catalogue("N08")
-def test_no_run_reaches_what_another_one_listens_on(watch: Watch, executor: BlockingCodeExecutor) -> None:
+def test_a_run_cannot_connect_to_a_port_of_another_run(watch: Watch, executor: BlockingCodeExecutor) -> None:
     listens = """
         name = os.urandom(8).hex()
         servers = [socket.create_server((address, 0), family=family)

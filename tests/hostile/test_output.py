@@ -1,4 +1,4 @@
-"""Output is bytes: all of them, as they were written, and never more than bytes."""
+"""Output is bytes: all of them, unchanged, and never interpreted."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ALL_BYTES = {
 
 @pytest.mark.catalogue("O01", "O02")
 @pytest.mark.parametrize("language", ["python", *ALL_BYTES])
-def test_every_byte_comes_out_as_it_is_and_the_result_is_json(
+def test_every_byte_is_returned_unchanged_and_the_result_is_json(
     executor: BlockingCodeExecutor, language: str
 ) -> None:
     if language == "python":
@@ -58,7 +58,7 @@ for byte in "aé€😀\\u202eह".encode():
 
 
 @pytest.mark.catalogue("O01")
-def test_a_character_that_comes_in_pieces_is_not_damaged(executor: BlockingCodeExecutor) -> None:
+def test_a_character_that_arrives_in_pieces_is_decoded_correctly(executor: BlockingCodeExecutor) -> None:
     heard: list[str] = []
     result = executor.execute(SPLIT, on_stdout=heard.append)
     assert len(heard) > 3
@@ -66,7 +66,7 @@ def test_a_character_that_comes_in_pieces_is_not_damaged(executor: BlockingCodeE
 
 
 @pytest.mark.catalogue("O01")
-def test_a_character_that_is_cut_by_the_limit_or_the_end_is_told_as_cut(
+def test_a_character_cut_by_the_limit_or_the_end_becomes_a_replacement_character(
     executor: BlockingCodeExecutor,
 ) -> None:
     heard: list[str] = []
@@ -82,7 +82,7 @@ CONTROLS = bytes([*range(32), 0x7F, *C1]) + "".join(map(chr, C1)).encode()
 
 
 @pytest.mark.catalogue("O02")
-def test_control_characters_stay_and_are_escaped_in_json(executor: BlockingCodeExecutor) -> None:
+def test_control_characters_are_kept_and_escaped_in_json(executor: BlockingCodeExecutor) -> None:
     result = executor.execute(f"import os; os.write(1, {CONTROLS!r})")
     assert result.stdout_bytes == CONTROLS
     text = json.dumps(result.to_dict())
@@ -90,7 +90,7 @@ def test_control_characters_stay_and_are_escaped_in_json(executor: BlockingCodeE
 
 
 @pytest.mark.catalogue("O05")
-def test_a_line_of_a_gigabyte_is_cut_and_counted(arena: Arena) -> None:
+def test_a_line_of_a_gigabyte_is_truncated_and_counted(arena: Arena) -> None:
     code = "import os\nfor _ in range(1000): os.write(1, b'x' * 1_000_000)"
     result = arena.attack(code, timeout=30)
     assert (result.status, result.evidence.killed) == (Status.OUTPUT_LIMIT, KillReason.FLOOD)
@@ -99,7 +99,7 @@ def test_a_line_of_a_gigabyte_is_cut_and_counted(arena: Arena) -> None:
 
 
 @pytest.mark.catalogue("O05")
-def test_a_million_lines_are_cut_and_counted(arena: Arena) -> None:
+def test_a_million_lines_are_truncated_and_counted(arena: Arena) -> None:
     result = arena.attack("for i in range(1_000_000): print(i)", timeout=30)
     whole = "".join(f"{i}\n" for i in range(1_000_000)).encode()
     assert (result.status, result.truncated) == (Status.OK, True)
@@ -113,7 +113,7 @@ def in_turn(executor: BlockingCodeExecutor, codes: list[str], timeout: float) ->
 
 
 @pytest.mark.catalogue("O06")
-def test_every_exit_code_is_told_as_it_is(executor: BlockingCodeExecutor) -> None:
+def test_every_exit_code_is_reported(executor: BlockingCodeExecutor) -> None:
     codes = [*range(256), 256, 300, -1, -9]
     results = in_turn(executor, [f"import os; os._exit({code})" for code in codes], 30)
     assert [result.exit_code for result in results] == [code & 0xFF for code in codes]
@@ -123,13 +123,13 @@ def test_every_exit_code_is_told_as_it_is(executor: BlockingCodeExecutor) -> Non
 
 
 HARMLESS = {signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH}
-# Stops from a terminal are ignored in a session without one; nobody ignores this.
+# Stop signals of a terminal are ignored in a session without one; SIGSTOP is not.
 STOP = signal.SIGSTOP
 TERMINAL = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
 
 
 @pytest.mark.catalogue("O06")
-def test_every_signal_is_told_by_its_number(executor: BlockingCodeExecutor) -> None:
+def test_every_signal_is_reported_by_its_number(executor: BlockingCodeExecutor) -> None:
     numbers = range(1, 65)
     code = """
 import ctypes, os, sys

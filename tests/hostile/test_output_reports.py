@@ -1,4 +1,4 @@
-"""Reports, pickles and lines that a program leaves are read as the text of somebody hostile."""
+"""Reports, pickles and lines that a program leaves are parsed as hostile input."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.core
 
 
 class Marker:
-    """Makes a file where it is unpickled."""
+    """Makes a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -24,7 +24,7 @@ class Marker:
 
 
 @pytest.mark.catalogue("O08")
-def test_a_pickle_is_only_bytes(executor: BlockingCodeExecutor, tmp_path: Path) -> None:
+def test_a_pickle_is_never_loaded(executor: BlockingCodeExecutor, tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     hostile = pickle.dumps(Marker(marker))
     code = f"""
@@ -41,7 +41,7 @@ for name in ("result.pkl", ".codeforge-report.xml", ".codeforge-report.json", "x
         json.dumps(result.to_dict())
     assert plain.stdout_bytes == plain.stderr_bytes == hostile
     assert not marker.exists()
-    pickle.loads(hostile).close()  # it does what it is for
+    pickle.loads(hostile).close()  # the pickle itself works
     assert marker.exists()
 
 
@@ -60,8 +60,8 @@ REPORTS = {
 
 @pytest.mark.catalogue("X08", "O08")
 @pytest.mark.parametrize("kind", REPORTS)
-def test_a_forged_report_of_tests_is_read_with_care(executor: BlockingCodeExecutor, kind: str) -> None:
-    """Code under test shares the runner's process, and may write what it likes when that is done."""
+def test_a_forged_test_report_is_parsed_safely(executor: BlockingCodeExecutor, kind: str) -> None:
+    """Code under test shares the runner's process, and may overwrite the report at its end."""
     tests = f"""
 import atexit
 def forge():
@@ -88,12 +88,12 @@ JSON_READ = {
     "numbers": [("inf", "error", 0.0)],
     "surrogate": [("?", "passed", 0.0)],
 }
-"""What is left of a test in such a report."""
+"""What the host makes of such a report."""
 
 
 @pytest.mark.catalogue("X08")
 @pytest.mark.parametrize("kind", JSON_REPORTS)
-def test_a_forged_report_in_json_is_read_with_care(executor: BlockingCodeExecutor, kind: str) -> None:
+def test_a_forged_json_report_is_parsed_safely(executor: BlockingCodeExecutor, kind: str) -> None:
     tests = f"""
         const fs = require('fs')
         const open = fs.openSync

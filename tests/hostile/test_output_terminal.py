@@ -1,4 +1,4 @@
-"""On a terminal, and in a file of records, output is text that does nothing."""
+"""On a terminal and in a file of records, output is plain text without effect."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ALL = SEQUENCES | HIDDEN
 
 @contextlib.contextmanager
 def terminal() -> Iterator[tuple[int, int]]:
-    """A terminal: our end and that of the command. What was written waits in it."""
+    """A terminal: our end and the command's end."""
     ours, theirs = pty.openpty()
     try:
         yield ours, theirs
@@ -50,7 +50,7 @@ def terminal() -> Iterator[tuple[int, int]]:
 
 
 def shown(program: str, *, stderr: bool = False) -> tuple[str, int]:
-    """What a person sees of a program's output."""
+    """A program's output as a person sees it, and the exit code of the command."""
     command = [*CODEFORGE, "run", "-"]
     with terminal() as (ours, theirs):
         out, err = (subprocess.DEVNULL, theirs) if stderr else (theirs, subprocess.DEVNULL)
@@ -60,22 +60,22 @@ def shown(program: str, *, stderr: bool = False) -> tuple[str, int]:
             process.stdin.close()
             os.close(theirs)
             pieces = []
-            with contextlib.suppress(OSError):  # how the other end's closing is told
+            with contextlib.suppress(OSError):  # raised when the other end is closed
                 while piece := os.read(ours, 65536):
                     pieces.append(piece)
         return b"".join(pieces).decode(), process.returncode
 
 
 def does_something(text: str) -> set[str]:
-    """Characters that a terminal may obey, or that hide or turn others round."""
-    plain = text.replace("\r\n", "\n")  # the terminal's own end of a line
+    """Characters that a terminal may obey, or that hide or reorder other characters."""
+    plain = text.replace("\r\n", "\n")  # the terminal's own line ending
     kinds = {"Cc", "Cf", "Zl", "Zp"}
     return {c for c in plain if unicodedata.category(c) in kinds and c not in "\n\t"}
 
 
 @pytest.mark.catalogue("O03", "O04")
 @pytest.mark.parametrize("stderr", [False, True], ids=["stdout", "stderr"])
-def test_nothing_that_a_terminal_obeys_gets_to_it(stderr: bool) -> None:
+def test_no_control_sequence_reaches_the_terminal(stderr: bool) -> None:
     lines = [f"{name}:{text}" for name, text in ALL.items()]
     stream = "sys.stderr" if stderr else "sys.stdout"
     program = f"import sys\nfor line in {lines!r}: print(line, file={stream})"
@@ -88,7 +88,7 @@ def test_nothing_that_a_terminal_obeys_gets_to_it(stderr: bool) -> None:
 
 
 @pytest.mark.catalogue("O03")
-def test_a_sequence_in_pieces_is_no_sequence_either() -> None:
+def test_no_control_sequence_in_pieces_reaches_the_terminal() -> None:
     program = """
 import os, time
 for byte in "\\x1b]0;evil\\x07\\x9b2J\\u202e".encode() + b"\\x9b2J\\r" + b"x\\r\\n":
@@ -101,7 +101,7 @@ for byte in "\\x1b]0;evil\\x07\\x9b2J\\u202e".encode() + b"\\x9b2J\\r" + b"x\\r\
 
 
 @pytest.mark.catalogue("O03")
-def test_a_verdict_quotes_nothing_that_a_terminal_obeys() -> None:
+def test_a_verdict_quotes_no_control_sequence() -> None:
     name = "\x1b]0;evil\x07\u202e"
     program = f"raise type({name!r}, (Exception,), {{}})({name!r})"
     text, code = shown(program, stderr=True)
@@ -112,12 +112,12 @@ def test_a_verdict_quotes_nothing_that_a_terminal_obeys() -> None:
         f"import os, sys; print({name!r}, file=sys.stderr, flush=True); os.abort()", stderr=True
     )
     assert code == 134
-    assert does_something(re.sub(r"\x1b\[[0-9;]*m", "", killed)) == set()  # its own colours
+    assert does_something(re.sub(r"\x1b\[[0-9;]*m", "", killed)) == set()  # the command's own colours
     assert "SIGABRT" in killed
 
 
 @pytest.mark.catalogue("O03")
-def test_in_a_pipe_output_is_as_it_was_written() -> None:
+def test_output_into_a_pipe_is_unchanged() -> None:
     whole = "".join(ALL.values()).encode()
     program = f"import os; os.write(1, {whole!r}); os.write(2, {whole!r})"
     done = subprocess.run([*CODEFORGE, "run", "-"], input=program.encode(), capture_output=True, timeout=60)
@@ -126,7 +126,7 @@ def test_in_a_pipe_output_is_as_it_was_written() -> None:
 
 @pytest.mark.catalogue("O03")
 def test_a_program_has_no_terminal() -> None:
-    """Not even if the command that runs it has one: nothing can be pushed into its input."""
+    """Not even if the command has one: a program cannot type into it."""
     program = """
 import fcntl, os, termios
 told = [os.isatty(fd) for fd in range(3)]
@@ -147,7 +147,7 @@ INJECTION = f"\n{json.dumps(FAKE)}\n\r{json.dumps(FAKE)}\u2028{json.dumps(FAKE)}
 
 
 @pytest.mark.catalogue("O07")
-def test_a_record_stays_on_its_line_whatever_is_in_it(tmp_path: Path) -> None:
+def test_a_record_stays_on_one_line_whatever_it_contains(tmp_path: Path) -> None:
     source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     programs = [
         {"id": INJECTION, "code": f"print({INJECTION!r})"},

@@ -1,4 +1,4 @@
-"""What programs are really written with still works under everything that attacks are refused by."""
+"""Packages that real programs use work behind all that refuses attacks."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ PYTHON = {
 
 
 @pytest.mark.parametrize("language", ["python", "javascript"])
-def test_localhost_and_the_sandboxs_own_name_have_an_address(run: Attack, language: str) -> None:
+def test_localhost_and_the_sandboxs_own_name_resolve(run: Attack, language: str) -> None:
     told = run(
         {
             "python": "report([socket.gethostbyname(name) for name in ('localhost', socket.gethostname())])",

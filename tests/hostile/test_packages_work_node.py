@@ -1,4 +1,4 @@
-"""What JavaScript and TypeScript are really written with still works, too."""
+"""Packages that real JavaScript and TypeScript programs use work, too."""
 
 from __future__ import annotations
 

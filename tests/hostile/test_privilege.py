@@ -1,4 +1,4 @@
-"""No program gets a privilege: by ids, capabilities, mounts, namespaces, devices or the kernel's knobs."""
+"""No program has a privilege. test_probes.py has the attempts to gain one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def status_of(process: Path) -> dict[str, str]:
 @pytest.mark.catalogue("P01")
 @pytest.mark.parametrize("row", LANGUAGES, ids=lambda row: row.name)
 @pytest.mark.engine("docker")
-def test_images_have_no_set_id_file(row: Language) -> None:
+def test_no_file_of_an_image_has_a_set_id_bit(row: Language) -> None:
     container = docker("create", row.image, "true").strip()
     try:
         with subprocess.Popen(["docker", "export", container], stdout=subprocess.PIPE) as export:
@@ -40,7 +40,7 @@ def test_images_have_no_set_id_file(row: Language) -> None:
 
 
 @pytest.mark.catalogue("P02")
-def test_no_process_has_a_capability_seen_from_inside_and_outside(watch: Watch) -> None:
+def test_no_process_has_a_capability_from_inside_or_outside(watch: Watch) -> None:
     code = """
         import threading
         threading.Thread(target=time.sleep, args=(0.0,)).start()
@@ -66,7 +66,7 @@ def test_no_process_has_a_capability_seen_from_inside_and_outside(watch: Watch) 
 
 
 @pytest.mark.catalogue("P02", "P08")
-def test_every_process_has_a_filter_on_top_of_the_engines(watch: Watch) -> None:
+def test_every_process_has_our_filter_on_top_of_the_engines(watch: Watch) -> None:
     with watch("report(0); input()") as seen:
         counts = [int(status_of(process)["Seccomp_filters"]) for process in seen.processes]
     engine, program = counts
@@ -76,7 +76,7 @@ def test_every_process_has_a_filter_on_top_of_the_engines(watch: Watch) -> None:
 
 
 @pytest.mark.catalogue("P10")
-def test_no_file_of_the_kernels_settings_can_be_written(run: Attack) -> None:
+def test_no_kernel_setting_can_be_opened_for_writing(run: Attack) -> None:
     told = run(
         """
         writable, looked = [], 0

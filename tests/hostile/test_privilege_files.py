@@ -1,4 +1,4 @@
-"""What a program may execute gives it no right, and files that runs share stay as they are."""
+"""What a program may execute gives it no rights, and it cannot change files that runs share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hostile.conftest import Attack
 
 
 @pytest.mark.catalogue("P24")
-def test_what_is_executed_from_memory_has_no_more_rights(run: Attack) -> None:
+def test_a_program_executed_from_memory_gains_no_rights(run: Attack) -> None:
     told = run("""
         import subprocess
         program = os.memfd_create("program", 0)
@@ -65,8 +65,8 @@ report(facts)
 
 
 @pytest.mark.catalogue("P25")
-def test_a_run_that_poisons_files_changes_none_for_the_next(run: Attack) -> None:
-    # What is mapped depends on what a sandbox had time to preload: all three look at the same files.
+def test_a_run_cannot_change_shared_files_for_the_next_run(run: Attack) -> None:
+    # Mapped files depend on what a sandbox has preloaded by now; all three runs look at the same ones.
     paths = run(CRITICAL + "report(paths)")
     same = f"paths = {paths!r}\n"
     before = run(same + HASHES)

@@ -1,4 +1,4 @@
-"""Nothing of the host or of its container runtime is within reach, or told."""
+"""A program can neither reach nor learn about the host and its container runtime."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hostile.conftest import Attack, Watch
 
 
 @pytest.mark.catalogue("P26")
-def test_a_caller_controls_nothing_that_a_runtime_acts_on() -> None:
+def test_a_caller_cannot_set_what_the_container_runtime_acts_on() -> None:
     asked = set(ExecutionRequest.__dataclass_fields__)
     assert asked.isdisjoint({"cwd", "entrypoint", "command", "mounts", "volumes", "user", "devices", "image"})
     for row in LANGUAGES:
@@ -37,7 +37,7 @@ def test_a_caller_controls_nothing_that_a_runtime_acts_on() -> None:
 
 
 @pytest.mark.catalogue("P26")
-def test_no_process_of_the_runtime_is_within_reach(watch: Watch) -> None:
+def test_no_process_of_the_container_runtime_is_visible(watch: Watch) -> None:
     code = """
         pids = [name for name in os.listdir("/proc") if name.isdigit()]
         report({pid: open(f"/proc/{pid}/cmdline").read().split(chr(0))[0] for pid in pids})
@@ -52,7 +52,7 @@ def test_no_process_of_the_runtime_is_within_reach(watch: Watch) -> None:
 
 
 @pytest.mark.catalogue("P27")
-def test_masked_paths_tell_nothing(run: Attack) -> None:
+def test_masked_paths_are_empty(run: Attack) -> None:
     told = run(f"""
         facts = {{}}
         for path in {policy._MASKED_PATHS!r}:
@@ -67,7 +67,7 @@ def test_masked_paths_tell_nothing(run: Attack) -> None:
 
 
 @pytest.mark.catalogue("P27")
-def test_kernel_addresses_and_the_hosts_name_are_not_told(run: Attack) -> None:
+def test_kernel_addresses_and_the_hosts_name_are_hidden(run: Attack) -> None:
     host = socket.gethostname()
     told = run("""
         modules = open("/proc/modules").read().splitlines() if os.path.exists("/proc/modules") else []

@@ -1,4 +1,4 @@
-"""No program reaches the processes it shares a user id with: init, and in a reused sandbox the template."""
+"""No program reaches init or, in a reused sandbox, the template, though they share its user id."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ CAP_SYS_RESOURCE = 24
 
 
 def root_has(capability: int) -> bool:
-    """Whether the host's first process has it, and so, at most, the engine."""
+    """Whether the host's first process has the capability; the engine can have no more than that."""
     status = Path("/proc/1/status").read_text()
     return bool(int(status.partition("CapBnd:")[2].split()[0], 16) >> capability & 1)
 
 
 @pytest.mark.catalogue("P07")
-def test_its_own_limits_and_its_childrens_a_program_may_change(run: Attack) -> None:
+def test_a_program_may_change_its_own_and_its_childrens_limits(run: Attack) -> None:
     told = run("""
         import resource, subprocess
         child = subprocess.Popen(["sleep", "30"])
@@ -40,7 +40,7 @@ def test_its_own_limits_and_its_childrens_a_program_may_change(run: Attack) -> N
 
 
 @pytest.mark.catalogue("P08")
-def test_cannot_signal_a_template_in_a_roundabout_way(run_in_turn: Batch) -> None:
+def test_cannot_signal_a_template_indirectly(run_in_turn: Batch) -> None:
     first, second = run_in_turn(
         """
         import fcntl, struct
@@ -68,7 +68,7 @@ def test_cannot_signal_a_template_in_a_roundabout_way(run_in_turn: Batch) -> Non
 
 
 @pytest.mark.catalogue("P08")
-def test_signals_to_everybody_leave_init_alone(watch: Watch) -> None:
+def test_signals_to_all_processes_do_not_affect_init(watch: Watch) -> None:
     code = """
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         for number in (9, 15, 19, 1, 2):
@@ -89,14 +89,14 @@ def test_signals_to_everybody_leave_init_alone(watch: Watch) -> None:
 
 
 @pytest.mark.catalogue("P09")
-def test_cannot_make_itself_a_little_less_likely_to_be_killed(run: Attack) -> None:
+def test_cannot_lower_its_own_oom_score_even_slightly(run: Attack) -> None:
     if not root_has(CAP_SYS_RESOURCE):
         not_shown("root has no CAP_SYS_RESOURCE on this machine, so a score that root sets is no floor")
     assert run("report(attempt(lambda: open('/proc/self/oom_score_adj', 'w').write('899')))") == "EACCES"
 
 
 @pytest.mark.catalogue("P09")
-def test_seen_from_outside_every_process_goes_before_the_hosts(watch: Watch) -> None:
+def test_every_process_has_a_higher_oom_score_than_the_hosts(watch: Watch) -> None:
     code = """
         attempt(lambda: open("/proc/1/oom_score_adj", "w").write("-1000"))
         report(0)
@@ -119,8 +119,8 @@ def test_a_program_may_signal_itself_and_its_children(run: Attack) -> None:
     assert told == [2, "SIGTERM"]
 
 
-def test_what_a_guarded_attack_would_look_like_if_it_succeeded(run: Attack) -> None:
-    """The payloads can tell: against a process of one's own the same calls do something."""
+def test_the_same_attacks_succeed_against_a_child(run: Attack) -> None:
+    """The attacks can succeed: against the program's own child they do."""
     told = run("""
         child = os.fork()
         if child == 0:

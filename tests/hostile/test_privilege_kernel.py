@@ -1,4 +1,4 @@
-"""The filter of system calls holds to the end of a run, and does not refuse what is harmless."""
+"""The system call filter stays in force for the whole run, and allows what is harmless."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code))
 
 
 @pytest.mark.catalogue("P19")
-def test_the_filter_stays_over_exec_and_takes_no_looser_one(run: Attack) -> None:
+def test_the_filter_survives_exec_and_cannot_be_loosened(run: Attack) -> None:
     told = run("""
         import subprocess
         again = "import socket, sys\\ntry: socket.socket(16, 3)\\nexcept OSError as e: sys.exit(e.errno)"
@@ -51,5 +51,5 @@ def test_the_filter_stays_over_exec_and_takes_no_looser_one(run: Attack) -> None
 
 
 @pytest.mark.catalogue("P22")
-def test_the_plain_personality_may_be_asked_for_and_taken(run: Attack) -> None:
+def test_the_default_personality_is_allowed(run: Attack) -> None:
     assert run('report([call("personality", 0xffffffff), call("personality", 0)])') == [0, 0]

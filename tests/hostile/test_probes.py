@@ -1,4 +1,4 @@
-"""The audit's probes: what its programs observe in a sandbox, with a secret of the host's and a neighbour."""
+"""The audit's probes: what its programs observe, with secrets planted on the host and in another run."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ HOST_TABLES = (
     "/proc/sys/kernel/core_pattern",
     "/proc/sys/kernel/hostname",
 )
-"""What some of the attacks would change on the host, if they worked."""
+"""Files of the host that some of the attacks would change if they succeeded."""
 
 CORE = ("network.py", "filesystem.py")
-"""Programs that run on every engine in every run of the tests."""
+"""Programs whose probes are tested on every engine."""
 
 FAMILIES = {
     "inside.vsock": ("AF_VSOCK", 40, socket.SOCK_STREAM),
     "inside.crypto-sockets": ("AF_ALG", 38, socket.SOCK_SEQPACKET),
 }
-"""Socket families that this kernel must have, for a refusal to be the filter's."""
+"""Socket families: only if this kernel has them does the filter refuse them."""
 
 VARIABLES = {
     "PATH",
@@ -54,7 +54,7 @@ VARIABLES = {
 
 @dataclass(frozen=True)
 class Observed:
-    """What each program reported, by its file name; and the host's tables before and after."""
+    """What each program reported, by file name, and the host's tables before and after."""
 
     answers: Mapping[str, Answers]
     before: list[str]
@@ -87,7 +87,7 @@ def as_parameter(probe: Probe) -> object:
 
 
 @pytest.mark.parametrize("probe", [as_parameter(each) for each in PROBES])
-def test_every_answer_is_in_order(observed: Observed, probe: Probe) -> None:
+def test_every_attack_gets_an_accepted_answer(observed: Observed, probe: Probe) -> None:
     if UNDER_TEST == "gvisor" and probe.rule.id in DIFFERENT_ON_GVISOR:
         not_shown("gVisor's kernel does this differently: docs/engines.md")
     check = probe_runner.judge(probe, observed.answers[probe.payload])
@@ -107,7 +107,7 @@ def host_has(family: int, kind: socket.SocketKind) -> bool:
 
 
 @pytest.mark.catalogue("P10", "P20", "R23")
-def test_the_attacks_leave_the_hosts_tables_as_they_were(observed: Observed) -> None:
+def test_the_attacks_do_not_change_the_hosts_tables(observed: Observed) -> None:
     assert observed.after == observed.before
 
 
@@ -127,7 +127,7 @@ OF_OTHER_PROCESSES = [probe for probe in PROBES if probe.payload == "other_proce
 
 @pytest.fixture(scope="module", params=TARGETS)
 def observed_in_reused_sandbox(request: pytest.FixtureRequest, run_in_turn: Batch) -> Answers:
-    """The same attacks in a sandbox that is used again; the next run in it must be well."""
+    """The same attacks in a reused sandbox; the next run in it must succeed."""
     program = probe_runner.program("other_process.py", *TARGETS[request.param])
     attack, after = run_in_turn(program, "report('well')")
     assert answer(after) == "well"
@@ -136,7 +136,7 @@ def observed_in_reused_sandbox(request: pytest.FixtureRequest, run_in_turn: Batc
 
 
 @pytest.mark.parametrize("probe", [as_parameter(each) for each in OF_OTHER_PROCESSES])
-def test_the_template_of_a_reused_sandbox_is_as_far_away_as_init(
+def test_init_and_template_of_a_reused_sandbox_are_out_of_reach(
     observed_in_reused_sandbox: Answers, probe: Probe
 ) -> None:
     check = probe_runner.judge(probe, observed_in_reused_sandbox)
@@ -144,7 +144,7 @@ def test_the_template_of_a_reused_sandbox_is_as_far_away_as_init(
 
 
 def search(executor: BlockingCodeExecutor, **files: str) -> str:
-    """The canaries that a search of all files finds, but for those of the distribution."""
+    """The canaries that a search of all files but the distribution's finds."""
     program = probe_runner.program("filesystem.py", "everywhere", *DISTRIBUTION)
     program["files"].update(files)
     told = answer(executor.execute(**program, timeout=120, cpu_quota=200_000))
@@ -152,7 +152,7 @@ def search(executor: BlockingCodeExecutor, **files: str) -> str:
 
 
 @pytest.mark.catalogue("F10")
-def test_no_file_at_all_has_a_secret_of_the_host_or_of_another_run() -> None:
+def test_no_file_contains_a_secret_of_the_host_or_of_another_run() -> None:
     async def scenario() -> str:
         async with AuditExecutor() as executor:
             with planted() as canaries:
@@ -165,6 +165,6 @@ def test_no_file_at_all_has_a_secret_of_the_host_or_of_another_run() -> None:
 
 
 @pytest.mark.catalogue("F10")
-def test_the_search_finds_a_secret_that_is_there(executor: BlockingCodeExecutor) -> None:
+def test_the_search_finds_a_secret_in_a_file(executor: BlockingCodeExecutor) -> None:
     secret = token()
     assert search(executor, **{"notes.txt": f"key={secret}"}) == secret

@@ -1,4 +1,4 @@
-"""No program speaks for init: not on its own streams, not on any descriptor, not by ending it."""
+"""No program can speak for init: not on its own streams, not on another descriptor, not by ending init."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def arena(executor: BlockingCodeExecutor) -> Iterator[Arena]:
 
 @pytest.mark.catalogue("X01")
 @pytest.mark.parametrize("stream", [1, 2])
-def test_frames_on_an_output_are_output(executor: BlockingCodeExecutor, stream: int) -> None:
+def test_frames_written_to_a_stream_are_output(executor: BlockingCodeExecutor, stream: int) -> None:
     result = executor.execute(f"import os\n{FRAMES}os.write({stream}, forged)\nos._exit(3)")
     outputs = {1: result.stdout_bytes, 2: result.stderr_bytes}
     assert outputs == {stream: FORGED, 3 - stream: b""}
@@ -33,7 +33,7 @@ def test_frames_on_an_output_are_output(executor: BlockingCodeExecutor, stream: 
 
 
 @pytest.mark.catalogue("X01")
-def test_frames_on_an_output_of_node_are_output(executor: BlockingCodeExecutor) -> None:
+def test_frames_written_to_a_stream_by_node_are_output(executor: BlockingCodeExecutor) -> None:
     code = f"require('fs').writeSync(1, Buffer.from('{FORGED.hex()}', 'hex')); process.exit(3)"
     result = executor.execute(code, "javascript")
     assert (result.stdout_bytes, result.exit_code, dict(result.files)) == (FORGED, 3, {})
@@ -46,7 +46,7 @@ def reached_its_own_streams_only(result: ExecutionResult) -> bool:
 
 
 @pytest.mark.catalogue("X02")
-def test_frames_on_every_descriptor_reach_nothing_but_the_programs_own_streams(
+def test_frames_written_to_every_descriptor_reach_only_the_programs_streams(
     executor: BlockingCodeExecutor,
 ) -> None:
     result = executor.execute(**program("forge.py"))
@@ -55,7 +55,7 @@ def test_frames_on_every_descriptor_reach_nothing_but_the_programs_own_streams(
 
 
 @pytest.mark.catalogue("X02")
-def test_frames_of_a_run_do_not_reach_the_template(run_in_turn: Batch) -> None:
+def test_frames_written_by_a_run_do_not_reach_the_template(run_in_turn: Batch) -> None:
     first, second, third = run_in_turn(program("forge.py"), "print('well')", program("forge.py"))
     assert first.container_id == second.container_id == third.container_id
     assert reached_its_own_streams_only(first)
@@ -64,8 +64,8 @@ def test_frames_of_a_run_do_not_reach_the_template(run_in_turn: Batch) -> None:
 
 
 @pytest.mark.catalogue("X02")
-def test_frames_of_node_reach_nothing_but_its_own_streams(executor: BlockingCodeExecutor) -> None:
-    """Node keeps descriptors of its own, to which it may do what it likes."""
+def test_frames_written_by_node_reach_only_its_streams(executor: BlockingCodeExecutor) -> None:
+    """Node has descriptors of its own, which it may damage."""
     code = f"""
         const fs = require('fs')
         const forged = Buffer.from('{FORGED.hex()}', 'hex')
@@ -93,7 +93,7 @@ DESTROY = {
 
 @pytest.mark.catalogue("X03")
 @pytest.mark.parametrize("how", DESTROY)
-def test_a_program_without_its_descriptors_still_gets_its_result(
+def test_a_program_that_destroys_its_descriptors_gets_a_result(
     executor: BlockingCodeExecutor, run_in_turn: Batch, how: str
 ) -> None:
     code = f"import os\n{DESTROY[how]}\nopen('late', 'w') if {how != 'exhausted'} else 0\nos._exit(5)"
@@ -105,7 +105,7 @@ def test_a_program_without_its_descriptors_still_gets_its_result(
 
 
 @pytest.mark.catalogue("X03")
-def test_node_without_its_descriptors_still_gets_its_result(executor: BlockingCodeExecutor) -> None:
+def test_node_that_closes_its_descriptors_gets_a_result(executor: BlockingCodeExecutor) -> None:
     code = """
         for (let fd = 0; fd < 64; fd++) try { require('fs').closeSync(fd) } catch {}
         process.reallyExit(5)
@@ -115,7 +115,7 @@ def test_node_without_its_descriptors_still_gets_its_result(executor: BlockingCo
 
 
 @pytest.mark.catalogue("X04")
-def test_init_survives_every_signal_to_everybody(run: Attack) -> None:
+def test_init_survives_every_signal_to_all_processes(run: Attack) -> None:
     code = """
         for signum in range(1, 65):
             attempt(os.kill, 1, signum)
@@ -130,8 +130,8 @@ def test_init_survives_every_signal_to_everybody(run: Attack) -> None:
 
 
 @pytest.mark.catalogue("X04")
-def test_memory_that_nobody_can_free_is_no_success(arena: Arena) -> None:
-    """With files in memory there is less and less left, for init as well."""
+def test_memory_filled_with_files_is_out_of_memory(arena: Arena) -> None:
+    """Files in memory take what init itself needs, too."""
     code = """
         import itertools, os
         for number in itertools.count():
@@ -158,7 +158,7 @@ STEAL = """
 
 
 @pytest.mark.catalogue("X05")
-def test_has_its_own_stdin_and_no_other_channel(run: Attack) -> None:
+def test_a_program_has_its_own_stdin_and_no_other_channel(run: Attack) -> None:
     refused, descriptors, stdin = run(STEAL, stdin="mine")
     assert refused == ["EACCES"]
     assert descriptors == [[number, 0o010000] for number in range(3)]  # pipes
@@ -166,7 +166,7 @@ def test_has_its_own_stdin_and_no_other_channel(run: Attack) -> None:
 
 
 @pytest.mark.catalogue("X05")
-def test_a_run_in_a_reused_sandbox_has_its_own_stdin_only(executor: BlockingCodeExecutor) -> None:
+def test_a_run_in_a_reused_sandbox_has_only_its_own_stdin(executor: BlockingCodeExecutor) -> None:
     requests = [{"code": payload(STEAL), "stdin": text} for text in ("first", "second", "")]
     results = list(executor.execute_many(requests, concurrency=1, max_runs_per_sandbox=3))
     pipes = [[number, 0o010000] for number in range(3)]
@@ -193,8 +193,8 @@ TAMPER = """
 
 
 @pytest.mark.catalogue("X10")
-def test_what_a_run_does_to_its_interpreter_stays_in_it(run_in_turn: Batch) -> None:
-    """A program decides its own exit code, and nothing of the next run."""
+def test_changes_to_the_interpreter_do_not_reach_the_next_run(run_in_turn: Batch) -> None:
+    """A program decides its own exit code, but nothing about the next run."""
     first, second = run_in_turn(TAMPER, "report([str(print), sys.getprofile(), None in sys.meta_path])")
     assert first.container_id == second.container_id
     assert (first.stdout, first.exit_code, first.evidence.killed) == ("[]\n", 0, None)
@@ -210,7 +210,7 @@ type Each<A, B extends string> = A extends string ? Walk<`${A}${B}`> : never
 
 
 @pytest.mark.catalogue("X16")
-def test_types_that_take_for_ever_to_check_end_with_the_time(arena: Arena) -> None:
+def test_types_that_take_forever_to_check_time_out(arena: Arena) -> None:
     code = TYPE_BOMB + "console.log('ran')"
     checked = arena.attack(code, "typescript", timeout=10, memory="512m")
     assert (checked.status, checked.evidence.killed) == (Status.TIMEOUT, KillReason.DEADLINE)
@@ -220,7 +220,7 @@ def test_types_that_take_for_ever_to_check_end_with_the_time(arena: Arena) -> No
 
 
 @pytest.mark.catalogue("X16")
-def test_code_that_the_compiler_loads_is_in_the_sandbox_with_the_filter(
+def test_code_that_the_compiler_loads_runs_in_the_sandbox_behind_the_filter(
     executor: BlockingCodeExecutor,
 ) -> None:
     tell = """

@@ -1,4 +1,4 @@
-"""Variables that a loader or an interpreter obeys change the program that asked for them, and nobody else."""
+"""Variables that a loader or an interpreter obeys affect only the program that asked for them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from codeforge import BlockingCodeExecutor, ExecutionRequest, InvalidRequest, St
 from hostile.conftest import Attack, Watch
 
 LIBRARY = "libanl.so.1"
-"""In the images, and loaded by nothing."""
+"""A library in every image that no program loads by itself."""
 
 TOLD_BY_THE_LOADER = """
     report([
@@ -25,8 +25,8 @@ TOLD_BY_THE_LOADER = """
 
 
 @pytest.mark.catalogue("X11")
-def test_a_library_to_preload_is_in_the_program_and_not_in_init(watch: Watch) -> None:
-    """The interpreter that waits is put away, and a new one is started behind the filter."""
+def test_a_preloaded_library_is_in_the_program_and_not_in_init(watch: Watch) -> None:
+    """The warm interpreter is discarded, and a new one is started behind the filter."""
     with watch(TOLD_BY_THE_LOADER, env_vars={"LD_PRELOAD": LIBRARY}) as seen:
         init = (seen.init / "maps").read_text() + (seen.init / "environ").read_text()
         processes = len(seen.processes)
@@ -37,7 +37,9 @@ def test_a_library_to_preload_is_in_the_program_and_not_in_init(watch: Watch) ->
 
 
 @pytest.mark.catalogue("X11")
-def test_a_library_of_ones_own_cannot_be_preloaded(executor: BlockingCodeExecutor, tmp_path: Path) -> None:
+def test_a_library_sent_with_the_run_cannot_be_preloaded(
+    executor: BlockingCodeExecutor, tmp_path: Path
+) -> None:
     source, library = tmp_path / "evil.c", tmp_path / "evil.so"
     source.write_text(
         "#include <unistd.h>\n"
@@ -60,7 +62,7 @@ print("hook", os.getpid(), filters, flush=True)
 
 
 @pytest.mark.catalogue("X11")
-def test_a_hook_of_the_interpreter_runs_in_the_program_behind_the_filter(
+def test_an_interpreter_hook_runs_in_the_program_behind_the_filter(
     executor: BlockingCodeExecutor,
 ) -> None:
     result = executor.execute(
@@ -74,7 +76,7 @@ def test_a_hook_of_the_interpreter_runs_in_the_program_behind_the_filter(
 
 
 @pytest.mark.catalogue("X11")
-def test_without_the_variable_the_same_file_is_not_loaded(executor: BlockingCodeExecutor) -> None:
+def test_without_the_variable_the_hook_is_not_loaded(executor: BlockingCodeExecutor) -> None:
     result = executor.execute("print('program')", files={"sitecustomize.py": HOOK, "usercustomize.py": HOOK})
     assert result.stdout == "program\n"
 
@@ -106,7 +108,7 @@ def test_a_variable_has_no_effect_on_the_next_run_of_the_same_sandbox(
 
 
 @pytest.mark.catalogue("X11")
-def test_options_of_node_are_the_programs_alone(executor: BlockingCodeExecutor) -> None:
+def test_node_options_affect_only_their_program(executor: BlockingCodeExecutor) -> None:
     hook = "console.log('hook', process.pid, process.getuid() >= 10001)"
     result = executor.execute(
         "console.log('program', process.pid)",
@@ -121,7 +123,7 @@ def test_options_of_node_are_the_programs_alone(executor: BlockingCodeExecutor) 
 
 
 @pytest.mark.catalogue("X11")
-def test_a_larger_heap_by_the_options_of_node_is_no_larger_sandbox(executor: BlockingCodeExecutor) -> None:
+def test_a_larger_node_heap_does_not_make_the_sandbox_larger(executor: BlockingCodeExecutor) -> None:
     code = "const heap = []; for (;;) heap.push({ some: 'thing', more: [heap.length] })"
     options = {"NODE_OPTIONS": "--max-old-space-size=100000"}
     result = executor.execute(code, "javascript", memory_limit="128m", timeout=20, env_vars=options)
@@ -159,7 +161,7 @@ console.log(JSON.stringify([Math.random(), randomUUID()]))
 
 @pytest.mark.catalogue("X15")
 @pytest.mark.parametrize("language", RANDOM)
-def test_sandboxes_that_waited_have_randomness_of_their_own(language: str) -> None:
+def test_warm_sandboxes_do_not_share_randomness(language: str) -> None:
     with BlockingCodeExecutor(max_warm=3, warm_memory="1g") as executor:
         executor.warm([language], count=3, timeout=180)
         results = [executor.execute(RANDOM[language], language, timeout=60) for _ in range(3)]
@@ -170,10 +172,8 @@ def test_sandboxes_that_waited_have_randomness_of_their_own(language: str) -> No
 
 @pytest.mark.catalogue("X15")
 @pytest.mark.parametrize("language", ["python", "javascript"])
-def test_runs_of_one_sandbox_have_randomness_of_their_own(
-    executor: BlockingCodeExecutor, language: str
-) -> None:
-    """In Python they are all forked from one interpreter that has loaded these modules."""
+def test_runs_of_one_sandbox_do_not_share_randomness(executor: BlockingCodeExecutor, language: str) -> None:
+    """Python's runs are all forked from one interpreter that has loaded these modules."""
     requests = [{"code": RANDOM[language], "language": language}] * 4
     results = list(executor.execute_many(requests, concurrency=1, max_runs_per_sandbox=4))
     assert len({result.container_id for result in results}) == 1
@@ -182,8 +182,8 @@ def test_runs_of_one_sandbox_have_randomness_of_their_own(
 
 
 @pytest.mark.catalogue("X15")
-def test_secrets_of_two_sandboxes_differ(run: Attack) -> None:
-    """The hash seed, and the canary and addresses that the kernel gives at the start."""
+def test_hash_seed_and_addresses_of_two_sandboxes_differ(run: Attack) -> None:
+    """The hash seed, and the stack canary and addresses that the kernel chooses at the start."""
     code = """
         auxiliary = open("/proc/self/auxv", "rb").read()
         report([hash("x"), id(object()), auxiliary.hex()])
@@ -197,7 +197,7 @@ def test_secrets_of_two_sandboxes_differ(run: Attack) -> None:
     ("language", "code", "boot"),
     [("python", "print(1)", "PYTHONHASHSEED"), ("javascript", "console.log(1)", "NODE_NO_WARNINGS")],
 )
-def test_a_path_that_finds_nothing_is_the_programs_alone(
+def test_a_useless_path_affects_only_the_program(
     executor: BlockingCodeExecutor, language: str, code: str, boot: str
 ) -> None:
     result = executor.execute(code, language, env_vars={"PATH": "/nowhere", boot: "0"})

@@ -1,4 +1,4 @@
-"""Should init itself be taken over: what it could send is refused, and costs nothing but its own run."""
+"""If an attacker took over init, the host would refuse what it sends, and only its own run would fail."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def header(size: int, kind: str) -> bytes:
 
 
 def outcome(*said: bytes, every_s: float = 0.0, ended: bool = False) -> ExecutionResult | HostFailure:
-    """What a caller gets from an init that says this after GO; the next one must do well elsewhere."""
+    """What a caller gets from an init that sends this after GO; the next run must succeed elsewhere."""
 
     async def scenario() -> ExecutionResult | HostFailure:
         engine = ScriptedEngine()
@@ -94,7 +94,7 @@ LENGTHS = {
 
 @pytest.mark.catalogue("X06")
 @pytest.mark.parametrize("length", LENGTHS)
-def test_a_length_that_is_too_large_is_refused_before_room_is_made(length: str) -> None:
+def test_a_length_that_is_too_large_is_refused_before_memory_is_allocated(length: str) -> None:
     tracemalloc.start()
     try:
         failure = outcome(LENGTHS[length], *[b"x" * 65536] * 10)
@@ -106,14 +106,14 @@ def test_a_length_that_is_too_large_is_refused_before_room_is_made(length: str) 
 
 
 @pytest.mark.catalogue("X06")
-def test_frames_of_nothing_come_to_nothing() -> None:
+def test_empty_frames_add_no_output() -> None:
     result = outcome(header(0, "O") * 100_000, header(0, "E") * 100_000, EXIT + DONE)
     assert isinstance(result, ExecutionResult)
     assert (result.status, result.stdout_bytes, result.stderr_bytes) == (Status.OK, b"", b"")
 
 
 @pytest.mark.catalogue("X06")
-def test_more_output_than_was_asked_for_is_cut_here_as_well() -> None:
+def test_the_host_truncates_output_that_init_did_not() -> None:
     result = outcome(*[frame("O", b"x" * 65536)] * 100, EXIT + DONE)
     assert isinstance(result, ExecutionResult)
     assert (len(result.stdout_bytes), result.truncated) == (1 << 20, True)
@@ -121,7 +121,7 @@ def test_more_output_than_was_asked_for_is_cut_here_as_well() -> None:
 
 
 @pytest.mark.catalogue("X06")
-def test_the_largest_count_of_what_was_dropped_is_a_flood() -> None:
+def test_the_largest_count_of_dropped_bytes_is_a_flood() -> None:
     result = outcome(frame("X", struct.pack("<BQ", 1, LARGEST)))
     assert isinstance(result, ExecutionResult)
     assert (result.status, result.evidence.killed) == (Status.OUTPUT_LIMIT, KillReason.FLOOD)
@@ -129,7 +129,7 @@ def test_the_largest_count_of_what_was_dropped_is_a_flood() -> None:
 
 
 @pytest.mark.catalogue("X06")
-def test_the_largest_counts_in_an_exit_change_no_verdict() -> None:
+def test_the_largest_counts_in_an_exit_frame_change_no_verdict() -> None:
     report = exit_frame(0, 0, LARGEST, LARGEST, LARGEST, 2**32 - 1, 2**32 - 1)
     result = outcome(frame("A", struct.pack("<I", 2**32 - 1)), report + DONE)
     assert isinstance(result, ExecutionResult)
@@ -147,7 +147,7 @@ SILENCES = {
 
 @pytest.mark.catalogue("X07")
 @pytest.mark.parametrize("said", SILENCES)
-def test_silence_ends_with_the_time(said: str) -> None:
+def test_silence_ends_at_the_deadline(said: str) -> None:
     result = outcome(*SILENCES[said])
     assert isinstance(result, ExecutionResult)
     assert (result.status, result.evidence.killed) == (Status.TIMEOUT, KillReason.DEADLINE)
@@ -155,7 +155,7 @@ def test_silence_ends_with_the_time(said: str) -> None:
 
 
 @pytest.mark.catalogue("X07")
-def test_one_byte_at_a_time_does_not_put_the_end_off() -> None:
+def test_one_byte_at_a_time_does_not_postpone_the_deadline() -> None:
     whole = frame("O", b"x" * 1000)
     result = outcome(*(whole[i : i + 1] for i in range(len(whole))), every_s=1.0)
     assert isinstance(result, ExecutionResult)
@@ -163,7 +163,7 @@ def test_one_byte_at_a_time_does_not_put_the_end_off() -> None:
 
 
 @pytest.mark.catalogue("X07")
-def test_an_exit_without_an_end_is_no_result() -> None:
+def test_an_exit_frame_without_a_done_frame_is_no_result() -> None:
     assert isinstance(outcome(EXIT), SandboxLost)
 
 
@@ -191,12 +191,12 @@ OUT_OF_LINE = {
 
 @pytest.mark.catalogue("X09")
 @pytest.mark.parametrize("said", OUT_OF_LINE)
-def test_what_is_out_of_line_is_a_violation_and_no_result(said: str) -> None:
+def test_an_unexpected_frame_is_a_protocol_violation(said: str) -> None:
     assert isinstance(outcome(OUT_OF_LINE[said] + EXIT + DONE), ProtocolViolation)
 
 
 @pytest.mark.catalogue("X09")
-def test_what_follows_the_end_is_not_heard() -> None:
+def test_frames_after_the_end_are_ignored() -> None:
     result = outcome(EXIT + DONE, EXIT, frame("O", b"late"))
     assert isinstance(result, ExecutionResult)
     assert (result.status, result.stdout) == (Status.OK, "")
@@ -204,7 +204,7 @@ def test_what_follows_the_end_is_not_heard() -> None:
 
 @pytest.mark.catalogue("X09")
 @pytest.mark.parametrize("said", [b"", frame("O", b"x"), EXIT, EXIT + FILE], ids=lambda said: repr(said[:10]))
-def test_an_end_of_the_stream_before_done_is_no_result(said: bytes) -> None:
+def test_a_stream_that_ends_before_the_done_frame_is_no_result(said: bytes) -> None:
     assert isinstance(outcome(said, ended=True), SandboxLost)
 
 
@@ -223,7 +223,7 @@ NAMES = (
 
 @pytest.mark.catalogue("X09", "F07")
 @pytest.mark.parametrize("name", NAMES, ids=lambda name: repr(name[:20]))
-def test_a_file_with_an_unusable_name_is_not_brought_out(name: bytes) -> None:
+def test_a_file_with_an_unusable_name_is_skipped(name: bytes) -> None:
     came = outcome(EXIT + frame("F", bytes(4) + name) + frame("D", b"x") + DONE)
     assert isinstance(came, ExecutionResult)
     assert (dict(came.files), list(came.files_skipped.values())) == ({}, ["unusable_name"])
@@ -233,7 +233,7 @@ def test_a_file_with_an_unusable_name_is_not_brought_out(name: bytes) -> None:
 @pytest.mark.parametrize(
     "text", [b"\xff\xfe", b"\xed\xa0\x80", b"\x1b[2J\x00", b"x" * 65536], ids=lambda said: repr(said[:10])
 )
-def test_a_failure_in_any_bytes_is_a_failure(text: bytes) -> None:
+def test_a_failure_frame_may_hold_any_bytes(text: bytes) -> None:
     failure = outcome(frame("!", text))
     assert isinstance(failure, SandboxLost)
     assert str(failure).encode()

@@ -1,4 +1,4 @@
-"""Nobody gets a sandbox that somebody had, and nobody's sandbox outlives him."""
+"""No caller gets a used sandbox, and no sandbox outlives its caller."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ os.write(1, b"last\\n")
 """
 
 
-def own(executor: CodeExecutor) -> None:
-    """Its sandboxes are to be left alone by other tests."""
+def share(executor: CodeExecutor) -> None:
+    """Tell other tests to ignore this executor's sandboxes."""
     SHARED.append(executor)
 
 
-async def soon(condition: Callable[[], bool]) -> bool:
+async def becomes_true(condition: Callable[[], bool]) -> bool:
     return await asyncio.to_thread(eventually, condition, GONE_WITHIN_S)
 
 
@@ -42,7 +42,7 @@ async def soon(condition: Callable[[], bool]) -> bool:
 def test_nothing_comes_after_the_result() -> None:
     async def scenario() -> list[object]:
         async with CodeExecutor(max_warm=0) as mine:
-            own(mine)
+            share(mine)
             return [event async for event in mine.stream(WRITE_LATE)]
 
     *outputs, last = asyncio.run(scenario())
@@ -66,7 +66,7 @@ def test_a_listener_hears_nothing_after_the_result(executor: BlockingCodeExecuto
 
 
 @pytest.mark.catalogue("X12")
-def test_a_writer_that_stays_does_not_write_into_the_next_run(executor: BlockingCodeExecutor) -> None:
+def test_a_process_that_stays_cannot_write_into_the_next_run(executor: BlockingCodeExecutor) -> None:
     requests = [{"code": WRITE_LATE}, {"code": "import time; time.sleep(0.3); print('mine')"}]
     results = list(executor.execute_many(requests, concurrency=1, max_runs_per_sandbox=2))
     assert len({result.container_id for result in results}) == 1
@@ -74,12 +74,14 @@ def test_a_writer_that_stays_does_not_write_into_the_next_run(executor: Blocking
 
 
 @pytest.mark.catalogue("X13", "F11")
-def test_many_callers_of_one_place_get_a_sandbox_each() -> None:
-    callers = 200 if UNDER_TEST in ("docker", "bubblewrap") else 40  # the others take half a second for each
+def test_many_callers_of_one_slot_get_a_sandbox_each() -> None:
+    callers = (
+        200 if UNDER_TEST in ("docker", "bubblewrap") else 40
+    )  # the others take half a second for each sandbox
 
     async def scenario() -> tuple[list[ExecutionResult], int]:
         async with CodeExecutor(max_sandboxes=1) as executor:
-            own(executor)
+            share(executor)
             most = 0
             code = "import os, sys; print(sys.argv[1], os.listdir('/tmp')); open('/tmp/mark', 'w')"
             runs = [asyncio.create_task(executor.execute(code, args=[str(i)])) for i in range(callers)]
@@ -95,7 +97,7 @@ def test_many_callers_of_one_place_get_a_sandbox_each() -> None:
 
 
 async def _cancelled(executor: CodeExecutor) -> float:
-    """Cancel a run that has begun, twice; seconds until its container is gone."""
+    """Cancel a running program twice; returns the seconds until its container is gone."""
     started = asyncio.Event()
     code = "import time; print('x', flush=True); time.sleep(60)"
     running = asyncio.create_task(executor.execute(code, on_stdout=lambda _: started.set()))
@@ -107,32 +109,32 @@ async def _cancelled(executor: CodeExecutor) -> float:
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert await soon(lambda: not left_of(container))
+    assert await becomes_true(lambda: not left_of(container))
     return time.monotonic() - began
 
 
 @pytest.mark.catalogue("X14")
-def test_a_caller_that_leaves_takes_his_sandbox_with_him_and_leaves_his_place_once() -> None:
+def test_a_cancelled_run_removes_its_sandbox_and_frees_its_slot_once() -> None:
     async def scenario() -> list[float]:
         async with CodeExecutor(max_sandboxes=1, max_warm=0) as executor:
-            own(executor)
+            share(executor)
             seconds = []
             for _ in range(3):
                 seconds.append(await _cancelled(executor))
-                assert await soon(lambda: executor.get_stats()["sandboxes"] == 0)
+                assert await becomes_true(lambda: executor.get_stats()["sandboxes"] == 0)
             results = await asyncio.gather(*(executor.execute("print(1)") for _ in range(3)))
             assert [result.status for result in results] == [Status.OK] * 3
             assert len({result.container_id for result in results}) == 3
             return seconds
 
-    assert min(asyncio.run(scenario())) < CANCELLED_WITHIN_S  # not each time on a machine that is busy
+    assert min(asyncio.run(scenario())) < CANCELLED_WITHIN_S  # on a busy machine, not every time
 
 
 @pytest.mark.catalogue("X14")
-def test_callers_that_leave_the_line_leave_nothing_behind() -> None:
+def test_cancelled_waiters_leave_nothing_behind() -> None:
     async def scenario() -> None:
         async with CodeExecutor(max_sandboxes=1, max_warm=0) as executor:
-            own(executor)
+            share(executor)
             waiting = [
                 asyncio.create_task(executor.execute("import time; time.sleep(30)")) for _ in range(20)
             ]
@@ -142,7 +144,7 @@ def test_callers_that_leave_the_line_leave_nothing_behind() -> None:
             await asyncio.gather(*waiting, return_exceptions=True)
             assert (await executor.execute("print('well')")).stdout == "well\n"
             counted = ("sandboxes", "leased", "waiting")
-            assert await soon(lambda: all(executor.get_stats()[name] == 0 for name in counted))
+            assert await becomes_true(lambda: all(executor.get_stats()[name] == 0 for name in counted))
             assert not OBSERVER.of(executor)
 
     asyncio.run(scenario())

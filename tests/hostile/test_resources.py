@@ -1,4 +1,4 @@
-"""A program that takes all it can get of processes and memory ends by itself or by its limits, alone."""
+"""A program that takes all the processes and memory it can get ends alone: by itself or at its limits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_fork_bomb_ends_when_the_kernel_refuses_a_process(arena: Arena) -> None:
 
 
 @pytest.mark.catalogue("R01")
-def test_fork_bomb_that_heeds_no_error_ends_with_its_time(arena: Arena) -> None:
+def test_fork_bomb_that_ignores_errors_times_out(arena: Arena) -> None:
     code = """
         import os
         while True:
@@ -73,10 +73,10 @@ def test_node_memory_bomb_is_out_of_memory(arena: Arena) -> None:
 
 
 @pytest.mark.catalogue("R03")
-def test_node_heap_bomb_ends_by_its_own_heap_limit_or_the_kernel_s(arena: Arena) -> None:
+def test_node_heap_bomb_ends_at_nodes_heap_limit_or_the_kernels(arena: Arena) -> None:
     code = "const heap = []; for (;;) heap.push({ some: 'thing', more: [heap.length] })"
     result = arena.attack(code, "javascript", memory="128m", timeout=15)
-    if result.status is Status.OUT_OF_MEMORY:  # the collector itself needs room when it runs out of it
+    if result.status is Status.OUT_OF_MEMORY:  # the garbage collector itself needs memory when there is none
         assert result.evidence.oom_event
     else:
         assert (result.status, result.signal) == (Status.KILLED, 6)
@@ -94,7 +94,7 @@ FAKES = {
 
 @pytest.mark.catalogue("R05")
 @pytest.mark.parametrize("fake", FAKES)
-def test_cannot_pass_for_out_of_memory(arena: Arena, fake: str) -> None:
+def test_a_program_cannot_fake_out_of_memory(arena: Arena, fake: str) -> None:
     action, status = FAKES[fake]
     result = arena.attack(f"import os\nprint('Killed', 'OOMKilled', flush=True)\n{action}")
     assert result.status is status
@@ -102,7 +102,7 @@ def test_cannot_pass_for_out_of_memory(arena: Arena, fake: str) -> None:
 
 
 @pytest.mark.catalogue("R06")
-def test_no_memory_beyond_the_limit_by_swap(arena: Arena) -> None:
+def test_swap_gives_no_memory_beyond_the_limit(arena: Arena) -> None:
     code = """
         import mmap, time
         size = 128 << 20
@@ -132,8 +132,8 @@ OBJECTS = {
 
 @pytest.mark.catalogue("R10")
 @pytest.mark.parametrize("kind", OBJECTS)
-def test_kernel_objects_count_as_memory_of_the_program(arena: Arena, kind: str) -> None:
-    """Each process takes what its descriptors allow, and forks another one that does the same."""
+def test_kernel_objects_count_as_the_programs_memory(arena: Arena, kind: str) -> None:
+    """Each process takes what its descriptors allow, and many processes do so."""
     code = f"""
         import os, select, signal, socket
         kept = []
@@ -155,20 +155,20 @@ def test_kernel_objects_count_as_memory_of_the_program(arena: Arena, kind: str) 
 
 
 @pytest.mark.catalogue("R10")
-def test_names_that_are_looked_up_in_vain_count_as_memory_of_the_program(arena: Arena) -> None:
+def test_lookups_of_missing_names_count_as_the_programs_memory(arena: Arena) -> None:
     code = """
         import itertools, os
         for number in itertools.count():
             os.path.exists(f"/usr/lib/{number:0200}")
     """
     result = arena.attack(code, timeout=2, memory="32m")
-    # The kernel frees such names again; on a busy machine it may not find the time, and kills.
+    # The kernel frees such names again; on a busy machine it may be too late, and kills.
     assert result.status in (Status.TIMEOUT, Status.OUT_OF_MEMORY)
     assert result.memory_used <= 32 * MIB
 
 
 @pytest.mark.catalogue("R21")
-def test_zombies_of_its_own_are_its_own_loss_and_end_with_it(arena: Arena) -> None:
+def test_a_programs_own_zombies_count_as_its_processes(arena: Arena) -> None:
     code = """
         import os
         children = 0

@@ -1,4 +1,4 @@
-"""A program that writes without end costs this process little memory and little time."""
+"""A program that writes without end costs the host process little memory and little time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KEPT = 1 * MIB
 FLOOD = 64 * MIB
 SINGLE_S = 2
 ROOM = 24 * MIB
-"""For what this process may grow by: much less than what is written, some times what is kept."""
+"""How much this process may grow: much less than is written, several times what is kept."""
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +30,10 @@ def arena(executor: BlockingCodeExecutor) -> Iterator[Arena]:
 
 
 class Growth:
-    """How much larger this process was at its largest than at the beginning of the block."""
+    """How much this process grew, at most, during the block."""
 
     def __enter__(self) -> Growth:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         self._before = _status("VmRSS")
         return self
 
@@ -52,7 +52,7 @@ FLOODS = {"stdout": ("1",), "stderr": ("2",), "both": ("1", "2")}
 
 @pytest.mark.catalogue("R12")
 @pytest.mark.parametrize("kind", FLOODS)
-def test_flood_is_cut_ended_and_not_held_in_memory(arena: Arena, kind: str) -> None:
+def test_a_flood_is_truncated_ended_and_not_held_in_memory(arena: Arena, kind: str) -> None:
     with Growth() as growth:
         result = arena.attack(**program("resources.py", "flood", *FLOODS[kind]), timeout=20)
     assert (result.status, result.evidence.killed) == (Status.OUTPUT_LIMIT, KillReason.FLOOD)
@@ -63,7 +63,7 @@ def test_flood_is_cut_ended_and_not_held_in_memory(arena: Arena, kind: str) -> N
 
 
 @pytest.mark.catalogue("R12")
-def test_node_flood_is_cut_and_ended(arena: Arena) -> None:
+def test_a_node_flood_is_truncated_and_ended(arena: Arena) -> None:
     code = "const line = Buffer.alloc(1e6, 'x'); for (;;) require('fs').writeSync(1, line)"
     with Growth() as growth:
         result = arena.attack(code, "javascript", timeout=20, memory="128m")
@@ -72,7 +72,7 @@ def test_node_flood_is_cut_and_ended(arena: Arena) -> None:
 
 
 @pytest.mark.catalogue("R13")
-def test_line_without_end_is_passed_on_as_it_comes(executor: BlockingCodeExecutor) -> None:
+def test_an_endless_line_is_passed_on_as_it_arrives(executor: BlockingCodeExecutor) -> None:
     arrived: list[tuple[float, int]] = []
     with Growth() as growth:
         started = time.monotonic()
@@ -89,8 +89,8 @@ def test_line_without_end_is_passed_on_as_it_comes(executor: BlockingCodeExecuto
 
 
 @pytest.mark.catalogue("R14")
-def test_single_bytes_are_gathered_and_cost_this_process_little(arena: Arena) -> None:
-    """The program writes for the whole of its half core; what arrives here are few pieces."""
+def test_single_bytes_are_coalesced_and_cost_the_host_little(arena: Arena) -> None:
+    """The program writes as fast as it can; the host receives few pieces."""
     code = """
         import os
         while True:
@@ -105,13 +105,13 @@ def test_single_bytes_are_gathered_and_cost_this_process_little(arena: Arena) ->
         spent_s = time.process_time() - before_s
     assert result.status is Status.TIMEOUT
     assert sum(map(len, pieces)) > 10 * len(pieces)
-    assert len(pieces) < 1100 * 2 * SINGLE_S  # each stream rests for a millisecond between two
+    assert len(pieces) < 1100 * 2 * SINGLE_S  # init sends at most one piece per stream and millisecond
     assert spent_s < 0.5 * SINGLE_S
 
 
 @pytest.mark.catalogue("R15")
 @pytest.mark.parametrize(("full", "other"), [(1, 2), (2, 1)])
-def test_one_stream_that_is_full_does_not_hold_up_the_other(arena: Arena, full: int, other: int) -> None:
+def test_a_full_stream_does_not_block_the_other(arena: Arena, full: int, other: int) -> None:
     code = f"""
         import os
         for _ in range(100): os.write({full}, b"x" * 99_999)

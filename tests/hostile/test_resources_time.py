@@ -1,4 +1,4 @@
-"""A program that will not end is ended in time, and all that it started with it."""
+"""A program that does not end is ended in time, with everything that it started."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from codeforge import BlockingCodeExecutor, KillReason, Status
 from codeforge.audit.probe_runner import program
 from hostile.heartbeat import Arena, until
 
-AT_ONCE_S = 2.0
-"""What a loaded machine may take for what takes a few milliseconds."""
+PROMPT_S = 2.0
+"""How long a busy machine may take for a few milliseconds' work."""
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +35,10 @@ SPIN = {
 
 @pytest.mark.catalogue("R16")
 @pytest.mark.parametrize("language", SPIN)
-def test_many_busy_processes_get_half_a_core_together(arena: Arena, language: str) -> None:
+def test_many_busy_processes_share_half_a_core(arena: Arena, language: str) -> None:
     result = arena.attack(SPIN[language], language, timeout=2, memory="192m")
     assert (result.status, result.evidence.killed) == (Status.TIMEOUT, KillReason.DEADLINE)
-    assert 2 <= result.execution_time < 2 + AT_ONCE_S
+    assert 2 <= result.execution_time < 2 + PROMPT_S
     assert 0 < result.cpu_time <= 0.5 * result.execution_time + 0.2
 
 
@@ -52,7 +52,7 @@ WAIT = {
 
 @pytest.mark.catalogue("R17")
 @pytest.mark.parametrize("way", WAIT)
-def test_waiting_for_ever_ends_with_the_time_and_keeps_what_was_written(arena: Arena, way: str) -> None:
+def test_waiting_forever_times_out_and_keeps_the_output(arena: Arena, way: str) -> None:
     code, language = WAIT[way]
     stop = threading.Event()
     try:
@@ -60,7 +60,7 @@ def test_waiting_for_ever_ends_with_the_time_and_keeps_what_was_written(arena: A
     finally:
         stop.set()
     assert (result.status, result.stdout) == (Status.TIMEOUT, "before\n")
-    assert 1 <= result.execution_time < 1 + AT_ONCE_S
+    assert 1 <= result.execution_time < 1 + PROMPT_S
 
 
 NODE_HOLDERS = """
@@ -78,18 +78,18 @@ HOLDERS: dict[str, Mapping[str, Any]] = {
 
 @pytest.mark.catalogue("R20")
 @pytest.mark.parametrize("language", HOLDERS)
-def test_children_that_hold_the_pipe_do_not_hold_up_the_result(
+def test_children_that_hold_the_pipe_do_not_delay_the_result(
     executor: BlockingCodeExecutor, language: str
 ) -> None:
-    """The sandbox's monotonic clock is this machine's."""
+    """The sandbox shares this machine's monotonic clock."""
     result = executor.execute(**HOLDERS[language], timeout=30)
     assert result.status is Status.OK
-    assert time.monotonic() - float(result.stdout) < AT_ONCE_S
+    assert time.monotonic() - float(result.stdout) < PROMPT_S
 
 
 @pytest.mark.catalogue("R22")
 @pytest.mark.parametrize("target", ["0", "-1"], ids=["its group", "everybody"])
-def test_stopping_everything_does_not_stop_the_clock(arena: Arena, target: str) -> None:
+def test_stopping_all_processes_does_not_stop_the_clock(arena: Arena, target: str) -> None:
     result = arena.attack(**program("endings.py", "stop_everybody", target), timeout=1)
     assert (result.status, result.evidence.killed) == (Status.TIMEOUT, KillReason.DEADLINE)
-    assert result.execution_time < 1 + AT_ONCE_S
+    assert result.execution_time < 1 + PROMPT_S

@@ -1,6 +1,6 @@
-"""A session's program shares a process with who answers for it: it may forge that, and reach nothing else.
+"""A session's program shares a process with what reports its results: it may forge those, nothing else.
 
-Whatever it does, results are well-formed values, the host raises its own errors alone, and comes to an end.
+Whatever it does, results are well-formed, the host raises only its own errors, and every cell ends.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def well_formed(result: CellResult) -> CellResult:
 
 
 def goes_on(session: BlockingSession) -> None:
-    """The session is usable, if need be with a new interpreter."""
+    """Check that the session is usable after a restart."""
     session.restart()
     assert session.run("1 + 1").value == "2"
 
@@ -94,7 +94,7 @@ FATAL = [
 
 
 @pytest.mark.parametrize("forgery", FORGERIES, ids=range(len(FORGERIES)))
-def test_forged_messages_make_well_formed_results(session: BlockingSession, forgery: str) -> None:
+def test_forged_messages_lead_to_well_formed_results(session: BlockingSession, forgery: str) -> None:
     number = session.run("import sys; f = sys._getframe(); f.f_code.co_filename").value
     assert number is not None
     cell = int("".join(filter(str.isdigit, number))) + 1
@@ -105,7 +105,7 @@ def test_forged_messages_make_well_formed_results(session: BlockingSession, forg
 
 
 @pytest.mark.parametrize("forgery", FATAL, ids=range(len(FATAL)))
-def test_what_is_no_message_ends_the_interpreter_and_nothing_else(
+def test_a_malformed_message_ends_the_interpreter_and_nothing_else(
     session: BlockingSession, forgery: str
 ) -> None:
     result = well_formed(session.run(f"{forgery}\nimport time; time.sleep(30)", timeout=20))
@@ -113,7 +113,7 @@ def test_what_is_no_message_ends_the_interpreter_and_nothing_else(
     goes_on(session)
 
 
-def test_endless_messages_are_stopped_in_time(session: BlockingSession) -> None:
+def test_endless_messages_are_stopped_at_the_deadline(session: BlockingSession) -> None:
     began = time.monotonic()
     result = well_formed(
         session.run(
@@ -125,7 +125,7 @@ def test_endless_messages_are_stopped_in_time(session: BlockingSession) -> None:
     goes_on(session)
 
 
-def test_a_message_that_never_ends(session: BlockingSession) -> None:
+def test_a_message_that_never_ends_is_stopped_at_the_deadline(session: BlockingSession) -> None:
     result = well_formed(
         session.run("raw(struct.pack('<I', 32 << 20) + b'J')\nwhile True: raw(b' ' * 1000)", timeout=3)
     )
@@ -159,12 +159,12 @@ def test_a_message_that_never_ends(session: BlockingSession) -> None:
         "import ctypes; ctypes.string_at(0)",
     ],
 )
-def test_whatever_it_does_to_itself_comes_to_an_end(session: BlockingSession, code: str) -> None:
+def test_a_cell_that_damages_its_interpreter_ends(session: BlockingSession, code: str) -> None:
     began = time.monotonic()
     well_formed(session.run(code, timeout=3))
     with suppress(SessionEnded):
         well_formed(session.run("1", timeout=3))
-    with suppress(InvalidRequest):  # no failure of the host's
+    with suppress(InvalidRequest):  # it is not a HostFailure
         for copy in session.fork():
             copy.close()
     session.files.write("f", "f")
@@ -182,7 +182,7 @@ def test_a_fork_bomb_is_bounded_and_the_session_goes_on(session: BlockingSession
     session.close()
 
 
-def test_full_places_and_the_session_goes_on(session: BlockingSession) -> None:
+def test_writable_folders_are_filled_and_the_session_goes_on(session: BlockingSession) -> None:
     result = session.run(
         "import os\n"
         "for place in ('/code', '/tmp', '/dev/shm'):\n"
@@ -216,10 +216,10 @@ def test_init_is_out_of_reach(session: BlockingSession) -> None:
     assert session.run("1").value == "1"
 
 
-def test_branches_are_no_boundary_to_each_other_and_sandboxes_are(
+def test_branches_do_not_isolate_each_other_but_sandboxes_do(
     executor: BlockingCodeExecutor, session: BlockingSession
 ) -> None:
-    """They share a user: one may read another's files, and end it. What is outside, none may."""
+    """Branches share a user: one may read another's files and end it. None reaches another sandbox."""
     session.run("x = 'mine'; open('secret', 'w').write('secret')")
     (one,) = session.fork()
     pid = session.run("import os; os.getpid()").value
@@ -233,7 +233,7 @@ def test_branches_are_no_boundary_to_each_other_and_sandboxes_are(
         assert other.run("import os; os.path.exists('/code/secret')").value == "False"
 
 
-def test_names_that_the_program_chose_stay_in_the_callers_directory(
+def test_file_names_of_the_program_stay_in_the_callers_directory(
     session: BlockingSession, tmp_path: Path
 ) -> None:
     outside, inside = tmp_path / "outside", tmp_path / "inside"
@@ -247,7 +247,7 @@ def test_names_that_the_program_chose_stay_in_the_callers_directory(
     assert list(outside.iterdir()) == []
 
 
-def test_a_program_that_races_with_the_files_of_the_host(session: BlockingSession) -> None:
+def test_a_program_that_swaps_folders_cannot_make_the_host_follow_a_link(session: BlockingSession) -> None:
     session.files.write("d/passwd", b"mine")
     with ThreadPoolExecutor(1) as threads:
         running = threads.submit(

@@ -1,4 +1,4 @@
-"""Writing files that a program named: below one directory, whatever lies there or is put there meanwhile."""
+"""Files whose names come from a program are written below one directory, whatever is or gets there."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ HOSTILE = (
 
 @pytest.fixture
 def inside(tmp_path: Path) -> Path:
-    """The directory, beside another one that nothing may be written to."""
+    """The directory to write to, beside another one that must not change."""
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside/precious").write_text("as it was")
     (tmp_path / "inside").mkdir()
@@ -61,20 +61,20 @@ def write(directory: Path, name: str, content: bytes = b"new") -> None:
         file.write(content)
 
 
-def test_directories_are_made_on_the_way(tmp_path: Path) -> None:
+def test_missing_directories_are_made(tmp_path: Path) -> None:
     write(tmp_path / "results/today", "a/b/c.txt")
     assert (tmp_path / "results/today/a/b/c.txt").read_bytes() == b"new"
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_name_that_is_no_plain_relative_path_is_refused(inside: Path, name: str) -> None:
+def test_a_name_that_is_not_a_plain_relative_path_is_refused(inside: Path, name: str) -> None:
     with pytest.raises(InvalidRequest, match="files: "):
         write(inside, name)
     assert list(inside.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["a\\..\\b", "C:evil", "~", "-rf", "con", "\u202etxt.exe", "a b", "..."])
-def test_a_name_that_only_looks_odd_is_a_name(inside: Path, name: str) -> None:
+def test_an_odd_but_plain_name_is_accepted(inside: Path, name: str) -> None:
     write(inside, name)
     assert [path.name for path in inside.iterdir()] == [name]
 
@@ -96,33 +96,33 @@ def test_a_link_in_place_of_the_file_is_replaced(inside: Path, target: str) -> N
     assert (inside / "a").read_bytes() == b"new"
 
 
-def test_a_second_name_of_a_file_elsewhere_is_replaced(inside: Path) -> None:
+def test_a_hard_link_to_a_file_elsewhere_is_replaced(inside: Path) -> None:
     os.link(inside.parent / "outside/precious", inside / "a")
     write(inside, "a")
     assert (inside / "a").read_bytes() == b"new"
 
 
-def test_a_pipe_in_place_of_the_file_is_replaced_and_keeps_nobody_waiting(inside: Path) -> None:
+def test_a_pipe_in_place_of_the_file_is_replaced_without_blocking(inside: Path) -> None:
     os.mkfifo(inside / "a")
     write(inside, "a")
     assert stat.S_ISREG((inside / "a").lstat().st_mode)
 
 
-def test_a_directory_in_place_of_the_file_stays(inside: Path) -> None:
+def test_a_directory_in_place_of_the_file_is_an_error(inside: Path) -> None:
     (inside / "a/b").mkdir(parents=True)
     with pytest.raises(IsADirectoryError):
         write(inside, "a")
     assert [path.name for path in inside.iterdir()] == ["a"]
 
 
-def test_a_file_in_place_of_a_directory_stays(inside: Path) -> None:
+def test_a_file_in_place_of_a_directory_is_an_error(inside: Path) -> None:
     write(inside, "a", b"old")
     with pytest.raises(NotADirectoryError):
         write(inside, "a/b")
     assert (inside / "a").read_bytes() == b"old"
 
 
-def test_a_directory_that_is_swapped_meanwhile_leads_nowhere_else(inside: Path) -> None:
+def test_a_directory_that_is_replaced_by_a_link_meanwhile_is_not_left(inside: Path) -> None:
     with Extractor(inside) as extractor, extractor.create("a/precious") as file:
         (inside / "a").rename(inside / "was")
         (inside / "a").symlink_to("../outside")
@@ -130,7 +130,7 @@ def test_a_directory_that_is_swapped_meanwhile_leads_nowhere_else(inside: Path) 
     assert (inside / "was/precious").read_bytes() == b"new"
 
 
-def test_a_link_that_takes_the_files_name_meanwhile_is_replaced(inside: Path) -> None:
+def test_a_link_that_gets_the_name_meanwhile_is_replaced(inside: Path) -> None:
     with Extractor(inside) as extractor, extractor.create("a") as file:
         (inside / "a").symlink_to("../outside/precious")
         file.write(b"new")
@@ -138,7 +138,7 @@ def test_a_link_that_takes_the_files_name_meanwhile_is_replaced(inside: Path) ->
     assert not (inside / "a").is_symlink()
 
 
-def test_the_directory_itself_may_be_renamed_and_its_name_be_a_link(inside: Path) -> None:
+def test_the_root_may_be_renamed_and_replaced_by_a_link_meanwhile(inside: Path) -> None:
     with Extractor(inside) as extractor:
         inside.rename(inside.parent / "was")
         inside.symlink_to("outside")
@@ -147,14 +147,14 @@ def test_the_directory_itself_may_be_renamed_and_its_name_be_a_link(inside: Path
     assert (inside.parent / "was/a").read_bytes() == b"new"
 
 
-def test_the_callers_own_path_may_lead_through_a_link(tmp_path: Path) -> None:
+def test_the_callers_path_may_contain_links(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     write(tmp_path / "link", "a")
     assert (tmp_path / "real/a").read_bytes() == b"new"
 
 
-def test_a_file_has_its_name_when_it_is_whole_and_not_before(inside: Path) -> None:
+def test_a_file_gets_its_name_once_it_is_complete(inside: Path) -> None:
     write(inside, "a", b"old")
     with Extractor(inside) as extractor, extractor.create("a") as file:
         file.write(b"new")
@@ -163,7 +163,7 @@ def test_a_file_has_its_name_when_it_is_whole_and_not_before(inside: Path) -> No
     assert (inside / "a").read_bytes() == b"new"
 
 
-def test_what_breaks_off_leaves_the_old_file_and_nothing_else(inside: Path) -> None:
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(inside: Path) -> None:
     def break_off() -> None:
         with Extractor(inside) as extractor, extractor.create("a") as file:
             file.write(b"half")
@@ -176,13 +176,13 @@ def test_what_breaks_off_leaves_the_old_file_and_nothing_else(inside: Path) -> N
     assert (inside / "a").read_bytes() == b"old"
 
 
-def test_a_mode_gives_no_more_than_reading_writing_and_executing(inside: Path) -> None:
+def test_special_mode_bits_are_dropped(inside: Path) -> None:
     with Extractor(inside) as extractor, extractor.create("a", 0o6755):
         pass
     assert (inside / "a").stat().st_mode & 0o7000 == 0
 
 
-def test_no_descriptor_is_left_open(inside: Path) -> None:
+def test_no_descriptor_leaks(inside: Path) -> None:
     before = sorted(Path("/proc/self/fd").iterdir())
     (inside / "link").symlink_to("../outside")
     write(inside, "a/b/c")
@@ -197,7 +197,7 @@ PARTS = st.sampled_from(["a", "b", "..", ".", "", "link", "up", "file", "\u202e"
 
 
 @given(st.lists(PARTS, min_size=1, max_size=6).map("/".join))
-def test_whatever_the_name_it_is_written_inside_or_not_at_all(name: str) -> None:
+def test_any_name_is_written_inside_or_refused(name: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (root / "outside").mkdir()

@@ -99,7 +99,7 @@ def engine_under_audit(
     Raises:
         Unsupported: its sandboxes are to be weakened, and it is not Docker with its own runtime.
     """
-    runtime = os.environ.get(RUNTIME_VARIABLE)
+    runtime = os.environ.get(RUNTIME_VARIABLE) or None
     name = engine_name(None, docker_host=None, runtime=runtime)
     if name == AUTO:
         name = next((each for each in ENGINES if unreachable_reason(each) is None), DOCKER)

@@ -128,6 +128,9 @@ async def _provision(executor: CodeExecutor, language: Language) -> Check:
 
 def _print(checks: list[Check], *, posture: bool) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column()
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")  # a path is useless if its end is cut off
     colours: dict[Verdict, str] = {"ok": "green", "problem": "bold red", "note": "yellow"}
     for check in checks:
         text = escape(harmless(check.found))

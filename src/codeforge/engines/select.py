@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import difflib
 import os
 import uuid
 from collections.abc import Callable, Mapping
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from codeforge.engines.base import GVISOR, Channel, Engine, EngineInfo, Provisions
 from codeforge.engines.sockets import unreachable_reason
-from codeforge.errors import EngineUnavailable, InvalidRequest, quoted
+from codeforge.errors import EngineUnavailable, InvalidRequest, nearest, quoted
 from codeforge.model import Language, SandboxLimits
 
 if TYPE_CHECKING:
@@ -63,8 +62,8 @@ def engine_name(asked: object, *, docker_host: str | None, runtime: str | None, 
     name = asked or os.environ.get(ENGINE_VARIABLE) or default
     known = (AUTO, *ENGINES)
     if not isinstance(name, str) or name not in known:
-        near = difflib.get_close_matches(str(name)[:100], known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        near = nearest(str(name), known)
+        hint = "" if near is None else f" Did you mean {near!r}?"
         raise InvalidRequest(f"unknown engine {quoted(name)}; known: {', '.join(known)}.{hint}")
     if name == AUTO and (docker_host or runtime):
         return "docker"

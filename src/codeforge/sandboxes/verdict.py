@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import signal
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from codeforge.model import (
     MAX_MEMORY_BYTES,
     MAX_TIMEOUT_S,
-    CellError,
-    CellStatus,
     Evidence,
     KillReason,
     Limits,
     Status,
     format_memory,
 )
-from codeforge.protocol import Ended
+
+if TYPE_CHECKING:
+    from codeforge.model import CellError, CellStatus
+    from codeforge.protocol import Ended
 
 OOM_EVENT_WAIT_S = 2.0
 """How long to wait for the engine's out-of-memory event; it comes a little after the kernel's count."""
@@ -118,6 +120,8 @@ class CellEvidence:
 
 def decide_cell(evidence: CellEvidence) -> CellStatus:
     """Return the status of a cell that ended this way; the order is that of ``decide_run``."""
+    from codeforge.model import CellStatus  # here and below: a process without sessions does not need it
+
     if evidence.oom:
         return CellStatus.OUT_OF_MEMORY
     match evidence.stopped:
@@ -134,6 +138,8 @@ def decide_cell(evidence: CellEvidence) -> CellStatus:
 
 def explain_cell(status: CellStatus, evidence: CellEvidence, limits: Limits) -> CellError | None:
     """Return what the cell raised, or what ended it and what to do next; ``None`` if it did not fail."""
+    from codeforge.model import CellError, CellStatus
+
     lost = "; the session's variables are lost: restart() starts a new interpreter"
     if evidence.alive:
         lost = ""

@@ -1,4 +1,4 @@
-"""The audit's rules: each says HOLDS where all is well, and FAILS for what it is there to see."""
+"""The audit's rules: each says HOLDS where all is well, and FAILS for the fault that it is about."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ import pytest
 from codeforge.audit import engine_checks, host_checks, probe_runner
 from codeforge.audit.attack_cases import FULL, QUICK, Case
 from codeforge.audit.canaries import VARIABLE, planted
+from codeforge.audit.catalogue import GROUPS, ids, ids_in
+from codeforge.audit.executor import RememberingBubblewrap, WeakenedDocker, engine_under_audit
 from codeforge.audit.model import Check, Rule, Severity, Verdict, counts, exit_code
 from codeforge.audit.mutations import MUTATIONS
 from codeforge.audit.probes import PROBES, Probe
+from codeforge.engines import ENGINE_VARIABLE, GVISOR, RUNTIME_VARIABLE, DockerEngine
+from codeforge.errors import Unsupported
 from codeforge.model.languages import PYTHON
 from codeforge.model.limits import Limits
 from codeforge.model.result import ExecutionResult, Status
@@ -45,7 +49,7 @@ def check(verdict: Verdict, name: str = "inside.x", severity: Severity = Severit
         ([check(Verdict.UNKNOWN, "daemon.x")], True, 1),
     ],
 )
-def test_the_exit_code_says_what_came_out(found: list[Check], strict: bool, code: int) -> None:
+def test_the_exit_code_follows_the_verdicts(found: list[Check], strict: bool, code: int) -> None:
     assert exit_code(found, strict=strict) == code
 
 
@@ -93,7 +97,7 @@ def test_each_bad_setting_of_a_host_fails(name: str, tmp_path: Path) -> None:
     assert list(found.values()).count(Verdict.FAILS) == 1
 
 
-def test_what_a_kernel_does_not_have_is_not_hidden(tmp_path: Path) -> None:
+def test_settings_that_a_kernel_lacks_are_reported(tmp_path: Path) -> None:
     found = host_with(tmp_path, {"proc/sys/kernel/osrelease": "6.1.0"})
     assert found["host.lsm"] is found["host.kernel.yama.ptrace_scope"] is Verdict.NOT_AVAILABLE
     assert found["host.swap"] is Verdict.UNKNOWN
@@ -107,7 +111,7 @@ def test_what_a_kernel_does_not_have_is_not_hidden(tmp_path: Path) -> None:
         ("", Verdict.UNKNOWN),
     ],
 )  # fmt: skip
-def test_kernels_are_told_by_the_fix_in_their_own_series(
+def test_a_kernel_is_judged_by_the_fix_in_its_own_series(
     release: str, verdict: Verdict, tmp_path: Path
 ) -> None:
     assert host_with(tmp_path, {"proc/sys/kernel/osrelease": release})["host.kernel"] is verdict
@@ -131,7 +135,9 @@ def engine_says(told: dict[str, Any]) -> dict[str, Verdict]:
 
 def test_a_well_kept_engine_holds() -> None:
     found = engine_says(engine())
-    assert found.pop("daemon.socket") is found.pop("daemon.tcp") is Verdict.NOT_AVAILABLE  # it is remote
+    assert (
+        found.pop("daemon.socket") is found.pop("daemon.tcp") is Verdict.NOT_AVAILABLE
+    )  # the engine is remote
     assert set(found.values()) == {Verdict.HOLDS}
 
 
@@ -155,12 +161,12 @@ def test_a_well_kept_engine_holds() -> None:
         (engine(ExperimentalBuild=True), "experimental", Verdict.FAILS),
     ],
 )  # fmt: skip
-def test_each_weakness_of_an_engine_is_seen(told: dict[str, Any], name: str, verdict: Verdict) -> None:
+def test_each_weakness_of_an_engine_is_found(told: dict[str, Any], name: str, verdict: Verdict) -> None:
     assert engine_says(told)[f"daemon.{name}"] is verdict
 
 
 @pytest.mark.parametrize(("mode", "verdict"), [(0o660, Verdict.HOLDS), (0o666, Verdict.FAILS)])
-def test_a_socket_for_everybody_fails(mode: int, verdict: Verdict, tmp_path: Path) -> None:
+def test_a_socket_that_everybody_may_use_fails(mode: int, verdict: Verdict, tmp_path: Path) -> None:
     socket = tmp_path / "docker.sock"
     socket.touch()
     socket.chmod(mode)
@@ -197,7 +203,7 @@ def test_an_image_that_runs_as_root_fails() -> None:
 
 
 @pytest.mark.parametrize("probe", PROBES, ids=[probe.rule.id for probe in PROBES])
-def test_a_probe_believes_only_the_answers_that_it_knows(probe: Probe) -> None:
+def test_a_probe_accepts_only_the_answers_that_it_lists(probe: Probe) -> None:
     well = {name: min(fine) for name, fine in probe.answers.items()}
     assert probe_runner.judge(probe, well).verdict is Verdict.HOLDS
     for name in well:
@@ -208,16 +214,16 @@ def test_a_probe_believes_only_the_answers_that_it_knows(probe: Probe) -> None:
     assert probe_runner.judge(probe, "it crashed").verdict is Verdict.UNKNOWN
 
 
-def test_every_answer_that_is_asked_for_is_given_by_its_program() -> None:
+def test_each_program_reports_every_answer_that_its_probes_need() -> None:
     for probe in PROBES:
         program = probe_runner.source(probe.payload)
         missing = [name for name in probe.answers if not re.search(rf"\b{re.escape(name)}\b", program)]
-        # These are put together while the program runs.
+        # The program puts this name together.
         assert set(missing) <= {"clone(NEWUSER)"}, probe.rule.id
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"a": 1}', "null", '{"a": ["b"]}', "{}"])
-def test_a_program_that_talks_nonsense_says_nothing(text: str) -> None:
+def test_malformed_reports_are_ignored(text: str) -> None:
     assert probe_runner.parse_text(text) is None
 
 
@@ -231,15 +237,66 @@ def test_a_case_can_fail(case: Case) -> None:
     assert not case.judge(DISASTER)
 
 
-def test_ids_are_not_used_twice() -> None:
+def test_ids_are_unique() -> None:
     named = [probe.rule.id for probe in PROBES] + [case.rule.id for case in QUICK + FULL]
     assert len(named) == len(set(named))
+
+
+def test_references_name_existing_cases() -> None:
+    known = {case for group in GROUPS for case in ids(group)}
+    rules = [each.rule for each in (*PROBES, *QUICK, *FULL)]
+    for rule in rules:
+        assert set(ids_in(rule.reference)) <= known, rule.id
+        assert ids_in(rule.reference) or "CIS" in rule.reference, rule.id
+
+
+def test_ids_are_found_beside_the_names_of_other_documents() -> None:
+    assert ids_in("CIS 5.26; NIST 800-190 4.4.3; P01, X16") == ("P01", "X16")
+
+
+# --- The engine of the audit's executor -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("engine", "runtime", "kind", "made"),
+    [
+        ("docker", "", "docker", WeakenedDocker),
+        ("docker", "runsc", GVISOR, DockerEngine),
+        ("podman", "", "podman", DockerEngine),
+        ("bubblewrap", "", "bubblewrap", RememberingBubblewrap),
+    ],
+)
+def test_the_environment_names_the_engine(
+    engine: str, runtime: str, kind: str, made: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ENGINE_VARIABLE, engine)
+    monkeypatch.setenv(RUNTIME_VARIABLE, runtime)
+    name, found = engine_under_audit()
+    assert name == kind
+    assert isinstance(found, made)
+
+
+@pytest.mark.parametrize(("engine", "runtime"), [("docker", "runsc"), ("podman", ""), ("bubblewrap", "")])
+def test_only_docker_with_its_own_runtime_can_be_weakened(
+    engine: str, runtime: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ENGINE_VARIABLE, engine)
+    monkeypatch.setenv(RUNTIME_VARIABLE, runtime)
+    for arguments in ({"weaken": lambda spec: None}, {"unchecked": True}):
+        with pytest.raises(Unsupported):
+            engine_under_audit(**arguments)
+
+
+def test_a_weakened_engine_takes_the_control_out_of_every_container() -> None:
+    engine = WeakenedDocker("me", lambda spec: spec["HostConfig"].update(PidsLimit=0), unchecked=False)
+    spec = engine.spec(PYTHON, Limits().of_sandbox(PYTHON), uid=USER_IDS[0])
+    assert spec["HostConfig"]["PidsLimit"] == 0
 
 
 # --- Mutations ----------------------------------------------------------------------------------------
 
 
-def test_every_mutation_changes_the_container_and_expects_to_be_caught() -> None:
+def test_every_mutation_changes_the_container_and_names_a_check() -> None:
     for mutation in MUTATIONS:
         before = container_spec(PYTHON, Limits().of_sandbox(PYTHON), owner="me", uid=USER_IDS[0] + 1)
         after = copy.deepcopy(before)
@@ -248,7 +305,7 @@ def test_every_mutation_changes_the_container_and_expects_to_be_caught() -> None
         assert mutation.caught_by or mutation.posture, mutation.name
 
 
-def test_canaries_are_gone_afterwards() -> None:
+def test_canaries_are_removed_afterwards() -> None:
     with planted() as laid:
         assert (laid.folder / laid.file).read_text() == laid.file
         assert os.environ[VARIABLE] == laid.environment

@@ -1,4 +1,4 @@
-"""What the audit says of a sandbox seen from outside: HOLDS where all is well, FAILS for each weakness."""
+"""The audit's checks from outside: HOLDS where all is well, FAILS for each weakness."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SANDBOX_LIMITS = Limits().of_sandbox(PYTHON)
 
 
 def described() -> dict[str, Any]:
-    """What the engine would say of a container that is as the policy asked."""
+    """The engine's description of a container that is as the policy asks."""
     spec = copy.deepcopy(container_spec(PYTHON, SANDBOX_LIMITS, owner="me", uid=USER_IDS[0]))
     hostconfig = spec.pop("HostConfig")
     return {"Image": "sha256:1", "HostConfig": hostconfig, "Config": spec, "Mounts": []}
@@ -34,7 +34,7 @@ def asked(inspect: dict[str, Any]) -> dict[str, Verdict]:
     return {each.id: each.verdict for each in container_checks.look(facts, PYTHON, SANDBOX_LIMITS)}
 
 
-def test_what_the_policy_asks_for_is_what_the_audit_expects() -> None:
+def test_the_audit_expects_what_the_policy_asks_for() -> None:
     assert set(asked(described()).values()) == {Verdict.HOLDS}
 
 
@@ -74,7 +74,7 @@ def test_each_weaker_setting_fails(part: str, name: str, key: str, value: object
     assert asked(inspect)[f"outside.spec-{name}"] is Verdict.FAILS
 
 
-def test_every_rule_for_settings_was_seen_to_fail() -> None:
+def test_every_rule_for_settings_can_fail() -> None:
     failed = {f"outside.spec-{name}" for name, _, _ in IN_HOST + IN_CONFIG}
     assert asked(described()).keys() - failed == {"outside.spec-image"}
 
@@ -191,18 +191,18 @@ def test_each_weaker_fact_fails(name: str, facts: Facts) -> None:
     assert {each for each, verdict in found.items() if verdict is Verdict.FAILS} == {f"outside.kernel-{name}"}
 
 
-def test_every_rule_for_facts_was_seen_to_fail() -> None:
+def test_every_rule_for_facts_can_fail() -> None:
     left = seen(WELL).keys() - {f"outside.kernel-{name}" for name, _ in WEAKER}
     assert left == {"outside.kernel-user-namespace"}
 
 
-def test_who_may_not_look_is_told_why_and_nothing_holds() -> None:
+def test_without_root_every_kernel_check_is_not_available() -> None:
     found = list(kernel_checks.look(dataclasses.replace(WELL, blind="not root"), SANDBOX_LIMITS))
     assert {(each.verdict, each.got) for each in found} == {(Verdict.NOT_AVAILABLE, "not root")}
     assert {each.id for each in found} == seen(WELL).keys()
 
 
-def test_mutations_name_checks_that_there_are() -> None:
+def test_mutations_name_existing_checks() -> None:
     known = asked(described()).keys() | seen(WELL).keys() | {probe.rule.id for probe in PROBES}
     named = {name for mutation in MUTATIONS for name in mutation.caught_by} | set(WITHOUT_INIT)
     assert named - known == set()

@@ -11,7 +11,7 @@ from typing import cast
 
 import pytest
 
-from codeforge.cli.repl import COMMANDS, Conversation
+from codeforge.cli.conversation import COMMANDS, Conversation
 from codeforge.errors import CannotFork, InvalidRequest, SandboxLost, SessionEnded
 from codeforge.model.cell_result import CellError, CellOutput, CellResult, CellStatus, MimeBundle
 from codeforge.model.languages import LANGUAGES

@@ -17,8 +17,8 @@ from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output import ColorDepth, DummyOutput
 
 from codeforge.cli import prompt as module
+from codeforge.cli.conversation import COMMANDS
 from codeforge.cli.prompt import Prompt, history_file, indentation, usable
-from codeforge.cli.repl import COMMANDS
 from codeforge.errors import SessionEnded
 from codeforge.model.cell_result import Completions
 from codeforge.model.languages import LANGUAGES

@@ -138,6 +138,7 @@ CHECKS = [
     Check("swap limit", "problem", "not accounted for by the kernel", "boot with swapaccount=1"),
     Check("LSM", "note", "neither AppArmor nor SELinux", "one more layer where the kernel has one"),
     Check("python image", "ok", "ai-codeforge-python:latest, 131 MB"),
+    Check("typescript environment", "ok", "/var/cache/ai-codeforge/environments/typescript-276287e2c771804b"),
     Check("python run", "ok", "31 ms, 12 MB", posture={"no_new_privs": "1", "seccomp": "2"}),
 ]
 

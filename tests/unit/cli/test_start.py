@@ -27,6 +27,14 @@ def test_run_imports_no_http_client_parser_or_terminal_library() -> None:
     assert imported_by("import codeforge.cli.run") & HEAVY == set()
 
 
+def test_run_imports_nothing_that_only_sessions_need() -> None:
+    code = "import sys, codeforge.cli.run, codeforge.sandboxes.pool\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name for name in done.stdout.split() if name.startswith("codeforge.")}
+    assert "codeforge.sandboxes.verdict" in loaded
+    assert not {name for name in loaded if "cell" in name or "session" in name}
+
+
 def test_help_imports_nothing_that_runs_programs() -> None:
     assert imported_by("import codeforge.cli.app") & ((HEAVY | {"asyncio"}) - {"typer"}) == set()
 

@@ -1,4 +1,4 @@
-"""Results: values that any JSON writer and any terminal can take."""
+"""Results: values that any JSON writer and any terminal accepts."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def result(status: Status = Status.OK, *, stdout: bytes = b"", stderr: bytes = b
 
 
 @pytest.mark.parametrize("status", Status)
-def test_success_is_status_ok_and_nothing_else(status: Status) -> None:
+def test_only_status_ok_is_success(status: Status) -> None:
     assert result(status).success is (status is Status.OK)
 
 
 @pytest.mark.parametrize("status", Status)
-def test_only_a_timeout_timed_out_and_only_want_of_memory_is_oom(status: Status) -> None:
+def test_timed_out_and_oom_killed_follow_the_status(status: Status) -> None:
     assert result(status).timed_out is (status is Status.TIMEOUT)
     assert result(status).oom_killed is (status is Status.OUT_OF_MEMORY)
 
@@ -42,18 +42,18 @@ def test_output_is_stdout() -> None:
 
 
 @given(st.binary())
-def test_text_is_what_utf8_is_in_it_and_never_an_exception(data: bytes) -> None:
+def test_any_output_can_be_read_as_text(data: bytes) -> None:
     both = result(stdout=data, stderr=data)
     assert both.stdout == both.stderr == data.decode("utf-8", "replace")
 
 
-def test_a_result_cannot_be_changed() -> None:
+def test_a_result_is_read_only() -> None:
     value: Any = result()
     with pytest.raises(dataclasses.FrozenInstanceError):
         value.status = Status.ERROR
 
 
-def test_two_results_share_no_mapping_that_could_be_written_to() -> None:
+def test_the_default_mappings_of_a_result_are_read_only() -> None:
     value: Any = result()
     with pytest.raises(TypeError):
         value.files["x"] = b""
@@ -65,7 +65,7 @@ def test_two_results_share_no_mapping_that_could_be_written_to() -> None:
     files=st.dictionaries(st.text(st.characters(codec="utf-8")), st.binary()),
     error=st.none() | st.text(st.characters(codec="utf-8")),
 )
-def test_to_dict_is_json_in_utf8_whatever_bytes_came_out(
+def test_to_dict_is_valid_json_whatever_the_program_wrote(
     stdout: bytes, stderr: bytes, files: dict[str, bytes], error: str | None
 ) -> None:
     plain = ExecutionResult(
@@ -81,7 +81,7 @@ def test_to_dict_is_json_in_utf8_whatever_bytes_came_out(
 
 
 @pytest.mark.parametrize("data", NOT_UTF8)
-def test_bytes_that_are_not_utf8_are_there_in_base64_too(data: bytes) -> None:
+def test_output_that_is_not_utf8_is_in_base64_too(data: bytes) -> None:
     plain = result(stdout=data, stderr=b"fine").to_dict()
     assert base64.b64decode(plain["stdout_base64"]) == data
     assert "\ufffd" in plain["stdout"]
@@ -89,7 +89,7 @@ def test_bytes_that_are_not_utf8_are_there_in_base64_too(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("data", UTF8)
-def test_text_is_there_once(data: bytes) -> None:
+def test_output_that_is_utf8_is_not_in_base64(data: bytes) -> None:
     plain = result(stdout=data, stderr=data).to_dict()
     assert plain["stdout"] == plain["stderr"] == plain["output"] == data.decode()
     assert not [key for key in plain if key.endswith("_base64")]
@@ -149,6 +149,6 @@ def test_to_dict_has_every_field_and_property_under_its_documented_name() -> Non
     assert type(plain["status"]) is str
 
 
-def test_a_piece_of_output_says_from_which_stream_it_is() -> None:
+def test_a_piece_of_output_names_its_stream() -> None:
     piece = Output("stderr", "\ufffd", b"\xff")
     assert (piece.stream, piece.text, piece.data) == ("stderr", "\ufffd", b"\xff")

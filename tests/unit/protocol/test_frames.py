@@ -1,4 +1,4 @@
-"""Frames: anybody can parse what is sent; what comes in is believed only as far as it is in order."""
+"""Frames: those to init are well formed; those from init are believed only as long as they are in order."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def frame(kind: str, payload: bytes = b"") -> bytes:
 
 
 def parse(stream: bytes) -> list[tuple[str, bytes]]:
-    """All frames of a stream, in the simplest way there is."""
+    """Return all frames of a stream, in the simplest way."""
     frames = []
     while stream:
         end = HEADER_BYTES + int.from_bytes(stream[:4], "little")
@@ -54,16 +54,16 @@ def parse(stream: bytes) -> list[tuple[str, bytes]]:
     return frames
 
 
-# --- What is sent -------------------------------------------------------------------------------------
+# --- To init -------------------------------------------------------------------------------------
 
 
-def test_limits_are_integers_of_known_width() -> None:
+def test_limits_are_integers_of_fixed_width() -> None:
     [(kind, payload)] = parse(protocol.limits(output_bytes=1, files_bytes=2**40, max_age_s=1.5))
     assert kind == "l"
     assert struct.unpack("<QQII", payload) == (1, 2**40, MAX_FILES_OUT, 1500)
 
 
-def test_an_age_beyond_the_fields_width_is_the_longest_there_is() -> None:
+def test_an_age_that_does_not_fit_its_field_becomes_the_longest_one() -> None:
     [(_, payload)] = parse(protocol.limits(output_bytes=0, files_bytes=0, max_age_s=1e9))
     assert payload[-4:] == b"\xff\xff\xff\xff"
 
@@ -119,7 +119,7 @@ def test_a_file_is_its_mode_its_path_and_its_bytes_in_full_frames(size: int) -> 
         "full stdin",
     ],
 )
-def test_every_other_message_is_one_frame(sent: bytes, frames: list[tuple[str, bytes]]) -> None:
+def test_every_other_request_is_one_frame(sent: bytes, frames: list[tuple[str, bytes]]) -> None:
     assert parse(sent) == frames
 
 
@@ -139,7 +139,7 @@ def test_no_frame_is_sent_that_init_would_refuse(send: Callable[[], bytes]) -> N
         send()
 
 
-# --- What comes in: in order --------------------------------------------------------------------------
+# --- From init: in order --------------------------------------------------------------------------
 
 READY = frame("R", b"pid=1\nuid=10001\nroot=ro,nosuid\ncap_eff=0\n")
 EXIT = frame("W", struct.pack("<BBQQQII", 0, 3, 1_500_000, 250_000, 4096, 1, 2) + TOKEN)
@@ -193,7 +193,7 @@ EVENTS: list[Event] = [
 
 
 def running(before: bytes = READY, *, files_bytes: int = 1000) -> Decoder:
-    """A decoder of what comes after GO."""
+    """Return a decoder of what comes after GO."""
     decoder = Decoder()
     decoder.feed(before)
     decoder.expect_run(files_bytes=files_bytes, token=TOKEN)
@@ -201,12 +201,12 @@ def running(before: bytes = READY, *, files_bytes: int = 1000) -> Decoder:
 
 
 def decode(pieces: Iterable[bytes], *, files_bytes: int = 1000) -> list[Event]:
-    """The events of a run."""
+    """Return the events of a run."""
     decoder = running(files_bytes=files_bytes)
     return [event for piece in pieces for event in decoder.feed(piece)]
 
 
-def test_a_whole_run_is_told_in_its_order() -> None:
+def test_the_events_of_a_run_come_in_order() -> None:
     decoder = Decoder()
     assert decoder.feed(READY) == [Ready({"pid": "1", "uid": "10001", "root": "ro,nosuid", "cap_eff": "0"})]
     assert decoder.feed(PRELOADED * 2) == [Preloaded(), Preloaded()]
@@ -215,7 +215,7 @@ def test_a_whole_run_is_told_in_its_order() -> None:
     assert decoder.over
 
 
-def test_runs_are_told_one_after_the_other_each_with_its_own_bounds() -> None:
+def test_each_run_of_a_sandbox_has_its_own_bounds() -> None:
     decoder = running(files_bytes=6)
     for _ in range(3):
         assert decoder.feed(b"".join(STORY[:-1]) + CLEAN) == [*EVENTS[:-1], Clean()]
@@ -227,12 +227,12 @@ def test_runs_are_told_one_after_the_other_each_with_its_own_bounds() -> None:
 
 
 @pytest.mark.parametrize("said", [b"", bytes(16), TOKEN[:-1], TOKEN + b"x", TOKEN[::-1]])
-def test_an_end_without_the_runs_token_is_not_believed(said: bytes) -> None:
+def test_an_exit_without_the_token_of_the_run_is_a_violation(said: bytes) -> None:
     with pytest.raises(ProtocolViolation):
         decode([frame("W", bytes(34) + said)])
 
 
-def test_each_run_has_a_token_that_nobody_can_guess() -> None:
+def test_each_run_has_a_random_token() -> None:
     tokens = {new_token() for _ in range(1000)}
     assert len(tokens) == 1000
     assert {len(token) for token in tokens} == {protocol.TOKEN_BYTES}
@@ -242,18 +242,18 @@ def test_the_token_of_one_run_does_not_end_another() -> None:
     decoder = running()
     decoder.feed(EXIT + CLEAN)
     decoder.expect_run(files_bytes=0, token=TOKEN[::-1])
-    with pytest.raises(ProtocolViolation, match="that init did not say"):
+    with pytest.raises(ProtocolViolation, match="that init did not report"):
         decoder.feed(EXIT)
 
 
-def test_a_file_that_a_run_left_last_is_told_before_it_is_clean() -> None:
+def test_the_last_file_of_a_run_comes_before_clean() -> None:
     assert decode([EXIT, file_out(b"a", b"x"), CLEAN])[1:] == [FileOut(b"a", b"x"), Clean()]
 
 
 @pytest.mark.parametrize(
     "before", [[], [READY, b""], [READY, b"", EXIT], [READY, b"", EXIT, DONE], [READY, FAILED]]
 )
-def test_a_run_is_expected_only_when_one_can_be_started(before: list[bytes]) -> None:
+def test_a_run_can_be_expected_only_when_one_can_begin(before: list[bytes]) -> None:
     decoder = Decoder()
     for piece in before:
         if not piece:
@@ -316,7 +316,7 @@ def test_a_decoder_is_over_after_the_last_event_and_not_before(ending: bytes) ->
 
 
 def decoders() -> dict[str, Decoder]:
-    """One in each state in which something may come."""
+    """Return a decoder in each state in which frames may come."""
     idle = Decoder()
     idle.feed(READY)
     ended = running()
@@ -330,7 +330,7 @@ def test_init_may_fail_at_any_time() -> None:
         assert decoder.over
 
 
-def test_a_file_that_init_failed_in_the_middle_of_is_not_told_as_whole() -> None:
+def test_a_file_is_dropped_if_init_fails_in_the_middle_of_it() -> None:
     events = decode([EXIT, file_out(b"a", b"half"), FAILED])
     assert not [event for event in events if isinstance(event, FileOut)]
 
@@ -339,7 +339,7 @@ def test_a_file_that_init_failed_in_the_middle_of_is_not_told_as_whole() -> None
     ("payload", "code", "signal"),
     [((0, 0), 0, None), ((0, 255), 255, None), ((1, 9), None, 9), ((1, 64), None, 64), ((7, 15), None, 15)],
 )
-def test_an_end_is_an_exit_code_or_a_signal(
+def test_an_exit_has_an_exit_code_or_a_signal(
     payload: tuple[int, int], code: int | None, signal: int | None
 ) -> None:
     [event] = decode([frame("W", struct.pack("<BBQQQII", *payload, 0, 0, 0, 0, 0) + TOKEN)])
@@ -347,24 +347,26 @@ def test_an_end_is_an_exit_code_or_a_signal(
 
 
 @given(st.binary())
-def test_any_posture_at_all_can_be_read(payload: bytes) -> None:
+def test_any_bytes_can_be_read_as_a_posture(payload: bytes) -> None:
     [event] = Decoder().feed(frame("R", payload))
     assert isinstance(event, Ready)
     assert all("=" not in key for key in event.posture)
 
 
-def test_a_posture_cannot_be_changed_once_it_is_read() -> None:
+def test_a_posture_is_read_only() -> None:
     [event] = Decoder().feed(READY)
     assert isinstance(event, Ready)
     assert not hasattr(event.posture, "__setitem__")
 
 
-# --- What comes in: out of line -----------------------------------------------------------------------
+# --- From init: violations -----------------------------------------------------------------------
 
 SKIP = frame("S", b"\x03big")
 OUT = frame("O", b"x")
-ALL = (READY, PRELOADED, OUT, frame("E"), dropped(1, 1), frame("A", bytes(4)), EXIT, file_out(b"a"), SKIP,
-       frame("D"), CLEAN, DONE, FAILED)  # fmt: skip
+ALL = (
+    *(READY, PRELOADED, OUT, frame("E"), dropped(1, 1), frame("A", bytes(4)), EXIT),
+    *(file_out(b"a"), SKIP, frame("D"), CLEAN, DONE, FAILED),
+)
 ALLOWED = {
     "before READY": (READY, FAILED),
     "before GO": (PRELOADED, FAILED),
@@ -385,7 +387,7 @@ def test_every_state_takes_its_frames_and_no_others(state: str) -> None:
 
 
 @pytest.mark.parametrize("last", [DONE, FAILED], ids=["done", "failed"])
-def test_nothing_comes_after_the_last_event(last: bytes) -> None:
+def test_any_frame_after_the_last_event_is_a_violation(last: bytes) -> None:
     for piece in ALL:
         decoder = running()
         decoder.feed(EXIT + last)
@@ -403,7 +405,7 @@ def test_nothing_comes_after_the_last_event(last: bytes) -> None:
         [EXIT, CLEAN, DONE],
     ],
 )
-def test_what_is_out_of_order_is_a_violation(stream: list[bytes]) -> None:
+def test_a_frame_out_of_order_is_a_violation(stream: list[bytes]) -> None:
     decoder = running()
     for piece in stream[:-1]:
         decoder.feed(piece)
@@ -424,9 +426,10 @@ def test_an_unknown_frame_is_a_violation() -> None:
         *[frame("W", bytes(size) + TOKEN) for size in (0, 29, 31, 33, 35, 38, 100)],
         *[frame("A", bytes(size)) for size in (0, 3, 5)],
         *[frame("X", b"\1" + bytes(size)) for size in (0, 7, 9)],
-        frame("X"), dropped(0, 1), dropped(3, 1), dropped(255, 1),
+        frame("X"),
+        *[dropped(stream, 1) for stream in (0, 3, 255)],
     ],
-)  # fmt: skip
+)
 def test_a_payload_of_the_wrong_size_or_stream_is_a_violation(wrong: bytes) -> None:
     with pytest.raises(ProtocolViolation):
         decode([wrong])
@@ -439,7 +442,7 @@ def test_a_skipped_file_needs_a_known_reason(payload: bytes) -> None:
 
 
 @pytest.mark.parametrize("reason", SkipReason)
-def test_every_known_reason_is_told(reason: SkipReason) -> None:
+def test_every_known_reason_is_passed_on(reason: SkipReason) -> None:
     assert decode([EXIT, frame("S", bytes([reason]) + b"x")])[-1] == Skipped(b"x", reason)
 
 
@@ -450,14 +453,14 @@ def test_a_file_needs_a_name(payload: bytes) -> None:
 
 
 @pytest.mark.parametrize("last", [SKIP, file_out(b"a")], ids=["skipped", "file"])
-def test_more_files_than_asked_for_are_a_violation(last: bytes) -> None:
+def test_more_files_than_the_limit_are_a_violation(last: bytes) -> None:
     decoder = running()
     decoder.feed(EXIT + file_out(b"a") * MAX_FILES_OUT + SKIP * (MAX_FILES_OUT + 1))
     with pytest.raises(ProtocolViolation, match="more files than were asked for"):
         decoder.feed(last)
 
 
-def test_more_bytes_of_files_than_asked_for_are_a_violation() -> None:
+def test_more_bytes_of_files_than_the_limit_are_a_violation() -> None:
     decoder = running(files_bytes=10)
     decoder.feed(EXIT + file_out(b"a", b"12345") + file_out(b"b", b"12345"))
     decoder.feed(frame("D"))
@@ -467,16 +470,16 @@ def test_more_bytes_of_files_than_asked_for_are_a_violation() -> None:
 
 @pytest.mark.parametrize("size", [PAYLOAD_MAX + 1, 2**31, 2**32 - 1])
 @pytest.mark.parametrize("kind", "RPOEXAWFDSCZ!")
-def test_a_frame_too_big_is_refused_before_its_payload_comes(kind: str, size: int) -> None:
+def test_a_frame_that_is_too_large_is_refused_before_its_payload_arrives(kind: str, size: int) -> None:
     with pytest.raises(ProtocolViolation, match=f"a frame of {size} bytes"):
         Decoder().feed(struct.pack("<I", size) + kind.encode())
 
 
-def test_a_frame_of_exactly_the_limit_is_taken() -> None:
+def test_a_frame_of_exactly_the_limit_is_accepted() -> None:
     assert decode([frame("O", b"x" * PAYLOAD_MAX)])[-1] == Wrote("stdout", b"x" * PAYLOAD_MAX)
 
 
-def test_a_frame_out_of_order_is_refused_before_its_payload_comes() -> None:
+def test_a_frame_out_of_order_is_refused_before_its_payload_arrives() -> None:
     with pytest.raises(ProtocolViolation, match="before READY"):
         Decoder().feed(frame("O", b"x" * 100)[:HEADER_BYTES])
 
@@ -486,14 +489,14 @@ def test_a_frame_out_of_order_is_refused_before_its_payload_comes() -> None:
         st.sampled_from([*STORY, READY, KILLED, FAILED, SKIP, CLEAN]) | st.binary(max_size=40), max_size=20
     )
 )
-def test_any_bytes_are_events_or_a_violation_and_little_is_kept(pieces: list[bytes]) -> None:
+def test_any_bytes_are_events_or_a_violation_and_at_most_a_frame_is_kept(pieces: list[bytes]) -> None:
     decoder = running(files_bytes=100)
     try:
         for piece in pieces:
             decoder.feed(piece)
             assert len(decoder._buffer) <= HEADER_BYTES + PAYLOAD_MAX
     except ProtocolViolation:
-        with pytest.raises(ProtocolViolation):  # once broken, it stays broken
+        with pytest.raises(ProtocolViolation):  # a violation is final
             decoder.feed(b"")
 
 
@@ -508,7 +511,7 @@ def test_any_bytes_after_ready_are_events_or_a_violation(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("chunk", [1000, 4096, 65536])
-def test_ten_mebibytes_of_endless_frames_leave_one_frame_in_memory(chunk: int) -> None:
+def test_ten_mebibytes_of_frames_leave_at_most_one_in_memory(chunk: int) -> None:
     decoder = running()
     stream = frame("O", b"x" * PAYLOAD_MAX) * 160
     for at in range(0, len(stream), chunk):
@@ -525,7 +528,7 @@ def test_ten_mebibytes_of_junk_are_refused_at_the_first_header(junk: bytes) -> N
     assert len(decoder._buffer) <= HEADER_BYTES + PAYLOAD_MAX + 1024
 
 
-def test_a_file_is_kept_only_up_to_what_was_asked_for() -> None:
+def test_a_file_is_kept_only_up_to_the_limit() -> None:
     decoder = running(files_bytes=PAYLOAD_MAX)
     decoder.feed(EXIT + file_out(b"a", b"x" * PAYLOAD_MAX))
     with pytest.raises(ProtocolViolation):
@@ -535,7 +538,7 @@ def test_a_file_is_kept_only_up_to_what_was_asked_for() -> None:
 def storm_s(count: int) -> float:
     decoder = running()
     storm = frame("O") * count
-    gc.disable()  # how long it takes depends on everything else that there is
+    gc.disable()  # its duration depends on all other objects
     try:
         start = time.process_time()
         assert len(decoder.feed(storm)) == count
@@ -544,6 +547,6 @@ def storm_s(count: int) -> float:
         gc.enable()
 
 
-def test_a_storm_of_empty_frames_takes_time_in_proportion() -> None:
+def test_the_time_for_empty_frames_is_proportional_to_their_number() -> None:
     few, many = min(storm_s(10_000) for _ in range(3)), min(storm_s(80_000) for _ in range(3))
     assert many < 8 * few * 3  # quadratic would be 64 times

@@ -1,5 +1,5 @@
-"""Whatever comes out of a sandbox: the same events or the same violation however it was cut, in little
-memory and in time that is in proportion.
+"""Any bytes from a sandbox: the same events or the same violation however they are cut into pieces, in
+little memory and in time proportional to their length.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ from wire_streams import (
     one_of,
 )
 
-# --- The same thing twice -----------------------------------------------------------------------------
+# --- The same events each time -----------------------------------------------------------------------------
 
 
 @dataclass
 class Heard:
-    """What came of a stream; ``violation`` is what its first fault was called."""
+    """The events of a stream; ``violation`` is the text of its first fault."""
 
     events: list[Event] = field(default_factory=list)
     violation: str | None = None
@@ -66,7 +66,7 @@ class Heard:
 
 
 def hear(phases: Iterable[Iterable[bytes]]) -> Heard:
-    """What a decoder makes of it: of each phase's pieces, after which the host says GO if it may."""
+    """Decode the pieces of each phase; after each phase the host sends GO if it may."""
     decoder, heard, may_go = Decoder(), Heard(), False
     try:
         for pieces in phases:
@@ -96,7 +96,7 @@ def cut(stream: bytes, sizes: list[int]) -> Iterator[bytes]:
 
 @examples(250)
 @given(ANY_STREAMS)
-def test_every_stream_is_what_the_table_says(phases: list[bytes]) -> None:
+def test_every_stream_is_decoded_as_the_table_says(phases: list[bytes]) -> None:
     model, in_order = Model(), True
     for phase in phases:
         if model.state == "idle":
@@ -112,13 +112,13 @@ def test_every_stream_is_what_the_table_says(phases: list[bytes]) -> None:
 
 @examples(250)
 @given(ANY_STREAMS, st.lists(st.integers(1, 30), min_size=1, max_size=8))
-def test_every_stream_is_the_same_however_it_was_cut(phases: list[bytes], sizes: list[int]) -> None:
+def test_every_stream_is_decoded_alike_however_it_is_cut(phases: list[bytes], sizes: list[int]) -> None:
     whole = hear([phase] for phase in phases)
     pieces = hear(cut(phase, sizes) for phase in phases)
     single = hear(cut(phase, [1]) for phase in phases)
     assert whole.violation == pieces.violation == single.violation
     assert whole.over == pieces.over == single.over
-    # What is heard in the same read as a violation is not believed either.
+    # Events that are read together with a violation are dropped with it.
     assert single.events[: len(pieces.events)] == pieces.events
     assert single.events[: len(whole.events)] == whole.events
     if whole.violation is None:
@@ -127,7 +127,7 @@ def test_every_stream_is_the_same_however_it_was_cut(phases: list[bytes], sizes:
 
 @examples(200)
 @given(good_streams(), st.floats(0, 1, exclude_max=True))
-def test_a_stream_that_stops_anywhere_ends_nothing_too_early(phases: list[bytes], where: float) -> None:
+def test_a_stream_that_stops_anywhere_ends_no_run(phases: list[bytes], where: float) -> None:
     whole = hear([phase] for phase in phases)
     *before, last = phases
     stopped = hear([*([phase] for phase in before), [last[: int(where * len(last))]]])
@@ -137,11 +137,11 @@ def test_a_stream_that_stops_anywhere_ends_nothing_too_early(phases: list[bytes]
     assert not stopped.over
 
 
-# --- There and back -----------------------------------------------------------------------------------
+# --- Round trips -----------------------------------------------------------------------------------
 
 
 def frames_of(told: Event) -> bytes:
-    """As init would write it."""
+    """Encode an event as init does."""
     match told:
         case Wrote(stream, data):
             return frame("O" if stream == "stdout" else "E", data)
@@ -182,7 +182,7 @@ ENDS = st.sampled_from([(frame("Z"), Done()), (frame("C"), Clean())]) | st.text(
 
 @examples(200)
 @given(st.lists(RUNNING, max_size=6), EXITS, st.lists(LEFT, max_size=6), ENDS)
-def test_every_kind_of_frame_goes_there_and_back(
+def test_every_kind_of_frame_survives_a_round_trip(
     running: list[Event], exit_payload: bytes, left: list[Event], end: tuple[bytes, Event]
 ) -> None:
     decoder = Decoder()
@@ -192,18 +192,18 @@ def test_every_kind_of_frame_goes_there_and_back(
     exited = event_of("W", exit_payload)
     stream = frame("W", exit_payload) + b"".join(map(frames_of, left))
     if isinstance(end[1], Failed) and left and isinstance(left[-1], FileOut):
-        left = left[:-1]  # nobody knows whether it was whole
+        left = left[:-1]  # it may be incomplete
     assert decoder.feed(stream + end[0]) == [exited, *left, end[1]]
 
 
 @examples(100)
 @given(st.dictionaries(st.from_regex(r"\A[a-z_]{1,8}\Z"), st.from_regex(r"\A[ -~]{0,20}\Z"), max_size=8))
-def test_a_posture_goes_there_and_back(posture: dict[str, str]) -> None:
+def test_a_posture_survives_a_round_trip(posture: dict[str, str]) -> None:
     lines = "".join(f"{key}={value}\n" for key, value in posture.items())
     assert Decoder().feed(frame("R", lines.encode())) == [Ready(posture)]
 
 
-# --- In little memory ---------------------------------------------------------------------------------
+# --- Memory ---------------------------------------------------------------------------------
 
 
 def running() -> Decoder:
@@ -220,7 +220,7 @@ def ended() -> Decoder:
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
-    """What is allocated at most while it goes on."""
+    """Return the peak of allocated memory during ``work``."""
     tracemalloc.start()
     try:
         work()
@@ -230,7 +230,7 @@ def peak_bytes(work: Callable[[], object]) -> int:
 
 
 def feed_all(decoder: Decoder, pieces: Iterable[bytes]) -> int:
-    """Feeds as long as it may; what it says is forgotten. Returns how much was taken."""
+    """Feed until the first violation, dropping events; return how many bytes were accepted."""
     taken = 0
     try:
         for piece in pieces:
@@ -243,7 +243,7 @@ def feed_all(decoder: Decoder, pieces: Iterable[bytes]) -> int:
 
 @pytest.mark.parametrize("size", [1, PAYLOAD_MAX, PAYLOAD_MAX + 1, 2**24, 2**31, 2**32 - 1])
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_is_allocated_for_a_size_that_is_only_said(kind: str, size: int) -> None:
+def test_a_header_alone_allocates_nothing(kind: str, size: int) -> None:
     said = [struct.pack("<I", size), kind.encode()]
     for decoder in (Decoder(), running(), ended()):
         assert peak_bytes(functools.partial(feed_all, decoder, said)) < 4096
@@ -251,7 +251,7 @@ def test_nothing_is_allocated_for_a_size_that_is_only_said(kind: str, size: int)
 
 @examples(100)
 @given(st.lists(WRONG | one_of("OEXAPW"), max_size=40), st.sampled_from([Decoder, running, ended]))
-def test_what_any_bytes_take_is_in_proportion_to_them(
+def test_memory_for_any_bytes_is_proportional_to_their_length(
     frames: list[bytes], make: Callable[[], Decoder]
 ) -> None:
     stream, decoder = b"".join(frames), make()
@@ -272,17 +272,17 @@ ENDLESS: dict[str, tuple[Callable[[], Decoder], bytes]] = {
 
 
 @pytest.mark.parametrize("name", ENDLESS)
-def test_what_goes_on_without_end_leaves_little_behind(name: str) -> None:
+def test_an_endless_stream_leaves_little_in_memory(name: str) -> None:
     make, piece = ENDLESS[name]
     decoder = make()
     assert peak_bytes(lambda: feed_all(decoder, itertools.repeat(piece, 90))) < 300_000
 
 
-# --- In time that is in proportion --------------------------------------------------------------------
+# --- Time --------------------------------------------------------------------
 
 
 def seconds(make: Callable[[], Decoder], pieces: list[bytes]) -> float:
-    """The least that it takes."""
+    """Return the shortest of three measurements."""
     measured = []
     for _ in range(3):
         decoder, start = make(), time.process_time()
@@ -308,16 +308,16 @@ STORMS: dict[str, tuple[Callable[[], Decoder], Callable[[int], list[bytes]]]] = 
 def test_eight_times_as_much_takes_about_eight_times_as_long(name: str) -> None:
     make, pieces = STORMS[name]
     few, many = seconds(make, pieces(8192)), seconds(make, pieces(65536))
-    assert many < 3 * 8 * few + 0.05  # squared it would be 64 times
+    assert many < 3 * 8 * few + 0.05  # quadratic time would be 64 times as long
 
 
-def test_a_posture_of_many_lines_takes_about_as_long_as_its_bytes() -> None:
+def test_the_time_for_a_posture_is_proportional_to_its_length() -> None:
     short = seconds(Decoder, [frame("R", b"a=\n" * 1000)])
     long = seconds(Decoder, [frame("R", b"a=\n" * 20000)])
     assert long < 3 * 20 * short + 0.05
 
 
-def test_no_frame_of_the_hosts_is_larger_than_what_init_keeps() -> None:
+def test_no_frame_to_init_is_larger_than_its_buffer() -> None:
     sent = [
         protocol.file("f", bytes(3 * PAYLOAD_MAX)),
         protocol.stdin(bytes(PAYLOAD_MAX)),

@@ -1,4 +1,4 @@
-"""What a session adds to the protocol: requests as init reads them, answers as it writes, hostile bytes."""
+"""The session frames: requests as init reads them, events as it writes them, and hostile bytes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ def only(data: bytes) -> tuple[str, bytes]:
 
 
 @given(branch=BRANCHES, content=OBJECTS, filler=st.integers(0, 200_000))
-def test_a_message_comes_out_of_its_pieces(branch: int, content: dict[str, Any], filler: int) -> None:
+def test_a_message_can_be_put_together_from_its_pieces(
+    branch: int, content: dict[str, Any], filler: int
+) -> None:
     content["filler"] = "é" * filler
     pieces = [only(piece) for piece in session_frames.message(branch, content)]
     assert {kind for kind, _ in pieces} == {"m"}
@@ -66,30 +68,32 @@ def test_a_message_comes_out_of_its_pieces(branch: int, content: dict[str, Any],
     offset=st.integers(0, (1 << 64) - 1),
     data=st.binary(max_size=50),
 )
-def test_requests_about_files(branch: int, path: str, offset: int, data: bytes) -> None:
+def test_file_requests_have_their_documented_layout(branch: int, path: str, offset: int, data: bytes) -> None:
     name = path.encode(errors="ignore").decode().encode()
     path = name.decode()
     head = branch.to_bytes(4, "little")
     where = offset.to_bytes(8, "little")
     assert only(session_frames.read_file(branch, path, offset)) == (
-        "q", head + b"r" + where + session_frames.FILE_PIECE_BYTES.to_bytes(4, "little") + name,
-    )  # fmt: skip
+        "q",
+        head + b"r" + where + session_frames.FILE_PIECE_BYTES.to_bytes(4, "little") + name,
+    )
     assert only(session_frames.write_file(branch, path, offset, data, 0o755)) == (
-        "q", head + b"w" + where + struct.pack("<IH", 0o755, len(name)) + name + data,
-    )  # fmt: skip
+        "q",
+        head + b"w" + where + struct.pack("<IH", 0o755, len(name)) + name + data,
+    )
     assert only(session_frames.list_files(branch, path, offset)) == ("q", head + b"l" + where + name)
     assert only(session_frames.stat_file(branch, path)) == ("q", head + b"s" + name)
     assert only(session_frames.remove_file(branch, path)) == ("q", head + b"d" + name)
 
 
-def test_requests_about_branches() -> None:
+def test_branch_requests_have_their_documented_layout() -> None:
     assert only(session_frames.start(1)) == ("s", b"\1\0\0\0")
     assert only(session_frames.fork(1, 2)) == ("b", b"\1\0\0\0\2\0\0\0")
     assert only(session_frames.signal(1, 9)) == ("n", b"\1\0\0\0\x09")
     assert only(session_frames.forget(1)) == ("x", b"\1\0\0\0")
 
 
-def test_the_largest_pieces_fit_a_frame() -> None:
+def test_the_largest_piece_of_a_file_fits_into_a_frame() -> None:
     path = "x" * MAX_PATH_BYTES
     assert len(
         only(session_frames.write_file(63, path, 1 << 40, bytes(session_frames.FILE_PIECE_BYTES)))[1]
@@ -103,7 +107,7 @@ def of(kind: str, payload: bytes) -> protocol.SessionFrame:
     return protocol.SessionFrame(kind.encode(), payload)
 
 
-def test_events() -> None:
+def test_events_are_read_from_their_documented_layout() -> None:
     assert parse(of("T", b"\1\0\0\0\2text")) == Text(1, "stderr", b"text")
     assert parse(of("M", b"\1\0\0\0said")) == MessageData(1, b"said")
     assert parse(of("K", b"\1\0\0\0")) == MessageTaken(1)
@@ -115,12 +119,22 @@ def test_events() -> None:
 @pytest.mark.parametrize(
     ("kind", "payload"),
     [
-        ("T", b""), ("T", b"\0\0\0\0"), ("T", b"\0\0\0\0\0"), ("T", b"\0\0\0\0\3x"), ("M", b"\0\0\0"),
-        ("K", b""), ("K", b"\0\0\0"), ("K", b"\0\0\0\0\0"), ("B", b""), ("B", bytes(13)), ("B", bytes(15)),
-        ("Q", b""), ("Q", b"\0\0\0"),
+        ("T", b""),
+        ("T", b"\0\0\0\0"),
+        ("T", b"\0\0\0\0\0"),
+        ("T", b"\0\0\0\0\3x"),
+        ("M", b"\0\0\0"),
+        ("K", b""),
+        ("K", b"\0\0\0"),
+        ("K", b"\0\0\0\0\0"),
+        ("B", b""),
+        ("B", bytes(13)),
+        ("B", bytes(15)),
+        ("Q", b""),
+        ("Q", b"\0\0\0"),
     ],
-)  # fmt: skip
-def test_what_init_cannot_have_sent(kind: str, payload: bytes) -> None:
+)
+def test_a_malformed_frame_is_a_violation(kind: str, payload: bytes) -> None:
     with pytest.raises(ProtocolViolation):
         parse(of(kind, payload))
 
@@ -148,7 +162,9 @@ ENTRIES = st.lists(
 
 
 @given(rest=st.integers(0, (1 << 64) - 1), entries=ENTRIES, cut=st.integers(1, 30))
-def test_listings(rest: int, entries: list[tuple[EntryKind, int, int, int, bytes]], cut: int) -> None:
+def test_a_listing_has_its_entries_and_a_cut_one_is_a_violation(
+    rest: int, entries: list[tuple[EntryKind, int, int, int, bytes]], cut: int
+) -> None:
     data = rest.to_bytes(8, "little") + b"".join(
         struct.pack("<cQQIH", kind.value[0].encode(), size, changed, mode, len(name)) + name
         for kind, size, changed, mode, name in entries
@@ -164,7 +180,7 @@ def test_listings(rest: int, entries: list[tuple[EntryKind, int, int, int, bytes
 
 @examples(200)
 @given(data=st.binary(max_size=100))
-def test_any_listing_is_one_or_a_violation(data: bytes) -> None:
+def test_any_bytes_are_a_listing_or_a_violation(data: bytes) -> None:
     for parser in (parse_listing, lambda found: list(parse_entries(found))):
         try:
             parser(data)
@@ -172,7 +188,7 @@ def test_any_listing_is_one_or_a_violation(data: bytes) -> None:
             continue
 
 
-# --- What an interpreter says
+# --- Messages of an interpreter
 
 
 def said(message: object) -> bytes:
@@ -180,7 +196,9 @@ def said(message: object) -> bytes:
 
 
 @given(messages=st.lists(OBJECTS, max_size=5), data=st.data())
-def test_messages_come_out_however_they_are_cut(messages: list[dict[str, Any]], data: st.DataObject) -> None:
+def test_messages_are_put_together_however_they_are_cut(
+    messages: list[dict[str, Any]], data: st.DataObject
+) -> None:
     whole = b"".join(frame("P") + said(message) for message in messages)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=10)))
     decoder = MessageDecoder()
@@ -211,7 +229,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("data", HOSTILE, ids=range(len(HOSTILE)))
-def test_what_is_no_message_is_said_to_be_none(data: bytes) -> None:
+def test_bytes_that_are_not_a_message_are_refused(data: bytes) -> None:
     decoder = MessageDecoder()
     assert list(decoder.feed(said({"is": "ready"}))) == [{"is": "ready"}]
     with pytest.raises(InvalidMessage):
@@ -224,7 +242,7 @@ def test_what_is_no_message_is_said_to_be_none(data: bytes) -> None:
         st.binary(max_size=30) | st.builds(frame, st.sampled_from("JjPf"), st.binary(max_size=20))
     )
 )
-def test_any_bytes_are_messages_or_none(pieces: list[bytes]) -> None:
+def test_any_bytes_are_messages_or_are_refused(pieces: list[bytes]) -> None:
     decoder = MessageDecoder()
     try:
         for piece in pieces:
@@ -233,16 +251,33 @@ def test_any_bytes_are_messages_or_none(pieces: list[bytes]) -> None:
         pass
 
 
-# --- Values of what it says, which may be anything
+# --- Values in messages, which may be anything
 
 
 ANYTHING: list[object] = [
-    None, True, 1, 1.5, "", "text", [], {}, {"data": None}, {"data": []}, {"data": "x"}, {"data": {}},
-    {"data": {"text/plain": 5}}, {"data": {"text/plain": None}}, {"data": {"image/png": "not base64!"}},
-    {"data": {"image/png": {"a": []}}}, {"data": {"text/plain": "\ud800"}}, {"data": {"\ud800": 1}},
-    {"data": {"application/json": math.nan}}, {"data": {"application/json": [math.inf]}},
-    {"data": {"text/plain": "x"}, "metadata": 5}, {"data": {"text/plain": "x"}, "metadata": {"a": math.nan}},
-]  # fmt: skip
+    None,
+    True,
+    1,
+    1.5,
+    "",
+    "text",
+    [],
+    {},
+    {"data": None},
+    {"data": []},
+    {"data": "x"},
+    {"data": {}},
+    {"data": {"text/plain": 5}},
+    {"data": {"text/plain": None}},
+    {"data": {"image/png": "not base64!"}},
+    {"data": {"image/png": {"a": []}}},
+    {"data": {"text/plain": "\ud800"}},
+    {"data": {"\ud800": 1}},
+    {"data": {"application/json": math.nan}},
+    {"data": {"application/json": [math.inf]}},
+    {"data": {"text/plain": "x"}, "metadata": 5},
+    {"data": {"text/plain": "x"}, "metadata": {"a": math.nan}},
+]
 
 
 @pytest.mark.parametrize("content", ANYTHING)
@@ -270,7 +305,7 @@ def check_bundle(content: object) -> None:
     assert bundle.json == bundle.data.get("application/json")
 
 
-def test_deep_content_is_no_content() -> None:
+def test_content_that_is_nested_too_deep_is_dropped() -> None:
     deep: list[object] = []
     for _ in range(100_000):
         deep = [deep]
@@ -280,8 +315,6 @@ def test_deep_content_is_no_content() -> None:
     assert error_of({"name": deep, "value": deep, "traceback": [deep, "line"]}) is not None
 
 
-def test_text_of_what_is_none() -> None:
+def test_values_that_are_not_text_become_text_or_nothing() -> None:
     contents: list[object] = ["a", 1, 1.5, None, [], {}, b"x", "\ud800"]
-    assert [text_of(content) for content in contents] == [
-        "a", "1", "1.5", "", "", "", "", "?",
-    ]  # fmt: skip
+    assert [text_of(content) for content in contents] == ["a", "1", "1.5", "", "", "", "", "?"]
