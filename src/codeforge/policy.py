@@ -1,19 +1,19 @@
-"""Policy: what a sandbox is allowed. The file that a security reviewer reads first.
+"""Policy: what a sandbox is allowed. A security review starts with this file.
 
-Pure: values in, values out. ``container_spec`` is the one place where a container is described, and
-``bubblewrap_plan`` where a sandbox of bubblewrap's is; callers choose a language and limits, and nothing
-else of it. ``posture_faults`` compares what the kernel inside a started sandbox says with what was
-asked for: one fault, and no code is run in it.
+All functions are pure. ``container_spec`` is the only description of a container, and ``bubblewrap_plan``
+the only one of a bubblewrap sandbox; callers choose the language and the limits, and nothing else.
+``posture_faults`` compares what the kernel reports inside a started sandbox with what was asked for; if
+there is a single fault, no code is run in it.
 
 The documented restrictions (read-only root, no network, memory and CPU limits, no-new-privileges,
-no capabilities, /tmp noexec,nosuid, non-root user) are here with the rest of the hardening; the
-reason for each value stands beside it.
+no capabilities, /tmp noexec,nosuid, non-root user) are here with the rest of the hardening, each with its
+reason.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,18 +21,18 @@ from codeforge.model import CODE_DIR, CPU_PERIOD_US, GUEST_DIR, KiB, Language, M
 from codeforge.protocol import PROTOCOL
 
 RUNNER_GID = 10001
-"""``runner`` in every image; above what distributions give to anybody."""
+"""The group ``runner`` of every image; distributions assign lower ids."""
 
 USER_IDS = range(20_000, 20_000 + 32 * 64)
-"""Each sandbox has one of its own. Distributions assign lower ones. Images call all ``runner``."""
+"""Each sandbox has its own. Distributions assign lower ids. Images call all of them ``runner``."""
 
 LABEL = "ai-codeforge.sandbox"
-"""On every sandbox; its value is the executor that made it."""
+"""The label of every container; its value is the owner, the id of the executor that launched it."""
 
 HOSTNAME = "sandbox"
 
 OOM_SCORE_ADJ = 900
-"""If the machine itself runs out of memory, sandboxes go first."""
+"""If the machine itself runs out of memory, the kernel kills sandboxes first."""
 
 CPU_SHARES = 128
 """An eighth of a process on the host: runs yield to everything else."""
@@ -41,15 +41,17 @@ SHM_BYTES = 16 * MiB
 """For multiprocessing's semaphores and small shared arrays."""
 
 _MASKED_PATHS = (
-    # Docker's own list; sending one replaces it.
-    "/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-    "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi",
-    "/sys/firmware", "/sys/devices/virtual/powercap",
-    # What else tells about the host and is of no use to a program.
-    "/proc/interrupts", "/proc/kallsyms", "/proc/config.gz", "/proc/cmdline", "/proc/partitions",
-    "/proc/diskstats", "/proc/key-users", "/proc/locks",
-    "/sys/kernel/slab", "/sys/fs/bpf", "/sys/class/dmi",
-)  # fmt: skip
+    # Docker's own list, which this one replaces.
+    *("/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats"),
+    *("/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi"),
+    *("/sys/firmware", "/sys/devices/virtual/powercap"),
+    # More files that describe the host and that no program needs.
+    *("/proc/interrupts", "/proc/kallsyms", "/proc/config.gz", "/proc/cmdline", "/proc/partitions"),
+    *("/proc/diskstats", "/proc/key-users", "/proc/locks"),
+    *("/sys/kernel/slab", "/sys/fs/bpf", "/sys/class/dmi"),
+)
+
+_TMP, _SHM = "/tmp", "/dev/shm"  # noqa: S108 - paths inside a sandbox, where nobody else can write
 
 _READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
@@ -58,10 +60,10 @@ def container_spec(language: Language, limits: SandboxLimits, *, owner: str, uid
     """The body of the engine's create call for one sandbox.
 
     Args:
-        language: says image, environment and process count.
-        limits: says memory, CPU and network.
-        owner: goes into the label, so that an executor's sandboxes can be found.
-        uid: the user id that no other sandbox has; see user_ids.py.
+        language: decides the image and the environment variables.
+        limits: what bounds the sandbox.
+        owner: the value of the label, by which an executor's sandboxes can be found.
+        uid: a user id that no other sandbox has; see user_ids.py.
     """
     heap_mib = limits.memory_bytes * 3 // 4 // MiB
     return {
@@ -73,13 +75,13 @@ def container_spec(language: Language, limits: SandboxLimits, *, owner: str, uid
         "Env": [f"{key}={value.replace('{heap_mib}', str(heap_mib))}" for key, value in language.env.items()],
         "Hostname": HOSTNAME,
         "Labels": {LABEL: owner},
-        # Saves the engine 90 ms of network setup; loopback is there all the same.
+        # Saves the engine 90 ms of network setup; there is a loopback interface nevertheless.
         "NetworkDisabled": not limits.network,
         "AttachStdin": True,
         "AttachStdout": True,
         "AttachStderr": False,
         "Tty": False,
-        # The sandbox's channel is its stdin: when the host process is gone, so is the sandbox.
+        # The sandbox's channel is its stdin, so it ends with the host process.
         "OpenStdin": True,
         "StdinOnce": True,
         "StopSignal": "SIGKILL",
@@ -98,11 +100,11 @@ def _host_config(limits: SandboxLimits, uid: int) -> dict[str, Any]:
         "AutoRemove": True,
         "RestartPolicy": {"Name": "no"},
         "ReadonlyRootfs": True,
-        # Nothing the run writes can be executed as a file: no writable mount allows it.
-        "Tmpfs": {CODE_DIR: writable, "/tmp": writable},  # noqa: S108
+        # No writable mount allows execution, so a program cannot execute a file that it has written.
+        "Tmpfs": {CODE_DIR: writable, _TMP: writable},
         "ShmSize": SHM_BYTES,
         "NetworkMode": "bridge" if limits.network else "none",
-        # Else /etc/resolv.conf would tell of the host's name servers.
+        # Otherwise /etc/resolv.conf would show the host's name servers.
         "Dns": [] if limits.network else ["127.0.0.1"],
         "Memory": limits.memory_bytes,
         "MemorySwap": limits.memory_bytes,  # the same: no swap
@@ -118,13 +120,13 @@ def _host_config(limits: SandboxLimits, uid: int) -> dict[str, Any]:
         "MaskedPaths": list(_MASKED_PATHS),
         "ReadonlyPaths": list(_READONLY_PATHS),
         "Ulimits": [{"Name": name, "Soft": value, "Hard": value} for name, value in _ulimits(limits).items()],
-        # Output goes through the attach stream alone; the default driver would write it to disk.
+        # The default driver would write all output to disk; it is read from the attach stream.
         "LogConfig": {"Type": "none"},
     }
 
 
 def _ulimits(limits: SandboxLimits) -> dict[str, int]:
-    # Not nproc: it counts per user id over the whole host. Not address space: V8 reserves much.
+    # No nproc, which is counted per user id over the whole host; no address space, of which V8 reserves much.
     return {
         "core": 0,
         "nofile": 1024,
@@ -138,23 +140,23 @@ def _ulimits(limits: SandboxLimits) -> dict[str, int]:
 # --- bubblewrap ---------------------------------------------------------------------------------------
 
 SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
-"""Where programs and libraries are beside /usr; links into it, on most systems."""
+"""Folders with programs and libraries besides /usr; on most systems they are links into it."""
 
 _SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/alternatives")
-"""All that is taken of the machine's /etc: how the loader and Debian's links find programs."""
+"""The only parts of the machine's /etc in a sandbox: the loader and Debian's links need them."""
 
 Mount = tuple[str, str]
-"""A folder or file here, and where it is in the sandbox."""
+"""A folder or file on this machine, and its path in the sandbox."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BubblewrapPlan:
-    """How bubblewrap is to make one sandbox, but for the descriptors that it is given.
+    """The command that makes one bubblewrap sandbox, without the descriptors that it is given.
 
     Attributes:
-        prefix: what it is started through, so that it is not root.
-        options: its own, up to the program.
-        program: what it runs: ``enter``, with options, and init.
+        prefix: the program that starts bwrap as another user, if this process is root.
+        options: bwrap's options.
+        program: what bwrap runs: ``enter`` with its options, and init.
     """
 
     prefix: tuple[str, ...]
@@ -173,17 +175,17 @@ def bubblewrap_plan(
     system: Mapping[str, str | None],
     cgroups: Iterable[Mount],
 ) -> BubblewrapPlan:
-    """What ``container_spec`` is for Docker.
+    """The counterpart of ``container_spec`` for bubblewrap.
 
     Args:
-        language: says environment and process count.
-        limits: say memory, and what follows from it. CPU, memory and processes are limited by the cgroup.
-        uid: the user id inside; outside as well, if ``as_root``.
-        as_root: whether who starts it is root, who can be somebody else there.
-        env: environment of every run, below the language's own.
-        mounts: what is there to be read, beside the system's programs.
-        system: those of ``SYSTEM`` that are there, and where to if they are links.
-        cgroups: the sandbox's own, as init is to see it.
+        language: decides the environment variables.
+        limits: decide the sizes of files; the control group limits memory, CPU and processes.
+        uid: the user id inside the sandbox, and outside as well if ``as_root``.
+        as_root: whether this process is root, and can start bwrap as another user.
+        env: environment variables of every run; the language's own take precedence.
+        mounts: what the sandbox can read besides the system's programs.
+        system: the folders of ``SYSTEM`` that exist, each with its target if it is a link.
+        cgroups: the sandbox's control group, to be mounted where init reads it.
     """
     heap_mib = limits.memory_bytes * 3 // 4 // MiB
     tmpfs = f"size={tmpfs_bytes(limits)},nr_inodes={limits.tmp_inodes},mode=0700"
@@ -195,25 +197,25 @@ def bubblewrap_plan(
     folders = [(path, path) for path, target in system.items() if target is None]
     readable = [("/usr", "/usr"), *folders, *mounts, *cgroups]
     options = [
-        # The cgroup namespace is made by enter, once the host has put it in its cgroup.
+        # enter makes the cgroup namespace, after the host has moved it into the sandbox's cgroup.
         *("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"),
         *("--uid", str(uid), "--gid", str(RUNNER_GID), "--hostname", HOSTNAME),
         # init is process 1, without a terminal, and ends with the process that started it.
         *("--as-pid-1", "--new-session", "--die-with-parent"),
-        # For enter, which gives them up; bubblewrap itself keeps none.
+        # enter needs these, and drops them.
         *("--cap-add", "CAP_SYS_ADMIN", "--cap-add", "CAP_SETPCAP"),
         "--clearenv",
         *(word for key, value in variables.items() for word in ("--setenv", key, value)),
         *(word for path, target in system.items() if target for word in ("--symlink", target, path)),
-        *("--proc", "/proc", "--dev", "/dev", "--dir", CODE_DIR, "--dir", "/tmp"),  # noqa: S108
+        *("--proc", "/proc", "--dev", "/dev", "--dir", CODE_DIR, "--dir", _TMP),
         *(word for here, there in readable for word in ("--ro-bind", here, there)),
         *(word for path in _SYSTEM_FILES for word in ("--ro-bind-try", path, path)),
         *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"),
     ]
     program = [
         f"{GUEST_DIR}/enter",
-        *("--tmpfs", CODE_DIR, tmpfs, "--tmpfs", "/tmp", tmpfs),  # noqa: S108
-        *("--tmpfs", "/dev/shm", f"size={SHM_BYTES},nr_inodes={limits.tmp_inodes},mode=0700"),  # noqa: S108
+        *("--tmpfs", CODE_DIR, tmpfs, "--tmpfs", _TMP, tmpfs),
+        *("--tmpfs", _SHM, f"size={SHM_BYTES},nr_inodes={limits.tmp_inodes},mode=0700"),
         *(word for path in _MASKED_PATHS for word in ("--mask", path)),
         *(word for path in _READONLY_PATHS for word in ("--readonly", path)),
         *(word for name, value in _ulimits(limits).items() for word in ("--limit", name, str(value))),
@@ -227,28 +229,50 @@ def bubblewrap_plan(
 
 # --- Whether it is in force ---------------------------------------------------------------------------
 
+GVISOR_UNREPORTED = frozenset(
+    {
+        # gVisor has no such set.
+        "cap_amb",
+        # Nothing can gain privileges by setuid, and there are no devices of the host's.
+        *("nosuid", "nodev"),
+        # The memory limit bounds files, too.
+        *("code_inodes", "tmp_inodes"),
+    }
+)
+"""Parts of the posture that gVisor does not have, or does not report."""
 
-GVISOR_UNTOLD = frozenset({
-    "cap_amb",  # there is no such set
-    "nosuid", "nodev",  # no new privileges are to be had, and its devices are its own
-    "code_inodes", "tmp_inodes",  # files are limited as the memory that they take
-})  # fmt: skip
-"""What gVisor has not got, or does not tell."""
+_MOUNT_FLAGS = {
+    "root": {"ro"},
+    "code": {"nosuid", "nodev", "noexec"},
+    "tmp": {"nosuid", "nodev", "noexec"},
+    "shm": {"nosuid", "nodev", "noexec"},
+}
 
 
 def posture_faults(
-    posture: Mapping[str, str],
-    limits: SandboxLimits,
-    *,
-    uid: int,
-    ignore: Container[str] = (),
+    posture: Mapping[str, str], limits: SandboxLimits, *, uid: int, ignore: Container[str] = ()
 ) -> list[str]:
-    """What of a sandbox's posture is weaker than asked for; empty when everything is in force.
+    """Every way in which a sandbox is weaker than asked for; empty if all restrictions are in force.
 
-    A control that the kernel does not report counts as not in force. ``but``: keys, and flags of
-    mounts, that are not asked for.
+    A restriction that the kernel does not report counts as not in force.
+
+    Args:
+        posture: what init and the engine report; see docs/protocol.md.
+        limits: what the sandbox was launched with.
+        uid: likewise.
+        ignore: keys of the posture, and flags of mounts, that are not checked.
     """
-    no_capability = {f"cap_{name}": "0" * 16 for name in ("inh", "prm", "eff", "bnd", "amb")}
+    return [
+        *_wrong_values(posture, limits, uid, ignore),
+        *_wrong_mounts(posture, ignore),
+        *_wrong_sizes(posture, limits, ignore),
+    ]
+
+
+def _wrong_values(
+    posture: Mapping[str, str], limits: SandboxLimits, uid: int, ignore: Container[str]
+) -> Iterator[str]:
+    memory = str(limits.memory_bytes // 4096 * 4096)  # the kernel counts pages
     wanted = {
         "protocol": str(PROTOCOL),
         "pid": "1",
@@ -260,44 +284,41 @@ def posture_faults(
         "cpu_quota_us": str(limits.cpu_quota_us),
         "cpu_period_us": str(CPU_PERIOD_US),
         "pids_max": str(limits.pids),
-        # The kernel counts pages.
-        "memory_max": str(limits.memory_bytes // 4096 * 4096),
-        **no_capability,
+        "memory_max": memory,
+        **{f"cap_{name}": "0" * 16 for name in ("inh", "prm", "eff", "bnd", "amb")},
     }
     if not limits.network:
         wanted["interfaces"] = "lo"
-    faults = [
-        f"{key} is {posture.get(key, 'not known')!r}, not {value!r}"
-        for key, value in wanted.items()
-        if posture.get(key) != value and key not in ignore
-    ]
+    for key, value in wanted.items():
+        if posture.get(key) != value and key not in ignore:
+            yield f"{key} is {posture.get(key, 'not known')!r}, not {value!r}"
     if set(posture.get("groups", "?").split()) - {str(RUNNER_GID)}:
-        faults.append(f"groups are {posture.get('groups', 'not known')!r}")
-    # cgroup v2 limits swap alone, v1 memory and swap together.
-    no_swap = posture.get("swap_max") == "0" or posture.get("memsw_max") == wanted["memory_max"]
+        yield f"groups are {posture.get('groups', 'not known')!r}"
+    # Control groups limit swap by itself in version 2, and memory and swap together in version 1.
+    no_swap = posture.get("swap_max") == "0" or posture.get("memsw_max") == memory
     if not no_swap and "swap_max" not in ignore:
-        faults.append("swap is not limited")
-    for mount, flags in (
-        ("root", {"ro"}),
-        ("code", {"nosuid", "nodev", "noexec"}),
-        ("tmp", {"nosuid", "nodev", "noexec"}),
-        ("shm", {"nosuid", "nodev", "noexec"}),
-    ):
+        yield "swap is not limited"
+
+
+def _wrong_mounts(posture: Mapping[str, str], ignore: Container[str]) -> Iterator[str]:
+    for mount, flags in _MOUNT_FLAGS.items():
         missing = {flag for flag in flags - set(posture.get(mount, "").split(",")) if flag not in ignore}
         if missing:
-            faults.append(f"{mount} is not mounted {', '.join(sorted(missing))}")
-    # tmpfs counts pages, and rounds up.
-    most = {f"{name}_max": (0, value) for name, value in _ulimits(limits).items()} | {
-        "code_bytes": (1, tmpfs_bytes(limits) + 4095),
-        "tmp_bytes": (1, tmpfs_bytes(limits) + 4095),
+            yield f"{mount} is not mounted {', '.join(sorted(missing))}"
+
+
+def _wrong_sizes(posture: Mapping[str, str], limits: SandboxLimits, ignore: Container[str]) -> Iterator[str]:
+    tmpfs = tmpfs_bytes(limits) + 4095  # it counts pages, and rounds up
+    ranges = {f"{name}_max": (0, value) for name, value in _ulimits(limits).items()} | {
+        "code_bytes": (1, tmpfs),
+        "tmp_bytes": (1, tmpfs),
         "shm_bytes": (1, SHM_BYTES),
         "code_inodes": (1, limits.tmp_inodes),
         "tmp_inodes": (1, limits.tmp_inodes),
     }
-    for key, (least, value) in most.items():
-        said = posture.get(key, "")
+    for key, (least, most) in ranges.items():
+        reported = posture.get(key, "")
         if key in ignore:
             continue
-        if not re.fullmatch("[0-9]{1,18}", said) or not least <= int(said) <= value:
-            faults.append(f"{key} is {posture.get(key, 'not known')!r}, not at most {value}")
-    return faults
+        if not re.fullmatch("[0-9]{1,18}", reported) or not least <= int(reported) <= most:
+            yield f"{key} is {posture.get(key, 'not known')!r}, not at most {most}"

@@ -1,4 +1,4 @@
-"""Sandboxes of bubblewrap's, seen from outside; and what is said where it cannot make any."""
+"""bubblewrap's sandboxes, seen from outside; and the errors where it cannot make them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Seen:
 
 @contextmanager
 def waiting(language: str = "python", **options: Any) -> Iterator[Seen]:
-    """A sandbox in which a program waits, until the block is left."""
+    """A sandbox in which a program waits until the end of the block."""
     begun = threading.Event()
     code = {"python": WAIT, "javascript": "console.log('begun'); setTimeout(() => {}, 110000)"}[language]
     with BlockingCodeExecutor(max_warm=0) as executor, ThreadPoolExecutor(1) as threads:
@@ -96,7 +96,7 @@ def ids_of(process: Path, kind: str) -> set[int]:
 
 
 @needs_root
-def test_each_sandbox_is_a_user_of_its_own_on_this_machine(seen: Seen) -> None:
+def test_each_sandbox_has_a_user_id_of_its_own_on_this_machine(seen: Seen) -> None:
     with waiting("javascript") as other:
         users = [
             set().union(*(ids_of(process, "Uid") for process in each.processes)) for each in (seen, other)
@@ -110,7 +110,7 @@ def test_each_sandbox_is_a_user_of_its_own_on_this_machine(seen: Seen) -> None:
 
 
 @needs_root
-def test_it_shares_no_namespace_with_this_machine_but_time(seen: Seen) -> None:
+def test_it_shares_no_namespace_with_this_machine_except_time(seen: Seen) -> None:
     for process in (seen.init, seen.program):
         shared = {
             entry.name
@@ -121,7 +121,7 @@ def test_it_shares_no_namespace_with_this_machine_but_time(seen: Seen) -> None:
 
 
 @needs_root
-def test_nothing_is_mounted_but_what_programs_need(seen: Seen) -> None:
+def test_only_what_programs_need_is_mounted(seen: Seen) -> None:
     root = seen.init / "root"
     top = {entry.name for entry in root.iterdir()}
     assert top.isdisjoint({"root", "home", "run", "var", "boot", "media", "mnt", "opt.old", "srv"})
@@ -143,7 +143,7 @@ def test_nothing_is_mounted_but_what_programs_need(seen: Seen) -> None:
 
 
 @needs_root
-def test_no_socket_of_this_machine_is_there(seen: Seen) -> None:
+def test_it_sees_no_socket_of_this_machine(seen: Seen) -> None:
     mine = seen.init / "root"
     found, looked = [], 0
     for folder, folders, names in os.walk(mine):
@@ -158,13 +158,13 @@ def test_no_socket_of_this_machine_is_there(seen: Seen) -> None:
 
 
 @needs_root
-def test_its_environment_has_nothing_of_the_hosts(seen: Seen) -> None:
+def test_its_environment_has_nothing_from_the_host(seen: Seen) -> None:
     for process in seen.processes:
         names = {line.partition("=")[0] for line in (process / "environ").read_text().split("\0") if line}
         assert names.isdisjoint({"USER", "LOGNAME", "SHELL", "PWD", "CODEFORGE_ENGINE", "XDG_CACHE_HOME"})
 
 
-def test_the_kernel_limits_what_was_asked_for(seen: Seen) -> None:
+def test_the_kernel_enforces_the_limits(seen: Seen) -> None:
     roots, pid = tree().roots, str(OBSERVER.init(seen.sandbox))
 
     def value(controller: str, name: str) -> str:
@@ -186,7 +186,7 @@ def test_the_kernel_limits_what_was_asked_for(seen: Seen) -> None:
         assert pid in inside
 
 
-def test_every_process_dies_with_it_and_its_groups_go() -> None:
+def test_its_processes_and_control_groups_end_with_it() -> None:
     with waiting() as sandbox:
         assert len(sandbox.processes) == 2
     assert not any(process.exists() for process in sandbox.processes)
@@ -208,7 +208,7 @@ def test_groups_that_a_killed_process_left_are_swept(monkeypatch: pytest.MonkeyP
         processes = processes_of(inits[left])
         host.kill()
     assert eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes), GONE_WITHIN_S)
-    # Somebody else's, who is in it, and one's own that is young, are left alone.
+    # A group with a process in it and a young group are left alone.
     young = tree().make("young", Limits().of_sandbox(PYTHON))
     with waiting() as alive:
         old = next(iter(young.folders)).stat().st_mtime - 2 * cgroups.STALE_S
@@ -234,7 +234,7 @@ def test_a_network_is_refused_before_anything_is_started() -> None:
         assert executor.execute("print(1)").status is Status.OK
 
 
-def test_without_an_environment_it_says_how_to_get_one(
+def test_without_an_environment_the_error_says_how_to_get_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -243,7 +243,9 @@ def test_without_an_environment_it_says_how_to_get_one(
     assert "codeforge environments build python" in str(caught.value)
 
 
-def test_without_bubblewrap_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_bubblewrap_the_error_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with BlockingCodeExecutor() as executor, pytest.raises(EngineUnavailable) as caught:
         executor.execute("print(1)")
@@ -273,7 +275,7 @@ print(json.dumps(told))
 
 @pytest.fixture
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Environment of a process of another user: the package and the cache where he can read them."""
+    """The environment of a process of another user: with the package and the cache where it can read them."""
     folder = Path("/var/tmp") / f"codeforge-test-{os.getpid()}"
     source = Path(codeforge.__file__).parents[1]
     shutil.copytree(source, folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
@@ -294,7 +296,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
 
 
 def as_nobody(elsewhere: dict[str, str], *, allowed: bool, first: tuple[str, ...] = ()) -> dict[str, Any]:
-    """What a process without privileges is told."""
+    """The report of a process without privileges."""
     drop = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--")
     done = subprocess.run(
         [*first, *drop, sys.executable, "-c", RUN.replace("ALLOWED", str(allowed))],
@@ -308,7 +310,7 @@ def as_nobody(elsewhere: dict[str, str], *, allowed: bool, first: tuple[str, ...
 
 @contextmanager
 def user_namespace() -> Iterator[tuple[str, ...]]:
-    """How to enter one that has all users, and settings of its own: what it forbids, it forbids alone."""
+    """The command that enters a user namespace with all users, and with settings that affect only itself."""
     with subprocess.Popen(["unshare", "--user", "sleep", "600"]) as holder:
         own = Path(f"/proc/{holder.pid}")
         assert eventually(lambda: (own / "ns/user").readlink() != Path("/proc/self/ns/user").readlink(), 5)
@@ -318,7 +320,7 @@ def user_namespace() -> Iterator[tuple[str, ...]]:
         holder.kill()
 
 
-def test_what_bwrap_cannot_set_up_is_told_in_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_quotes_bwrap_if_its_setup_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     def plan(*arguments: Any, **options: Any) -> BubblewrapPlan:
         made = bubblewrap_plan(*arguments, **options)
         return replace(made, options=(*made.options, "--ro-bind", "/nowhere", "/x"))
@@ -333,7 +335,7 @@ def test_what_bwrap_cannot_set_up_is_told_in_its_words(monkeypatch: pytest.Monke
 
 
 @needs_root
-def test_who_may_not_make_control_groups_is_refused(elsewhere: dict[str, str]) -> None:
+def test_a_user_who_cannot_make_control_groups_is_refused(elsewhere: dict[str, str]) -> None:
     told = as_nobody(elsewhere, allowed=False)
     kind, message = told["error"]
     assert kind == "EngineUnavailable"
@@ -342,7 +344,7 @@ def test_who_may_not_make_control_groups_is_refused(elsewhere: dict[str, str]) -
 
 
 @needs_root
-def test_who_allows_it_runs_without_limits_and_the_posture_says_so(elsewhere: dict[str, str]) -> None:
+def test_if_allowed_it_runs_without_limits_and_the_posture_shows_that(elsewhere: dict[str, str]) -> None:
     told = as_nobody(elsewhere, allowed=True)
     assert "error" not in told, told["error"]
     for language in ("python", "javascript"):
@@ -358,7 +360,7 @@ def test_who_allows_it_runs_without_limits_and_the_posture_says_so(elsewhere: di
 
 
 @needs_root
-def test_where_user_namespaces_are_refused_it_explains(elsewhere: dict[str, str]) -> None:
+def test_if_user_namespaces_are_forbidden_the_error_says_how_to_allow_them(elsewhere: dict[str, str]) -> None:
     forbid = 'echo 0 > /proc/sys/user/max_user_namespaces; exec "$@"'
     with user_namespace() as entered:
         kind, message = as_nobody(elsewhere, allowed=True, first=(*entered, "sh", "-c", forbid, "sh"))[

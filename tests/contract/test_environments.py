@@ -1,4 +1,4 @@
-"""The environments as they are installed: what an image has is there, seen through bubblewrap alone."""
+"""The installed environments have what the images have, as seen in a bare bubblewrap sandbox."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def environment(request: pytest.FixtureRequest) -> tuple[Language, Environment]:
 
 
 def inside(environment: Environment, code: Path, *command: str) -> str:
-    """What a command prints; nothing of this machine is there but its system folders."""
+    """The output of a command in a sandbox that sees only this machine's system folders."""
     words = ["bwrap", "--unshare-all", "--die-with-parent", "--clearenv", "--proc", "/proc", "--dev", "/dev"]
     words += ["--tmpfs", "/tmp", "--ro-bind", str(code), "/code", "--chdir", "/code"]
     for path in map(Path, SYSTEM):
@@ -68,7 +68,7 @@ PROGRAMS: dict[str, list[tuple[dict[str, str], tuple[str, ...], str]]] = {
 }  # fmt: skip
 
 
-def test_the_programs_and_packages_of_the_images_are_there(
+def test_it_has_the_programs_and_packages_of_the_image(
     environment: tuple[Language, Environment], tmp_path: Path
 ) -> None:
     row, found = environment
@@ -81,7 +81,7 @@ def test_the_programs_and_packages_of_the_images_are_there(
         assert sign in inside(found, code, *command)
 
 
-def test_the_installers_are_not_there(environment: tuple[Language, Environment]) -> None:
+def test_it_has_no_installers(environment: tuple[Language, Environment]) -> None:
     _, found = environment
     (usr_local, _), *_ = found.mounts
     names = {path.name for path in usr_local.rglob("*")}

@@ -1,4 +1,4 @@
-"""gVisor: the kernel that answers is the Sentry, as seen from the host, and nothing else is taken for it.
+"""gVisor: the host verifies that the kernel of the sandbox is the Sentry, and takes nothing else for it.
 
 ``scripts/gvisor.sh`` registers the runtime.
 """
@@ -23,18 +23,18 @@ from scripted_engine import exit_frame, frame
 pytestmark = [pytest.mark.engine("gvisor"), pytest.mark.core]
 
 END = exit_frame(0, 0, token=bytes(protocol.TOKEN_BYTES)) + frame("Z")
-"""What init would say of a run that went well, but for the token."""
+"""What init would send at the end of a successful run, without the token."""
 
 KERNEL = "import platform; print(platform.release(), open('/proc/version').read())"
 
 
-def test_a_program_sees_another_kernel_than_the_hosts(executor: BlockingCodeExecutor) -> None:
+def test_a_program_sees_a_kernel_that_is_not_the_hosts(executor: BlockingCodeExecutor) -> None:
     result = executor.execute(KERNEL)
     assert result.posture["kernel"] == "gVisor (runsc)"
     assert Path("/proc/sys/kernel/osrelease").read_text().strip() not in result.stdout
 
 
-def test_the_limits_that_a_result_tells_are_the_hosts(executor: BlockingCodeExecutor) -> None:
+def test_the_limits_in_a_result_are_read_on_the_host(executor: BlockingCodeExecutor) -> None:
     posture = executor.execute("", memory_limit="256m", cpu_quota=40_000).posture
     told = {key: posture[key] for key in ("memory_max", "cpu_quota_us", "pids_max", "seccomp")}
     assert told == {
@@ -45,7 +45,7 @@ def test_the_limits_that_a_result_tells_are_the_hosts(executor: BlockingCodeExec
     }
 
 
-def test_a_runtime_that_is_not_registered_is_an_error_that_says_what_to_do() -> None:
+def test_the_error_for_an_unregistered_runtime_says_what_to_do() -> None:
     with (
         BlockingCodeExecutor(runtime="runsc-of-nobody") as executor,
         pytest.raises(EngineUnavailable, match=r"'runsc-of-nobody'; it has .*runc.*\n.*daemon\.json"),
@@ -53,7 +53,7 @@ def test_a_runtime_that_is_not_registered_is_an_error_that_says_what_to_do() -> 
         executor.execute("print(1)")
 
 
-def test_a_network_that_it_cannot_give_is_refused_before_anything_is_started() -> None:
+def test_a_network_is_refused_before_the_launch_if_it_has_none() -> None:
     registered = json.loads(docker("info", "--format", "{{json .Runtimes.runsc}}"))
     code = "import os; print(len(os.listdir('/sys/class/net')))"
     with BlockingCodeExecutor() as executor:
@@ -79,7 +79,7 @@ async def run_on_runc() -> None:
         await executor.execute("print(1)")
 
 
-def test_runc_in_gvisors_place_runs_no_code() -> None:
+def test_no_code_runs_if_runc_takes_gvisors_place() -> None:
     with pytest.raises(PostureMismatch, match="asked for gVisor, and the sandbox's process is init"):
         asyncio.run(run_on_runc())
 
@@ -96,7 +96,7 @@ os.execv("{place}/x", ["x"])
     assert "PermissionError" in result.stderr
 
 
-def test_a_child_alone_out_of_memory_takes_the_sandbox_with_it(executor: BlockingCodeExecutor) -> None:
+def test_out_of_memory_in_a_child_ends_the_sandbox(executor: BlockingCodeExecutor) -> None:
     eats = "import os\nif os.fork():\n    os.wait()\nb = []\nwhile True:\n    b.append(bytearray(4 << 20))"
     assert executor.execute(eats, memory_limit="128m").status is Status.OUT_OF_MEMORY
 
@@ -110,8 +110,8 @@ os._exit(3)
 """
 
 
-def test_a_program_that_speaks_in_inits_place_is_not_believed(executor: BlockingCodeExecutor) -> None:
-    """This kernel lets it open init's descriptors; what it cannot have is the token."""
+def test_a_program_that_imitates_init_is_not_believed(executor: BlockingCodeExecutor) -> None:
+    """This kernel lets it open init's descriptors, but it cannot know the token."""
     with pytest.raises(ProtocolViolation, match="an end of the run that init did not say"):
         executor.execute(SPEAKS_FOR_INIT)
     assert executor.execute("print('well')").output == "well\n"
@@ -140,6 +140,6 @@ def test_a_program_does_not_find_the_token(
 
 
 def test_programs_of_a_batch_share_no_sandbox(executor: BlockingCodeExecutor) -> None:
-    """It does not tell whether sockets are left, so that nothing can be verified between two runs."""
+    """It does not show whether sockets are left, so a cleanup between two runs could not be verified."""
     results = list(executor.execute_many(({"code": "print(1)"} for _ in range(3)), max_runs_per_sandbox=3))
     assert len({result.container_id for result in results}) == 3

@@ -36,7 +36,7 @@ NAMES = sorted(IMAGES)
 LIMIT_MB = {"python": 200, "javascript": 180, "typescript": 190}
 
 RESTRICTED = ("--read-only", "--network=none", "--memory=512m")
-"""What the documentation says for running a script directly."""
+"""The documented flags for running a script directly."""
 LOCKED_DOWN = (
     *RESTRICTED,
     "--cap-drop=ALL",
@@ -44,7 +44,7 @@ LOCKED_DOWN = (
     "--cpu-quota=50000",
     "--tmpfs=/tmp:rw,noexec,nosuid",
 )
-"""What the executor adds to that."""
+"""The flags that the executor adds."""
 
 SLOWEST_RUN_S = 120
 SLOWEST_BUILD_S = 600
@@ -57,12 +57,12 @@ def docker(*arguments: str, timeout: float = SLOWEST_RUN_S) -> subprocess.Comple
 
 
 def run(name: str, *command: str, flags: tuple[str, ...] = LOCKED_DOWN) -> subprocess.CompletedProcess[str]:
-    """Run a command in the image of that name, or of that reference."""
+    """Run a command in the image with that name or reference."""
     return docker("run", "--rm", "--pull=never", *flags, IMAGES.get(name, name), *command)
 
 
 def output(name: str, *command: str, flags: tuple[str, ...] = LOCKED_DOWN) -> str:
-    """What a command prints that succeeds and complains about nothing."""
+    """The output of a command that must succeed without a complaint."""
     outcome = run(name, *command, flags=flags)
     assert (outcome.stderr, outcome.returncode) == ("", 0)
     return outcome.stdout
@@ -378,7 +378,7 @@ class Custom:
 
 NODE_PROGRAM = "console.log(require('left-pad')('7', 3, '0'), require('nanoid').nanoid(5).length)"
 CUSTOM = {
-    # Unquoted: the shell takes >= for a redirection, as it does in many a Dockerfile.
+    # Unquoted: the shell takes >= for a redirection, as in many Dockerfiles.
     "python": Custom(
         added_line="RUN pip install --no-cache-dir \\\n    tabulate>=0.9.0\n",
         extra="tomli>=2 iniconfig",
@@ -413,7 +413,7 @@ def context(folder: Path) -> Path:
 
 
 def build(folder: Path, name: str, *flags: str) -> str:
-    """Build in that context; the id of the image."""
+    """Build in that context; returns the image's id."""
     dockerfile = str(folder / "docker" / f"{name}.Dockerfile")
     built = docker("build", "-q", "-f", dockerfile, *flags, str(folder), timeout=SLOWEST_BUILD_S)
     assert built.returncode == 0, built.stdout + built.stderr

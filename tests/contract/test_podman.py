@@ -1,4 +1,4 @@
-"""What is special to Podman; whatever all engines promise is in the other files."""
+"""What is special about Podman; the promises of all engines are in the other files."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_sandbox_is_restricted_as_docker_restricts_it(
     assert seen[0] == seen[1]
 
 
-def test_it_is_told_of_an_out_of_memory_even_if_the_output_is_read_much_later(service: PodmanService) -> None:
+def test_out_of_memory_is_reported_even_if_the_output_is_read_much_later(service: PodmanService) -> None:
     async def run() -> list[ExecutionResult]:
         results = []
         async with CodeExecutor(engine="podman", docker_host=service.address, max_warm=0) as executor:
@@ -97,7 +97,9 @@ def test_it_is_told_of_an_out_of_memory_even_if_the_output_is_read_much_later(se
     assert (result.status, result.oom_killed) == ("out_of_memory", True)
 
 
-def test_a_child_alone_out_of_memory_is_told_and_a_signal_is_not(podman: DockerCodeExecutor) -> None:
+def test_out_of_memory_in_a_child_is_reported_and_a_signal_is_not_taken_for_it(
+    podman: DockerCodeExecutor,
+) -> None:
     child = "import subprocess as s, sys; s.run([sys.executable, '-c', 'bytearray(1 << 30)'])"
     assert podman.execute(child, memory_limit="96m").oom_killed
     killed = podman.execute("import os; os.kill(os.getpid(), 9)")
@@ -123,7 +125,7 @@ def test_nothing_is_left_when_the_host_process_is_killed(service: PodmanService)
     assert eventually(lambda: not sandboxes(service), 20)
 
 
-def test_what_was_created_or_attached_to_and_never_started_is_swept(
+def test_containers_that_were_never_started_are_swept(
     service: PodmanService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("codeforge.engines.docker.STALE_S", -1.0)
@@ -145,7 +147,7 @@ def test_what_was_created_or_attached_to_and_never_started_is_swept(
     assert asyncio.run(start())
 
 
-def test_what_podman_cannot_be_told_is_an_error(
+def test_a_setting_without_a_translation_is_an_error(
     podman: DockerCodeExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = container_spec
@@ -161,7 +163,7 @@ def test_what_podman_cannot_be_told_is_an_error(
         podman.execute("print(1)")
 
 
-def test_an_image_that_is_not_there_is_named(service: PodmanService) -> None:
+def test_the_error_names_a_missing_image(service: PodmanService) -> None:
     images = {"python": "ai-codeforge-missing:latest"}
     with (
         DockerCodeExecutor(engine="podman", docker_host=service.address, images=images) as executor,
@@ -177,13 +179,13 @@ async def _start(engine: DockerEngine) -> None:
         await engine.close()
 
 
-def test_where_no_service_answers_it_says_how_to_start_one(tmp_path: Path) -> None:
+def test_if_no_service_answers_the_error_says_how_to_start_one(tmp_path: Path) -> None:
     engine = PodmanEngine(f"unix://{tmp_path}/podman.sock", "owner-1")
     with pytest.raises(EngineUnavailable, match=r"systemctl --user start podman\.socket"):
         asyncio.run(_start(engine))
 
 
-def test_neither_takes_the_other_for_itself(service: PodmanService) -> None:
+def test_docker_and_podman_are_not_taken_for_each_other(service: PodmanService) -> None:
     with pytest.raises(EngineUnavailable, match="engine='podman'"):
         asyncio.run(_start(DockerEngine(service.address, "owner-1")))
     with pytest.raises(EngineUnavailable, match="not Podman"):
@@ -201,7 +203,7 @@ def test_without_root_on_version_1_of_control_groups_it_is_refused() -> None:
             asyncio.run(_start(engine))
 
 
-def test_its_info_names_it(service: PodmanService) -> None:
+def test_its_info_has_its_name(service: PodmanService) -> None:
     async def info() -> tuple[str, str]:
         engine = PodmanEngine(service.address, "owner-1")
         try:

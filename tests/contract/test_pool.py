@@ -1,4 +1,4 @@
-"""The pool on a real engine: warm sandboxes, reused ones, a daemon that goes away, and nothing left over."""
+"""The pool on a real engine: warm sandboxes, reused ones, a daemon that goes away; nothing is left over."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SOON_S = 60.0
 
 
 def sandboxes_of(executor: BlockingCodeExecutor | CodeExecutor) -> set[str]:
-    """Ids of those that an executor has on the engine."""
+    """Ids of the sandboxes that an executor has on the engine."""
     return OBSERVER.of(executor)
 
 
@@ -46,7 +46,7 @@ ENDINGS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("max_warm", [0, 8])
-def test_after_many_runs_and_close_nothing_of_ours_is_left(max_warm: int) -> None:
+def test_after_many_runs_and_close_no_sandbox_is_left(max_warm: int) -> None:
     with BlockingCodeExecutor(max_warm=max_warm) as executor:
         results = list(executor.execute_many(ENDINGS * 3, concurrency=4))
         results += executor.execute_many(ENDINGS * 3, concurrency=4, max_runs_per_sandbox=5)
@@ -58,7 +58,7 @@ def test_after_many_runs_and_close_nothing_of_ours_is_left(max_warm: int) -> Non
     assert (stats["sandboxes"], stats["leased"], stats["waiting"]) == (0, 0, 0)
 
 
-def test_close_leaves_nothing_in_the_middle_of_launches_runs_and_refills() -> None:
+def test_close_in_the_middle_of_launches_runs_and_refills_leaves_nothing() -> None:
     executor = BlockingCodeExecutor(max_sandboxes=6)
     executor.warm(["python"], count=1)
     with ThreadPoolExecutor(8) as threads:
@@ -79,7 +79,7 @@ def test_many_callers_on_few_sandboxes_each_get_their_own() -> None:
 
 
 @pytest.mark.parametrize("language", ["python", "javascript"])
-def test_a_run_takes_one_that_was_warmed(language: str) -> None:
+def test_a_run_takes_a_warm_sandbox(language: str) -> None:
     with BlockingCodeExecutor() as executor:
         executor.warm([language], count=1)
         (warm,) = sandboxes_of(executor)
@@ -91,7 +91,7 @@ def test_a_run_takes_one_that_was_warmed(language: str) -> None:
         assert warm not in sandboxes_of(executor)
 
 
-def test_a_warm_sandbox_with_little_memory_has_it_all_for_its_run() -> None:
+def test_a_warm_sandbox_with_little_memory_leaves_all_of_it_to_the_run() -> None:
     code = "block = bytearray(12 << 20); print(len(block) >> 20)"
     with BlockingCodeExecutor() as executor:
         for _ in range(2):
@@ -105,7 +105,7 @@ def test_a_warm_sandbox_with_little_memory_has_it_all_for_its_run() -> None:
 
 
 class Way:
-    """The way to the daemon, which can be cut: every connection breaks, and new ones are refused."""
+    """A connection to the daemon that can be cut: open connections break, and new ones are refused."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -155,7 +155,7 @@ async def becomes(condition: Callable[[], bool]) -> bool:
 
 
 @pytest.mark.engine("docker")
-def test_after_the_daemon_was_away_runs_work_again_and_the_stock_is_another(tmp_path: Path) -> None:
+def test_after_the_daemon_was_away_runs_work_and_the_stock_is_new(tmp_path: Path) -> None:
     async def scenario() -> None:
         way = Way(tmp_path / "docker.sock")
         async with executor_by(way) as executor:
@@ -182,7 +182,7 @@ def test_after_the_daemon_was_away_runs_work_again_and_the_stock_is_another(tmp_
 
 
 @pytest.mark.engine("docker")
-def test_without_a_caller_the_stock_comes_back_by_itself(tmp_path: Path) -> None:
+def test_the_stock_comes_back_without_a_caller(tmp_path: Path) -> None:
     async def scenario() -> None:
         way = Way(tmp_path / "docker.sock")
         async with executor_by(way) as executor:
@@ -202,7 +202,7 @@ def test_without_a_caller_the_stock_comes_back_by_itself(tmp_path: Path) -> None
 
 
 def reused(executor: BlockingCodeExecutor, programs: Iterable[Any], **options: Any) -> list[ExecutionResult]:
-    """Their results when they follow each other in one sandbox, as far as that goes."""
+    """The results of programs that run one after another in one sandbox, as long as it can be reused."""
     requests = [{"code": code, **options} if isinstance(code, str) else code for code in programs]
     return list(executor.execute_many(requests, concurrency=1, max_runs_per_sandbox=50))
 
@@ -264,7 +264,7 @@ print(json.dumps({
 """
 
 
-def test_nothing_that_a_run_leaves_is_there_for_the_next_one_in_its_sandbox(
+def test_the_next_run_in_a_sandbox_finds_nothing_that_a_run_left(
     executor: BlockingCodeExecutor,
 ) -> None:
     dirty, after = reused(executor, [LEAVE_EVERYTHING, LOOK_AROUND])
@@ -272,12 +272,12 @@ def test_nothing_that_a_run_leaves_is_there_for_the_next_one_in_its_sandbox(
     assert dirty.container_id == after.container_id
     assert '"sleepers": []' in after.stdout, after.stderr
     alone = executor.execute(LOOK_AROUND)
-    # In whatever order: Podman gives no two sandboxes the same one of variables.
+    # In any order: Podman orders the variables of each sandbox differently.
     assert json.loads(after.stdout) == json.loads(alone.stdout)
     assert after.files == alone.files == {}
 
 
-def test_a_run_has_its_own_arguments_input_and_variables_and_not_those_before(
+def test_a_run_gets_its_own_arguments_input_and_variables(
     executor: BlockingCodeExecutor,
 ) -> None:
     show = "import os, sys; print(sys.argv[1:], sys.stdin.read(), os.environ.get('WHO'), os.listdir('/code'))"
@@ -336,7 +336,7 @@ def test_runs_of_javascript_in_one_sandbox_share_nothing_either(executor: Blocki
 TOUCH_ALL_MEMORY = "block = b'x' * (400 << 20); print(len(block))"
 
 
-def test_a_series_goes_on_behind_timeouts_ends_by_memory_crashes_and_floods(
+def test_a_batch_goes_on_after_timeouts_out_of_memory_crashes_and_floods(
     executor: BlockingCodeExecutor,
 ) -> None:
     bad: list[tuple[dict[str, Any], Status]] = [
@@ -380,7 +380,7 @@ def requests_of(programs: Iterable[Program]) -> Iterator[dict[str, Any]]:
 
 
 def differing(executor: BlockingCodeExecutor, programs: list[Program]) -> dict[str, tuple[Any, Any]]:
-    """By program, what came of it alone and among others, where that is not the same."""
+    """For each program whose results differ: the result alone, and the result among others."""
     alone = executor.execute_many(requests_of(programs), concurrency=2)
     together = executor.execute_many(requests_of(programs), concurrency=2, max_runs_per_sandbox=len(programs))
     both = zip(programs, map(comparable, alone), map(comparable, together), strict=True)
@@ -393,7 +393,7 @@ def test_the_corpus_gives_the_same_results_in_reused_sandboxes(language: str) ->
     with BlockingCodeExecutor(max_warm=0) as executor:
         found = differing(executor, programs)
         assert executor.get_stats()["launched"] < 1.5 * len(programs)
-        # The order in some of them hangs on the clock, which a busy machine cannot keep.
+        # The order of output of some depends on time, which a busy machine distorts.
         for _ in range(2):
             if found:
                 found = differing(executor, [program for program in programs if program.id in found])

@@ -1,4 +1,4 @@
-"""Having the images ready: from a real registry, or built from what the package ships."""
+"""Providing images: from a real registry, or built from the package's Dockerfiles."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _listens(host: str, port: int) -> bool:
         return probe.connect_ex((host, port)) == 0
 
 
-def test_an_image_is_pulled_where_a_registry_has_it(registry: str, tmp_path: Path) -> None:
+def test_an_image_is_pulled_if_a_registry_has_it(registry: str, tmp_path: Path) -> None:
     reference = f"{registry}/tools/python:1"
     (tmp_path / "Dockerfile").write_text("FROM ai-codeforge-python:latest\nENV PULLED=yes\n")
     docker("build", "--quiet", "--tag", reference, str(tmp_path))
@@ -61,7 +61,7 @@ def test_an_image_is_pulled_where_a_registry_has_it(registry: str, tmp_path: Pat
     docker("image", "rm", reference)
 
 
-def test_an_image_that_the_registry_does_not_have_is_told(registry: str) -> None:
+def test_an_image_that_the_registry_does_not_have_is_reported(registry: str) -> None:
     reference = f"{registry}/tools/missing:1"
     steps: list[Step] = []
     with BlockingCodeExecutor(images={"python": reference}) as executor:
@@ -69,7 +69,7 @@ def test_an_image_that_the_registry_does_not_have_is_told(registry: str) -> None
     assert f"no registry has {reference}" in steps[-1].text
 
 
-def test_our_own_image_is_built_where_no_registry_has_it() -> None:
+def test_an_image_is_built_if_no_registry_has_it() -> None:
     reference = f"codeforge-test-{uuid.uuid4().hex[:8]}:latest"
     with BlockingCodeExecutor(images={"python": reference}) as executor:
         assert executor.pull_images(["python"], on_step=lambda step: None) == {"python": True}
@@ -77,7 +77,7 @@ def test_our_own_image_is_built_where_no_registry_has_it() -> None:
     docker("image", "rm", reference)
 
 
-def test_images_that_are_here_are_ready_at_once(executor: BlockingCodeExecutor) -> None:
+def test_images_on_this_machine_are_ready_immediately(executor: BlockingCodeExecutor) -> None:
     steps: list[Step] = []
     assert executor.pull_images(on_step=steps.append) == {
         "python": True,
@@ -87,7 +87,7 @@ def test_images_that_are_here_are_ready_at_once(executor: BlockingCodeExecutor) 
     assert not steps
 
 
-def test_extra_packages_are_built_in_under_a_tag_of_ones_own() -> None:
+def test_an_image_with_extra_packages_gets_its_own_tag() -> None:
     from contract.test_cli import codeforge
 
     tag = f"test-{uuid.uuid4().hex[:8]}"

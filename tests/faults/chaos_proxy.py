@@ -37,7 +37,7 @@ class Harm(enum.Enum):
 
 @dataclass
 class Fault:
-    """Harm to the next ``times`` calls that match.
+    """A fault in the next ``times`` calls that match.
 
     Attributes:
         call: pattern of method and path, without the API's version: ``POST /containers/create``.
@@ -54,7 +54,7 @@ class Fault:
 
 
 class Broken(Exception):
-    """This connection is to end now."""
+    """Raised to end this connection now."""
 
 
 class ChaosProxy:
@@ -220,7 +220,7 @@ class _Peer:
         await self.writer.drain()
 
     async def body(self, head: bytes, *, of_request: bool) -> AsyncIterator[bytes]:
-        """What follows the head, in pieces as they are framed."""
+        """The body, in the pieces in which it is framed."""
         lower = head.lower()
         if b"transfer-encoding: chunked" in lower:
             size = 1

@@ -1,4 +1,4 @@
-"""A second daemon for the whole folder, and what must hold after each test that hurt it."""
+"""A second daemon for all tests of this folder, and what must hold after each test."""
 
 from __future__ import annotations
 

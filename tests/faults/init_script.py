@@ -1,5 +1,5 @@
 #!/usr/local/bin/python3
-"""Plays init inside a sandbox, by the script in a variable: a step a line, until one that never ends."""
+"""Plays init inside a sandbox: a variable has the script, one step a line; the last step never ends."""
 
 from __future__ import annotations
 

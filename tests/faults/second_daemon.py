@@ -1,4 +1,4 @@
-"""A Docker daemon of the tests' own, which may be killed, stopped and starved.
+"""A second Docker daemon, for tests that kill, stop and starve it.
 
 It lives in a PID and a mount namespace of its own: when their first process ends, everything in them is
 gone, processes, sandboxes and mounts alike. A keeper outside sees to that as soon as the tests' process is
@@ -23,7 +23,7 @@ ROOM = "4g"
 
 _KEEPER = """
 root=$1 room=$2; shift 2
-# Who ignores SIGCHLD need not wait for those that it inherits.
+# A process that ignores SIGCHLD need not wait for the children that it inherits.
 unshare --net --pid --mount --mount-proc --propagation private --fork --kill-child sh -ec "
     mount -t tmpfs -o size=$room tmpfs $root/data
     mkdir -p /run/containerd
@@ -45,7 +45,7 @@ done
 
 
 class SecondDaemon:
-    """The daemon, and a look at all that it has: processes, containers, cgroups, layers, mounts."""
+    """The daemon, and ways to list what it has: processes, containers, cgroups, layers, mounts."""
 
     def __init__(self) -> None:
         # A socket's path holds 107 bytes.
@@ -66,7 +66,7 @@ class SecondDaemon:
         )
         if not eventually((self.root / "first").exists, 10):
             _let_end(keeper)
-            raise OSError("no namespaces and mounts are to be had here")
+            raise OSError("namespaces and mounts are not allowed here")
         return keeper
 
     @property
@@ -201,7 +201,7 @@ class SecondDaemon:
         ]
 
     def sandboxes(self, state: str = "") -> set[str]:
-        """Ids of all sandboxes, or of those in that state.
+        """Ids of all sandboxes, or of the sandboxes in that state.
 
         Without those that the daemon was removing when it was killed: it calls them dead, lists them from
         then on, and answers that there is no such container.
@@ -242,7 +242,7 @@ class SecondDaemon:
         }
 
     def memory_mib(self) -> int:
-        """What the daemon itself holds."""
+        """The resources that the daemon holds."""
         (daemon,) = self.processes("dockerd")
         pages = int(Path(f"/proc/{daemon}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") >> 20

@@ -24,7 +24,7 @@ Answer = ExecutionResult | HostFailure
 
 @dataclass
 class Stage:
-    """What a scenario has: a daemon, the proxy before it, and an executor.
+    """What a scenario works with: a daemon, the proxy in front of it, and an executor.
 
     Attributes:
         answers: what each program came to, by its source.
@@ -36,7 +36,7 @@ class Stage:
     answers: dict[str, Answer] = field(default_factory=dict)
 
     async def ask(self, code: str, *, within_s: float = ANSWER_WITHIN_S, **options: Any) -> Answer:
-        """Run a program, which must be answered in time: by a result, or by a failure of the host.
+        """Run a program; within the time there must be a result or a failure of the host.
 
         Anything else, and a second answer, is an error here.
         """
@@ -51,7 +51,7 @@ class Stage:
         return answer
 
     async def start(self, code: str, **options: Any) -> asyncio.Task[Answer]:
-        """The same, in the background; returns once the program has written something."""
+        """The same in the background; returns when the program has written something."""
         wrote = asyncio.Event()
         task = asyncio.create_task(self.ask(code, on_stdout=lambda text: wrote.set(), **options))
         writing = asyncio.create_task(wrote.wait())
@@ -61,7 +61,7 @@ class Stage:
         return task
 
     async def works(self) -> None:
-        """A fresh run succeeds, by this executor and by a new one."""
+        """Check that a new run succeeds, in this executor and in a new one."""
         async with CodeExecutor(docker_host=self.daemon.host) as other:
             answers = await asyncio.gather(self.ask(HELLO), other.execute(HELLO))
         for answer in answers:
@@ -78,7 +78,7 @@ class Stage:
 
 
 def unless_lost(answer: Answer) -> ExecutionResult | None:
-    """The result; none for a sandbox that is known to be lost."""
+    """The result; ``None`` if the sandbox was reported as lost."""
     if isinstance(answer, SandboxLost):
         return None
     assert isinstance(answer, ExecutionResult), repr(answer)
@@ -121,7 +121,7 @@ async def _play(
 
 
 def _descriptors() -> dict[str, int]:
-    """How many of each sort this process has."""
+    """How many resources of each sort this process has."""
     folder = Path("/proc/self/fd")
     kinds = Counter[str]()
     for each in list(folder.iterdir()):

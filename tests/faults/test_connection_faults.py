@@ -1,4 +1,4 @@
-"""The way to the daemon loses, delays, cuts and repeats what is said."""
+"""The connection to the daemon loses, delays, cuts and repeats messages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HUNGRY = "x = bytearray(1 << 30)"
 
 @pytest.mark.parametrize("harm", [Harm.REFUSE, Harm.LOSE, Harm.LOSE_ANSWER, Harm.TRUNCATE])
 @pytest.mark.parametrize("call", [CREATE, ATTACH, START], ids=["create", "attach", "start"])
-def test_a_launch_that_goes_wrong_fails_its_caller_alone(
+def test_a_failed_launch_fails_its_own_caller_alone(
     harm: Harm, call: str, daemon: SecondDaemon, tmp_path: Path
 ) -> None:
     async def scenario(stage: Stage) -> None:
@@ -49,7 +49,7 @@ def test_a_launch_that_goes_wrong_fails_its_caller_alone(
     play(scenario, daemon, tmp_path, max_warm=0)
 
 
-def test_a_daemon_that_answers_late_fails_nobody(daemon: SecondDaemon, tmp_path: Path) -> None:
+def test_a_slow_daemon_fails_no_run(daemon: SecondDaemon, tmp_path: Path) -> None:
     async def scenario(stage: Stage) -> None:
         fault = stage.proxy.harm(Harm.DELAY, CREATE, times=4, delay_s=5.0)
         answers = await asyncio.gather(*(stage.ask(HELLO) for _ in range(4)))
@@ -60,7 +60,7 @@ def test_a_daemon_that_answers_late_fails_nobody(daemon: SecondDaemon, tmp_path:
 
 
 @pytest.mark.parametrize("harm", [Harm.REFUSE, Harm.LOSE, Harm.TRUNCATE, Harm.SILENCE])
-def test_a_first_call_that_goes_wrong_is_an_engine_that_fails(
+def test_a_failed_first_call_is_an_engine_failure(
     harm: Harm, daemon: SecondDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("codeforge.engines.docker.API_TIMEOUT_S", 2.0)
@@ -73,7 +73,7 @@ def test_a_first_call_that_goes_wrong_is_an_engine_that_fails(
 
 
 @pytest.mark.parametrize("call", [CREATE, ATTACH, START], ids=["create", "attach", "start"])
-def test_a_call_that_is_never_answered_is_given_up(
+def test_a_call_without_an_answer_times_out(
     call: str, daemon: SecondDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("codeforge.engines.docker.API_TIMEOUT_S", 2.0)
@@ -81,7 +81,7 @@ def test_a_call_that_is_never_answered_is_given_up(
     async def scenario(stage: Stage) -> None:
         stage.proxy.harm(Harm.SILENCE, call, times=1)
         answer = await stage.ask(HELLO)
-        # A sandbox is often heard before the daemon answers the call to start it.
+        # Output often arrives before the daemon answers the start call.
         assert isinstance(answer, HostFailure) or call == START
         await stage.until(lambda: not stage.executor.get_stats()["sandboxes"], 10)
 
@@ -89,7 +89,7 @@ def test_a_call_that_is_never_answered_is_given_up(
 
 
 @pytest.mark.parametrize("harm", [Harm.REFUSE, Harm.LOSE, Harm.SILENCE, Harm.DELAY])
-def test_a_removal_that_goes_wrong_leaves_nothing(
+def test_a_failed_removal_leaves_nothing(
     harm: Harm, daemon: SecondDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("codeforge.engines.docker.API_TIMEOUT_S", 2.0)
@@ -104,9 +104,7 @@ def test_a_removal_that_goes_wrong_leaves_nothing(
     play(scenario, daemon, tmp_path, max_warm=0)
 
 
-def test_a_sandbox_of_which_nothing_was_heard_is_launched_once_more(
-    daemon: SecondDaemon, tmp_path: Path
-) -> None:
+def test_a_sandbox_that_sent_nothing_is_launched_once_more(daemon: SecondDaemon, tmp_path: Path) -> None:
     async def scenario(stage: Stage) -> None:
         fault = stage.proxy.harm(Harm.HALF_CLOSE, ATTACH, times=1, after=0)
         answer = await stage.ask("print('there')")
@@ -138,9 +136,7 @@ def test_a_stream_that_breaks_is_never_a_success(
 
 
 @pytest.mark.parametrize("harm", [Harm.DUPLICATE, Harm.TRUNCATE, Harm.LOSE, Harm.REFUSE, Harm.SILENCE])
-def test_events_that_are_lost_or_come_twice_change_no_verdict(
-    harm: Harm, daemon: SecondDaemon, tmp_path: Path
-) -> None:
+def test_lost_and_repeated_events_change_no_verdict(harm: Harm, daemon: SecondDaemon, tmp_path: Path) -> None:
     async def scenario(stage: Stage) -> None:
         stage.proxy.harm(harm, EVENTS, times=2)
         began = time.monotonic()
@@ -155,7 +151,7 @@ def test_events_that_are_lost_or_come_twice_change_no_verdict(
     play(scenario, daemon, tmp_path)
 
 
-def test_without_any_event_sandboxes_still_go(daemon: SecondDaemon, tmp_path: Path) -> None:
+def test_sandboxes_are_removed_without_any_event(daemon: SecondDaemon, tmp_path: Path) -> None:
     async def scenario(stage: Stage) -> None:
         stage.proxy.harm(Harm.SILENCE, EVENTS)
         for _ in range(3):
@@ -166,7 +162,9 @@ def test_without_any_event_sandboxes_still_go(daemon: SecondDaemon, tmp_path: Pa
     play(scenario, daemon, tmp_path, max_warm=0)
 
 
-def test_under_harm_of_every_sort_each_request_is_answered_once(daemon: SecondDaemon, tmp_path: Path) -> None:
+def test_under_faults_of_every_sort_each_request_is_answered_once(
+    daemon: SecondDaemon, tmp_path: Path
+) -> None:
     async def scenario(stage: Stage) -> None:
         for number in range(40):
             harm = (Harm.LOSE, Harm.REFUSE, Harm.LOSE_ANSWER, Harm.TRUNCATE, Harm.HALF_CLOSE)[number % 5]

@@ -20,7 +20,7 @@ WARM_UP = 24
 GROWTH_MIB = 24
 
 
-def test_nothing_piles_up_over_many_sandboxes_that_are_killed(daemon: SecondDaemon, tmp_path: Path) -> None:
+def test_nothing_accumulates_over_many_killed_sandboxes(daemon: SecondDaemon, tmp_path: Path) -> None:
     async def scenario(stage: Stage) -> None:
         await _cycles(stage, WARM_UP)
         before, host, engine = daemon.holdings(), _memory_mib(), daemon.memory_mib()
@@ -33,7 +33,7 @@ def test_nothing_piles_up_over_many_sandboxes_that_are_killed(daemon: SecondDaem
 
 
 async def _cycles(stage: Stage, count: int) -> None:
-    """Some killed as they launch, some as they run, some at their deadline, some not at all."""
+    """Some are killed while they launch, some while they run, some at their deadline, and some not."""
     room = asyncio.Semaphore(8)
 
     async def cycle(number: int) -> None:

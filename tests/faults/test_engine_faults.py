@@ -1,4 +1,4 @@
-"""The engine is killed, stopped, starved and robbed of its image, while runs go on."""
+"""The engine is killed, stopped, starved or loses its image while runs go on."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def test_killing_the_daemon_while_an_executor_closes(daemon: SecondDaemon, tmp_p
 
 
 @pytest.mark.parametrize("victim", ["containerd", "containerd-shim"])
-def test_killing_what_is_below_the_daemon(victim: str, daemon: SecondDaemon, tmp_path: Path) -> None:
-    """A run may survive it; whether or not, it is told the truth about."""
+def test_killing_a_process_below_the_daemon(victim: str, daemon: SecondDaemon, tmp_path: Path) -> None:
+    """A run may survive this; in any case its result must be true."""
 
     async def scenario(stage: Stage) -> None:
         await stage.executor.warm(["python"], count=2)
@@ -79,7 +79,7 @@ def _stop_for(daemon: SecondDaemon, seconds: float) -> Callable[[], None]:
     return stop
 
 
-def test_a_daemon_that_stands_still_delays_runs_and_loses_none(daemon: SecondDaemon, tmp_path: Path) -> None:
+def test_a_stopped_daemon_delays_runs_and_loses_none(daemon: SecondDaemon, tmp_path: Path) -> None:
     async def scenario(stage: Stage) -> None:
         brief = await stage.start(BRIEF, timeout=60, within_s=60)
         late = asyncio.create_task(stage.ask(HELLO, memory_limit="256m", timeout=60, within_s=60))
@@ -91,10 +91,10 @@ def test_a_daemon_that_stands_still_delays_runs_and_loses_none(daemon: SecondDae
     play(scenario, daemon, tmp_path)
 
 
-def test_a_deadline_that_passes_while_the_daemon_stands_still_is_no_success(
+def test_a_deadline_that_passes_while_the_daemon_is_stopped_is_no_success(
     daemon: SecondDaemon, tmp_path: Path
 ) -> None:
-    """The program may have ended in time; what is told is by the host's clock, or that it is not known."""
+    """The program may have ended in time; the result is by the host's clock, or says that it is not known."""
 
     async def scenario(stage: Stage) -> None:
         run = await stage.start(BRIEF, timeout=2)
@@ -105,7 +105,7 @@ def test_a_deadline_that_passes_while_the_daemon_stands_still_is_no_success(
     play(scenario, daemon, tmp_path)
 
 
-def test_without_room_nothing_is_launched_and_runs_go_on(daemon: SecondDaemon, tmp_path: Path) -> None:
+def test_on_a_full_disk_launches_fail_and_runs_go_on(daemon: SecondDaemon, tmp_path: Path) -> None:
     async def scenario(stage: Stage) -> None:
         running = await stage.start(BRIEF)
         await stage.outside(lambda: daemon.set_room("0"))
@@ -121,7 +121,7 @@ def test_without_room_nothing_is_launched_and_runs_go_on(daemon: SecondDaemon, t
     play(scenario, daemon, tmp_path, max_warm=0)
 
 
-def test_an_image_that_is_removed_fails_launches_and_not_runs(daemon: SecondDaemon, tmp_path: Path) -> None:
+def test_removing_an_image_fails_launches_but_not_runs(daemon: SecondDaemon, tmp_path: Path) -> None:
     async def scenario(stage: Stage) -> None:
         running = await stage.start(BRIEF)
         await stage.outside(lambda: daemon.docker("tag", IMAGE, "kept:here"))

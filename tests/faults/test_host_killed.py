@@ -1,4 +1,4 @@
-"""The host process is killed with SIGKILL, in every state of a run: nothing of it outlives it."""
+"""The host process is killed with SIGKILL, in every state of a run; nothing that it started survives."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def scenario(executor):
 
 
 def host_process(daemon: SecondDaemon, scenario: str) -> subprocess.Popen[str]:
-    """One that runs the scenario, and has come to where it is to be killed."""
+    """A process that runs the scenario and has reached the point at which it is to be killed."""
     host = subprocess.Popen(
         [sys.executable, "-c", f"{PRELUDE}{scenario}asyncio.run(main())"],
         env={**os.environ, "SECOND_DAEMON": daemon.host},
@@ -115,12 +115,12 @@ def test_nothing_outlives_a_host_process_that_is_killed_while_it_launches(daemon
         with host_process(daemon, BURST) as host:
             time.sleep(moments.uniform(0, 0.8))
             host.kill()
-    # The daemon keeps some descriptors of each launch that is cut off.
+    # The daemon keeps some descriptors of each launch that was interrupted.
     _goes_back_to(before, daemon, spare=8 * HOSTS)
 
 
 def _goes_back_to(before: dict[str, int], daemon: SecondDaemon, *, spare: int = 8) -> None:
-    """What was started goes by itself; what was not, the next executor removes."""
+    """Started sandboxes end by themselves; the next executor removes those that were only created."""
     assert eventually(lambda: not daemon.sandboxes("running") and not daemon.cgroups(), WITHIN_S)
     with DockerCodeExecutor(docker_host=daemon.host) as executor:
         assert executor.is_docker_available()

@@ -1,4 +1,4 @@
-"""An init that ends, hangs or babbles, in every state of the protocol."""
+"""An init that ends, hangs or sends garbage, in every state of the protocol."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ BEFORE_EXIT = ("before GO", "after GO", "while it writes", "in the middle of a f
 
 
 def _is_true(state: str, fault: str, answer: Answer) -> bool:
-    """Whether that is what a caller may be told of such an init."""
+    """Whether a caller may get this result or error from such an init."""
     if state == "after DONE":
-        # Whether more is heard after the last word depends on how it was cut.
+        # Whether more arrives after the last frame depends on where it was cut.
         fine = isinstance(answer, ExecutionResult) and answer.status is Status.OK
         return fine or (fault in BABBLERS and isinstance(answer, ProtocolViolation))
     if isinstance(answer, ExecutionResult):
-        # By the host's own clock and counts, and that only of a program that had not ended.
+        # Decided by the host's own clock and counts, and only for a program that had not ended.
         silent = fault in ("hangs", "deafens") and answer.status is Status.TIMEOUT
         endless = fault == "floods" and answer.status in (Status.OUTPUT_LIMIT, Status.TIMEOUT)
         return state in BEFORE_EXIT and (silent or endless)
@@ -104,7 +104,7 @@ def _row(name: str, script: tuple[str, ...]) -> Language:
 
 @pytest.mark.usefixtures("_image")
 @pytest.mark.parametrize("state", STATES)
-def test_whatever_init_does_the_caller_is_told_no_lie(
+def test_the_caller_gets_no_false_result_whatever_init_does(
     state: str, daemon: SecondDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for grace in ("sandboxes.run.KILL_GRACE_S", "sandboxes.run.COLLECT_GRACE_S"):
@@ -122,9 +122,7 @@ def test_whatever_init_does_the_caller_is_told_no_lie(
 
 
 @pytest.mark.usefixtures("_image")
-def test_a_stock_that_breaks_off_again_and_again_is_given_up_and_reported(
-    daemon: SecondDaemon, tmp_path: Path
-) -> None:
+def test_losing_the_stock_again_and_again_is_reported(daemon: SecondDaemon, tmp_path: Path) -> None:
     async def scenario(stage: Stage) -> None:
         with pytest.raises(HostFailure):
             await stage.executor.warm(["exits"], count=2)

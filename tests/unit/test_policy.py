@@ -1,4 +1,4 @@
-"""Policy: the create call whole, what no option can make of it, and one fault for every weakness."""
+"""Policy: the whole create call, what no option can do to it, and one fault for each weakness."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from codeforge.protocol.frames import PROTOCOL
 UID = 20_007
 
 GOLDEN = Path(__file__).parent.parent / "golden"
-"""Create calls as they were reviewed. They are edited by hand: a change of policy is written down twice."""
+"""The reviewed create calls. They are edited by hand, so a change of policy has to be made twice."""
 
 
 # --- The create call ----------------------------------------------------------------------------------
@@ -33,7 +33,7 @@ def spec(language: Language = PYTHON, *, owner: str = "o", **limits: Any) -> dic
 
 
 @pytest.mark.parametrize("language", LANGUAGES, ids=lambda row: row.name)
-def test_the_create_call_is_to_the_letter_the_reviewed_one(language: Language) -> None:
+def test_the_create_call_is_exactly_the_reviewed_one(language: Language) -> None:
     reviewed = json.loads((GOLDEN / f"container_{language.name}.json").read_text())
     assert container_spec(language, Limits().of_sandbox(language), owner="owner-1", uid=UID) == reviewed
 
@@ -66,7 +66,7 @@ def differences(a: Any, b: Any, at: str = "") -> Iterator[str]:
         ),
     ],
 )
-def test_a_limit_changes_what_it_says_and_nothing_else(change: dict[str, Any], changed: set[str]) -> None:
+def test_a_limit_changes_its_own_settings_and_nothing_else(change: dict[str, Any], changed: set[str]) -> None:
     before = spec()
     after = spec(**change)
     assert set(differences(before, after)) == changed
@@ -91,7 +91,7 @@ SPECS = list(
 
 @pytest.fixture(scope="module")
 def specs() -> list[tuple[SandboxLimits, dict[str, Any]]]:
-    """Every combination of the options there are, at their ends and in their middle."""
+    """Every combination of the options, at the ends and in the middle of their ranges."""
     made = []
     for language, memory, cpu, network in SPECS:
         limits = Limits(memory_bytes=memory, cpu_quota_us=cpu, network=network).of_sandbox(language)
@@ -102,12 +102,12 @@ def specs() -> list[tuple[SandboxLimits, dict[str, Any]]]:
 Specs = list[tuple[SandboxLimits, dict[str, Any]]]
 
 
-def test_no_option_brings_in_what_opens_a_sandbox(specs: Specs) -> None:
+def test_no_option_opens_a_sandbox(specs: Specs) -> None:
     for _, spec in specs:
         assert not FORBIDDEN & (spec.keys() | spec["HostConfig"].keys())
 
 
-def test_no_option_shares_anything_of_the_hosts(specs: Specs) -> None:
+def test_no_option_shares_anything_with_the_host(specs: Specs) -> None:
     for _, spec in specs:
         assert "host" not in json.dumps(spec).lower().replace('"hostconfig"', "").replace('"hostname"', "")
         assert "unconfined" not in json.dumps(spec)
@@ -157,7 +157,9 @@ def test_nothing_that_can_be_written_can_be_executed_or_grow(specs: Specs) -> No
         ulimits = {limit["Name"]: (limit["Soft"], limit["Hard"]) for limit in spec["HostConfig"]["Ulimits"]}
         assert ulimits["core"] == (0, 0)
         assert ulimits["fsize"] == (tmpfs_bytes(limits), tmpfs_bytes(limits))
-        assert not {"nproc", "as"} & ulimits.keys()  # per user id over the host; and V8 reserves much
+        assert (
+            not {"nproc", "as"} & ulimits.keys()
+        )  # counted per user id over the host; V8 reserves much address space
 
 
 def test_dockers_own_masked_paths_are_all_still_masked(specs: Specs) -> None:
@@ -279,7 +281,7 @@ def test_a_sandbox_with_everything_in_force_has_no_fault(version: str) -> None:
     ],
     ids=str,
 )
-def test_a_sandbox_that_is_stronger_or_says_more_has_no_fault(version: str, fine: dict[str, str]) -> None:
+def test_a_sandbox_that_is_stronger_or_reports_more_has_no_fault(version: str, fine: dict[str, str]) -> None:
     assert faults({**GOOD[version], **fine}) == []
 
 
@@ -339,13 +341,13 @@ def one_fault(posture: dict[str, str], key: str) -> None:
     [(key, value) for key, values in WEAKER.items() for value in values],
     ids=lambda text: text[:40],
 )
-def test_one_weaker_control_is_one_fault_that_names_it(version: str, key: str, value: str) -> None:
+def test_each_weaker_value_is_one_fault_that_names_it(version: str, key: str, value: str) -> None:
     one_fault({**GOOD[version], key: value}, key)
 
 
 @VERSIONS
 @pytest.mark.parametrize("key", WEAKER)
-def test_one_control_that_is_not_reported_is_one_fault_that_names_it(version: str, key: str) -> None:
+def test_each_value_that_is_not_reported_is_one_fault_that_names_it(version: str, key: str) -> None:
     one_fault({k: v for k, v in GOOD[version].items() if k != key}, key)
 
 
@@ -353,11 +355,11 @@ def test_one_control_that_is_not_reported_is_one_fault_that_names_it(version: st
 @pytest.mark.parametrize("key", WEAKER)
 def test_garbage_is_a_fault_and_never_believed(version: str, key: str) -> None:
     for garbage in GARBAGE:
-        if key != "groups" or garbage.split():  # no groups at all is what is wanted
+        if key != "groups" or garbage.split():  # no groups is what is wanted
             one_fault({**GOOD[version], key: garbage}, key)
 
 
-def test_every_control_that_was_good_is_tested_for_being_worse() -> None:
+def test_every_good_value_has_a_weaker_one_in_these_tests() -> None:
     not_compared = {"seccomp_filters", "swap_max", "memsw_max", "root_bytes", "root_inodes", "shm_inodes"}
     assert GOOD["v1"].keys() | GOOD["v2"].keys() == WEAKER.keys() | not_compared
 
@@ -388,12 +390,12 @@ def test_a_network_that_was_asked_for_is_no_fault() -> None:
     assert faults({**GOOD["v2"], "root": "rw"}, network) == ["root is not mounted ro"]
 
 
-def test_limits_are_compared_with_this_requests_own() -> None:
+def test_limits_are_compared_with_those_that_were_asked_for() -> None:
     assert len(faults(GOOD["v2"], Limits(memory_bytes=64 * MiB, cpu_quota_us=10_000).of_sandbox(PYTHON))) == 5
     assert posture_faults(GOOD["v2"], replace(LIMITS, pids=128), uid=UID) == ["pids_max is '64', not '128'"]
 
 
-def test_a_silent_kernel_has_every_fault() -> None:
+def test_a_kernel_that_reports_nothing_has_every_fault() -> None:
     found = faults({})
     assert all(any(fault.startswith(f"{key} ") for fault in found) for key in WEAKER)
     assert "swap is not limited" in found

@@ -1,4 +1,4 @@
-"""Policy for bubblewrap: the whole command as it was reviewed, and what no option can make of it."""
+"""Policy for bubblewrap: the whole command, as reviewed, and what no option can do to it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def values(words: tuple[str, ...], option: str, count: int = 1) -> list[tuple[st
     return [words[at + 1 : at + 1 + count] for at, word in enumerate(words) if word == option]
 
 
-def test_the_command_is_to_the_letter_the_reviewed_one() -> None:
+def test_the_command_is_exactly_the_reviewed_one() -> None:
     reviewed = json.loads((GOLDEN / "bubblewrap_python.json").read_text())
     made = plan()
     assert {"prefix": made.prefix, "options": made.options, "program": made.program} == {
@@ -77,7 +77,7 @@ def test_root_starts_it_as_the_sandboxs_own_user() -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES, ids=lambda row: row.name)
 @pytest.mark.parametrize("memory", [16 * MiB, 512 * MiB, 4 * GiB])
-def test_it_is_bounded_as_a_container_is(language: Language, memory: int) -> None:
+def test_it_has_the_same_limits_as_a_container(language: Language, memory: int) -> None:
     limits = Limits(memory_bytes=memory)
     host, program = (
         container_spec(language, limits.of_sandbox(language), owner="o", uid=UID)["HostConfig"],
@@ -95,7 +95,7 @@ def test_it_is_bounded_as_a_container_is(language: Language, memory: int) -> Non
     ]
 
 
-def test_the_environment_is_the_same_as_a_containers_with_the_images_below() -> None:
+def test_its_variables_are_those_of_a_container_on_top_of_the_images() -> None:
     limits = Limits(memory_bytes=GiB)
     variables = {pair[0]: pair[1] for pair in values(plan(TYPESCRIPT, limits).options, "--setenv", 2)}
     own = dict(
@@ -106,7 +106,7 @@ def test_the_environment_is_the_same_as_a_containers_with_the_images_below() -> 
     assert variables == {**image, "HOSTNAME": "sandbox", **own}
 
 
-def test_only_what_the_limits_bound_depends_on_them() -> None:
+def test_limits_change_only_the_sizes_of_files() -> None:
     one, other = plan(), plan(limits=Limits(cpu_quota_us=1000, timeout_s=1.0, output_bytes=1))
     assert one == other
     smaller = plan(limits=Limits(memory_bytes=64 * MiB))

@@ -99,7 +99,9 @@ class BubblewrapEngine:
     @property
     def images(self) -> ImageStore:
         """See ``Engine.images``."""
-        raise InvalidRequest(f"images are Docker's and Podman's; the engine is {self.name}")
+        raise InvalidRequest(
+            f"only Docker and Podman have images; the engine is {self.name}: see codeforge environments"
+        )
 
     async def provisions(self) -> EnvironmentMaker:
         """See ``Engine.provisions``."""

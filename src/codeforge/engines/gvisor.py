@@ -19,7 +19,7 @@ from codeforge.engines.cgroups import groups_of
 from codeforge.engines.docker import DockerChannel, DockerEngine
 from codeforge.errors import EngineError, PostureMismatch, Unsupported
 from codeforge.model import Language, SandboxLimits
-from codeforge.policy import GVISOR_UNTOLD, posture_faults
+from codeforge.policy import GVISOR_UNREPORTED, posture_faults
 
 SENTRY_TASKS = 960
 """Added to the limit of processes, because the host counts the Sentry's tasks: it has 45 to 70 threads, and
@@ -71,7 +71,7 @@ class GvisorEngine(DockerEngine):
         self, channel: Channel, posture: Mapping[str, str], limits: SandboxLimits, *, uid: int
     ) -> list[str]:
         """See ``Engine.faults``."""
-        return posture_faults(posture, with_sentry(limits), uid=uid, ignore=GVISOR_UNTOLD)
+        return posture_faults(posture, with_sentry(limits), uid=uid, ignore=GVISOR_UNREPORTED)
 
 
 def with_sentry(limits: SandboxLimits) -> SandboxLimits:

@@ -150,7 +150,7 @@ class FirstThatAnswers:
         """See ``Engine.images``."""
         if self._chosen is None:
             raise InvalidRequest(
-                f"images are Docker's and Podman's; the engine is {AUTO}, which has chosen none yet: "
+                f"only Docker and Podman have images; the engine is {AUTO}, which has chosen none yet: "
                 "await engine() first"
             )
         return self._chosen.images

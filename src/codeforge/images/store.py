@@ -13,7 +13,7 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from aiodocker.exceptions import DockerError
 
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from aiodocker import Docker
+
+T = TypeVar("T")
 
 PULL_STALL_S = 60.0
 """A pull that is silent for this long is given up; one that is slow but makes progress is not."""
@@ -272,7 +274,8 @@ class _StalledError(Exception):
     """A pull or a build was silent for too long."""
 
 
-async def _unless_stalled(lines: AsyncIterator[Any], limit_s: float) -> AsyncIterator[Any]:
+async def _unless_stalled(lines: AsyncIterator[T], limit_s: float) -> AsyncIterator[T]:
+    """Pass lines on; raises ``_StalledError`` if the next takes longer than ``limit_s``."""
     while True:
         try:
             async with asyncio.timeout(limit_s):

@@ -1,4 +1,4 @@
-"""Limits: what bounds a run, and how people write memory down."""
+"""Limits of runs and sandboxes, and the notation for sizes of memory."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ GiB = 1024 * MiB
 
 MIN_TIMEOUT_S = 0.001
 MAX_TIMEOUT_S = 24 * 3600.0
-"""A day: longer is a service, and a sandbox is not one."""
+"""A day: a sandbox is not meant for services."""
 
 IDLE_TIMEOUT_S = 900.0
-"""A session that is forgotten open is closed after so long without a cell, by default."""
+"""Default time without use after which a session is closed, in case it was forgotten."""
 
 MIN_MEMORY_BYTES = 16 * MiB
-"""Below this runc itself does not get through container start (seen with 6 to 12 MiB)."""
+"""With less, runc itself may fail to start a container (seen with 6 to 12 MiB)."""
 
 MAX_MEMORY_BYTES = 1024 * GiB
 
@@ -41,7 +41,7 @@ _UNIT = {"": 1, "k": KiB, "m": MiB, "g": GiB, "t": 1024 * GiB}
 
 
 def parse_memory(text: str | int) -> int:
-    """Bytes for Docker's notation: ``"512m"``, ``"1g"``, ``"1.5GiB"``, or a plain number of bytes.
+    """The number of bytes in Docker's notation: ``"512m"``, ``"1g"``, ``"1.5GiB"``, or a plain number.
 
     Raises:
         InvalidRequest: not that notation, or outside 16 MiB to 1 TiB.
@@ -50,7 +50,7 @@ def parse_memory(text: str | int) -> int:
 
 
 def parse_size(text: str | int, name: str, low: int, high: int) -> int:
-    """Bytes for the same notation, for the argument ``name``, which must be from ``low`` to ``high``.
+    """The number of bytes in the same notation, for the argument ``name``: from ``low`` to ``high``.
 
     Raises:
         InvalidRequest: not that notation, or out of range.
@@ -79,15 +79,15 @@ def format_memory(size: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What bounds one run. Units are in the names.
+    """What bounds one run.
 
     Attributes:
         timeout_s: wall-clock seconds from the program's start.
         memory_bytes: of everything in the sandbox together; there is no swap.
         cpu_quota_us: microseconds of CPU in each period of 100 ms (50000 is half a core).
-        network: whether the sandbox has a network at all.
+        network: whether the sandbox has a network.
         output_bytes: how much of stdout, and of stderr, is kept.
-        files_bytes: how much of what the run wrote under /code is brought out.
+        files_bytes: how much of what the run wrote under /code is returned.
     """
 
     timeout_s: float = 30.0
@@ -98,7 +98,7 @@ class Limits:
     files_bytes: int = 16 * MiB
 
     def __post_init__(self) -> None:
-        """Refuse what no sandbox can be bounded by."""
+        """Refuse limits that no sandbox can have."""
         require_number("timeout", self.timeout_s, MIN_TIMEOUT_S, MAX_TIMEOUT_S, "seconds")
         require_int("cpu_quota", self.cpu_quota_us, MIN_CPU_QUOTA_US, 1024 * CPU_PERIOD_US)
         require_int("memory_bytes", self.memory_bytes, MIN_MEMORY_BYTES, MAX_MEMORY_BYTES)
@@ -123,7 +123,7 @@ class Limits:
 
     @property
     def flood_bytes(self) -> int:
-        """A run that writes this much to one stream is ended: it is not going to be read."""
+        """A run that writes this much to one stream is ended: nobody will read it."""
         return max(64 * self.output_bytes, 64 * MiB)
 
 
@@ -153,7 +153,7 @@ def require_number(name: str, value: object, low: float, high: float, unit: str)
         InvalidRequest: it is not a number from ``low`` to ``high``.
     """
     if isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high:
-        return  # NaN is not between anything
+        return  # never for NaN, which no comparison holds for
     raise InvalidRequest(
         f"{name} must be a number of {unit} between {low:g} and {high:g}, not {quoted(value)}"
     )

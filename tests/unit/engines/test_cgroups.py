@@ -1,4 +1,4 @@
-"""Control groups: what is written where, and that nothing is left. Version 1 for real where it can be."""
+"""Control groups: which files get which values, and that groups are removed; version 1 on the kernel's."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read_all(folder: Path) -> dict[str, str]:
 
 
 def test_version_2_has_all_in_one_folder(tmp_path: Path) -> None:
-    """An ordinary folder takes the same writes; on a real tree the files are there before."""
+    """In an ordinary folder the writes make the files; in a real tree they exist before."""
     tree = CgroupTree(2, dict.fromkeys(("memory", "cpu", "pids"), tmp_path))
     group = tree.make("one", LIMITS)
     assert read_all(tmp_path / "one") == {
@@ -74,11 +74,11 @@ def test_a_limit_that_the_kernel_refuses_is_an_error_and_leaves_nothing(tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_sweep_takes_what_is_old_and_nobodys(tmp_path: Path) -> None:
+def test_a_sweep_removes_old_empty_groups(tmp_path: Path) -> None:
     tree = CgroupTree(2, dict.fromkeys(("memory", "cpu", "pids"), tmp_path))
     for name in ("old", "new", "in use"):
         (tmp_path / name).mkdir()
-    (tmp_path / "in use" / "somebody").touch()
+    (tmp_path / "in use" / "process").touch()
     past = time.time() - cgroups.STALE_S - 1
     for name in ("old", "in use"):
         os.utime(tmp_path / name, (past, past))
@@ -89,7 +89,7 @@ def test_a_sweep_takes_what_is_old_and_nobodys(tmp_path: Path) -> None:
 # --- For real -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(isinstance(FOUND, str), reason=f"no control groups to be had here: {FOUND}")
+@pytest.mark.skipif(isinstance(FOUND, str), reason=f"no control groups here: {FOUND}")
 def test_a_process_is_limited_counted_and_its_group_removed() -> None:
     assert isinstance(FOUND, CgroupTree)
     group = FOUND.make(f"{UNIT_TEST_GROUP}{uuid.uuid4().hex}", LIMITS)
@@ -107,8 +107,8 @@ def test_a_process_is_limited_counted_and_its_group_removed() -> None:
     assert not any(folder.exists() for folder in group.folders)
 
 
-@pytest.mark.skipif(isinstance(FOUND, str), reason=f"no control groups to be had here: {FOUND}")
-def test_a_process_that_is_gone_cannot_be_put_into_one() -> None:
+@pytest.mark.skipif(isinstance(FOUND, str), reason=f"no control groups here: {FOUND}")
+def test_a_process_that_is_gone_cannot_be_moved_into_a_group() -> None:
     assert isinstance(FOUND, CgroupTree)
     group = FOUND.make(f"{UNIT_TEST_GROUP}{uuid.uuid4().hex}", LIMITS)
     with subprocess.Popen(["true"]) as process:

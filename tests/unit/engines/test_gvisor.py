@@ -1,4 +1,4 @@
-"""gVisor is judged by all that it tells or the host sees; what it has not got is not asked for."""
+"""gVisor's posture: all that it reports or the host sees is checked, and what it does not have is not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from codeforge.engines.gvisor import SENTRY_TASKS, with_sentry
 from codeforge.model.languages import PYTHON
 from codeforge.model.limits import Limits
-from codeforge.policy import GVISOR_UNTOLD, posture_faults
+from codeforge.policy import GVISOR_UNREPORTED, posture_faults
 from codeforge.protocol.frames import PROTOCOL
 
 LIMITS = Limits().of_sandbox(PYTHON)
@@ -24,19 +24,19 @@ POSTURE = {
     **{"memory_max": "536870912", "memsw_max": "536870912", "pids_max": str(PYTHON.pids + SENTRY_TASKS)},
     **{"cpu_quota_us": "50000", "cpu_period_us": "100000"},
 }
-"""As a sandbox on gVisor comes up, without what is not checked."""
+"""The posture of a new sandbox on gVisor, without values that are not checked."""
 
 
 def faults(posture: Mapping[str, str]) -> list[str]:
-    return posture_faults(posture, with_sentry(LIMITS), uid=20_007, ignore=GVISOR_UNTOLD)
+    return posture_faults(posture, with_sentry(LIMITS), uid=20_007, ignore=GVISOR_UNREPORTED)
 
 
-def test_a_sandbox_as_gvisor_makes_it_is_in_force() -> None:
+def test_a_sandbox_as_gvisor_makes_it_has_no_fault() -> None:
     assert faults(POSTURE) == []
 
 
 @pytest.mark.parametrize("key", POSTURE)
-def test_what_is_not_told_is_not_in_force(key: str) -> None:
+def test_a_value_that_is_not_reported_is_a_fault(key: str) -> None:
     assert faults({name: value for name, value in POSTURE.items() if name != key})
 
 
@@ -53,9 +53,9 @@ def test_what_is_not_told_is_not_in_force(key: str) -> None:
         ("interfaces", "lo,eth0"),
     ],
 )
-def test_what_is_weaker_is_a_fault(key: str, weaker: str) -> None:
+def test_a_weaker_value_is_a_fault(key: str, weaker: str) -> None:
     assert len(faults({**POSTURE, key: weaker})) == 1
 
 
-def test_what_gvisor_has_not_got_is_asked_of_every_other_kernel() -> None:
+def test_other_kernels_must_report_what_gvisor_does_not() -> None:
     assert len(posture_faults(POSTURE, with_sentry(LIMITS), uid=20_007)) == 6

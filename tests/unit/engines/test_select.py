@@ -1,4 +1,4 @@
-"""Which engine: by name, by the environment, or the first of those there are that answers."""
+"""The choice of an engine: by argument, by environment variable, or the first that answers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def name_of(asked: str | None, *, docker_host: str | None = None, runtime: str |
     return engine_name(asked, docker_host=docker_host, runtime=runtime)
 
 
-def test_what_the_caller_says_comes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_argument_takes_precedence_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert name_of(None) == AUTO
     monkeypatch.setenv("CODEFORGE_ENGINE", "podman")
     assert name_of(None) == "podman"
@@ -48,7 +48,7 @@ def test_an_address_or_a_runtime_means_docker(said: dict[str, str]) -> None:
         name_of("bubblewrap", **said)
 
 
-def test_podman_has_an_address_and_no_runtime_of_ours() -> None:
+def test_podman_takes_an_address_but_no_runtime() -> None:
     assert name_of("podman", docker_host="unix:///x") == "podman"
     with pytest.raises(InvalidRequest, match="runtime is Docker's; the engine is podman"):
         name_of("podman", runtime="runsc")
@@ -62,7 +62,7 @@ def test_an_unknown_engine_is_refused_with_those_that_are_known(wrong: str) -> N
     assert ("Did you mean 'docker'" in str(caught.value)) == (wrong in ("dokcer", " docker"))
 
 
-def test_the_documented_executor_is_dockers_and_podmans(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_documented_executor_takes_docker_or_podman(monkeypatch: pytest.MonkeyPatch) -> None:
     with DockerCodeExecutor() as executor:
         assert executor._executor._engine.name == "docker"
     with pytest.raises(InvalidRequest, match="BlockingCodeExecutor"):
@@ -74,7 +74,7 @@ def test_the_documented_executor_is_dockers_and_podmans(monkeypatch: pytest.Monk
         assert executor._executor._engine.name == "bubblewrap"
 
 
-def test_images_are_asked_of_an_engine_that_has_some() -> None:
+def test_bubblewrap_has_no_images() -> None:
     with pytest.raises(InvalidRequest, match="the engine is bubblewrap"):
         _ = CodeExecutor(engine="bubblewrap").images
 
@@ -120,7 +120,7 @@ class Candidate(ScriptedEngine):
 def choosing(
     monkeypatch: pytest.MonkeyPatch, **refusals: EngineUnavailable | str | None
 ) -> tuple[str | EngineUnavailable, list[tuple[str, Mapping[str, str]]], dict[str, Candidate]]:
-    """Whom ``auto`` chooses where those refuse (a string: its socket tells at once), and what it told."""
+    """What ``auto`` chooses if some refuse (a string: its socket shows that), and what it reports."""
     made: dict[str, Candidate] = {}
 
     def make(settings: EngineSettings) -> Candidate:
@@ -155,12 +155,12 @@ def choosing(
     return asyncio.run(scenario()), told, made
 
 
-def test_docker_is_the_first_and_others_are_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_docker_is_tried_first_and_chosen_if_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen, told, made = choosing(monkeypatch)
     assert (chosen, told, list(made)) == ("docker", [("docker", {})], ["docker"])
 
 
-def test_who_does_not_answer_is_passed_over_and_let_go_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_does_not_answer_is_passed_over_and_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     refusal = EnginePermissionDenied("no permission\nadd your user to a group")
     chosen, told, made = choosing(monkeypatch, docker=refusal, podman="nothing answers")
     assert chosen == "bubblewrap"
@@ -169,7 +169,7 @@ def test_who_does_not_answer_is_passed_over_and_let_go_of(monkeypatch: pytest.Mo
     assert "podman" not in made
 
 
-def test_where_none_answers_every_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_none_answers_the_error_has_every_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen, told, _ = choosing(
         monkeypatch, docker="no socket", podman="nobody", bubblewrap=EngineUnavailable("install it\nso")
     )
@@ -183,7 +183,7 @@ def test_where_none_answers_every_reason_is_told(monkeypatch: pytest.MonkeyPatch
 # --- What sockets tell --------------------------------------------------------------------------------
 
 
-def test_a_socket_that_nobody_listens_on_is_nobodys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_socket_without_a_listener_does_not_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "docker.sock"
     monkeypatch.setattr(sockets, "_DOCKER_SOCKETS", (str(path),))
     assert sockets.unreachable_reason("docker") == f"nothing answers on {path}"
@@ -196,13 +196,13 @@ def test_a_socket_that_nobody_listens_on_is_nobodys(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("variable", ["DOCKER_HOST", "DOCKER_CONTEXT"])
-def test_who_configured_docker_means_it(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+def test_a_configured_docker_is_always_tried(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setattr(sockets, "_DOCKER_SOCKETS", ("/nowhere",))
     monkeypatch.setenv(variable, "x")
     assert sockets.unreachable_reason("docker") is None
 
 
-def test_podman_is_where_its_own_command_looks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_podman_is_found_where_its_own_command_looks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     own = tmp_path / "podman/podman.sock"
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr("os.getuid", lambda: 1000)
@@ -213,6 +213,6 @@ def test_podman_is_where_its_own_command_looks(monkeypatch: pytest.MonkeyPatch, 
     assert sockets.unreachable_reason("podman") is None
 
 
-def test_bubblewrap_has_no_socket_to_tell() -> None:
+def test_bubblewrap_has_no_socket_that_could_rule_it_out() -> None:
     assert ENGINES[-1] == "bubblewrap"
     assert sockets.unreachable_reason("bubblewrap") is None

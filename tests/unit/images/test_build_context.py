@@ -1,4 +1,4 @@
-"""The build context, and what is refused before an engine is asked. No engine here."""
+"""The build context, and requests that are refused before they reach an engine."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def members(data: bytes) -> dict[str, tarfile.TarInfo]:
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of what the context is made of, to be changed."""
+    """A copy of the files of the context, for tests that change them."""
     shutil.copytree(ROOT / "docker", tmp_path / "docker")
     package = tmp_path / "src/codeforge"
     shutil.copytree(ROOT / "src/codeforge/guest", package / "guest")
@@ -64,7 +64,7 @@ def test_the_same_files_make_the_same_bytes() -> None:
     assert context() == context()
 
 
-def test_who_checked_out_and_when_and_how_makes_no_difference(checkout: Path) -> None:
+def test_owner_time_and_mode_of_a_checkout_make_no_difference(checkout: Path) -> None:
     before = context()
     for path in checkout.rglob("*"):
         os.utime(path, (1, 1))
@@ -73,7 +73,7 @@ def test_who_checked_out_and_when_and_how_makes_no_difference(checkout: Path) ->
     assert context() == before
 
 
-def test_another_content_makes_other_bytes(checkout: Path) -> None:
+def test_other_contents_make_other_bytes(checkout: Path) -> None:
     before = context()
     with (checkout / "src/codeforge/guest/python/python_worker.py").open("a") as file:
         file.write("\n")
@@ -96,7 +96,7 @@ def test_it_holds_the_dockerfiles_and_the_guests_sources() -> None:
     assert {"docker/prune-rootfs.sh", "docker/python-requirements.lock"} <= names
 
 
-def test_everything_that_a_dockerfile_copies_is_in_it() -> None:
+def test_it_has_everything_that_a_dockerfile_copies() -> None:
     names = members(context()).keys()
     for row in (*LANGUAGES, *OPTIONAL_LANGUAGES):
         assert row.dockerfile is not None
@@ -137,7 +137,7 @@ def test_contents_are_those_of_the_files() -> None:
         "docker/offline/__pycache__/x.pyc",
     ],
 )
-def test_what_a_build_on_the_host_left_stays_out(checkout: Path, stray: str) -> None:
+def test_files_that_a_build_on_the_host_left_are_not_in_it(checkout: Path, stray: str) -> None:
     before = context()
     path = checkout / stray
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ def test_what_a_build_on_the_host_left_stays_out(checkout: Path, stray: str) -> 
     assert context() == before
 
 
-def test_an_installed_copy_is_found_before_the_checkout(checkout: Path) -> None:
+def test_the_installed_copy_takes_precedence_over_the_checkout(checkout: Path) -> None:
     installed = checkout / "src/codeforge/_image_context/docker"
     installed.mkdir(parents=True)
     (installed / "python.Dockerfile").write_text("ARG PYTHON_IMAGE=installed:1\n")
@@ -171,7 +171,7 @@ def test_a_dockerfile_names_its_base_image_and_the_argument_that_replaces_it(
     assert base in store.OFFLINE_BASES
 
 
-def test_a_dockerfile_without_a_base_argument_is_told_so(checkout: Path) -> None:
+def test_a_dockerfile_without_a_base_argument_is_an_error(checkout: Path) -> None:
     (checkout / "docker/python.Dockerfile").write_text("FROM python:3.11-slim\n")
     with pytest.raises(ImageBuildFailed, match=r"docker/python\.Dockerfile names no base image"):
         build_context.base_image("docker/python.Dockerfile")
@@ -193,7 +193,7 @@ def test_a_dockerfile_without_a_base_argument_is_told_so(checkout: Path) -> None
         ("localhost:5000/a/b:c", "localhost:5000/a/b:c"),
     ],
 )
-def test_a_tag_is_of_the_languages_image_unless_it_is_a_whole_reference(
+def test_a_tag_applies_to_the_languages_image_unless_it_is_a_whole_reference(
     tag: str | None, reference: str
 ) -> None:
     assert store._full_reference(PYTHON, tag) == reference
@@ -204,7 +204,7 @@ def test_a_tag_is_of_the_languages_image_unless_it_is_a_whole_reference(
     [("py", "py:x"), ("localhost:5000/py", "localhost:5000/py:x"), ("localhost:5000/py:1",
      "localhost:5000/py:x")],
 )  # fmt: skip
-def test_a_registrys_port_is_no_tag(image: str, reference: str) -> None:
+def test_the_port_of_a_registry_is_not_a_tag(image: str, reference: str) -> None:
     assert store._full_reference(dataclasses.replace(PYTHON, image=image), "x") == reference
 
 
@@ -212,7 +212,7 @@ def test_a_registrys_port_is_no_tag(image: str, reference: str) -> None:
     "tag", ["", " ", "a b", "-x", "--rm", "a\n", "é", "a;b", "$(id)", "../x", "/x", ":x", "@x", "a\0",
     "a?b=c", "a#b", "a&b"]
 )  # fmt: skip
-def test_a_tag_that_is_none_is_refused(tag: str) -> None:
+def test_an_invalid_tag_is_refused(tag: str) -> None:
     with pytest.raises(InvalidRequest, match="is not an image tag"):
         store._full_reference(PYTHON, tag)
 
@@ -231,7 +231,7 @@ def test_a_registry_is_named_by_a_host_before_the_first_slash(reference: str, na
 
 
 def build(language: Language = PYTHON, **options: Any) -> str:
-    """Against an engine that is not there: whoever asks it gets another exception than is expected."""
+    """A call with an engine that does not exist: if it were asked, the exception would be another one."""
     store = ImageStore(DockerEngine("unix:///nowhere/docker.sock", "owner-1"))
     return asyncio.run(store.build(language, **options))
 
@@ -253,18 +253,18 @@ def test_a_package_that_is_more_than_a_name_is_refused(package: str) -> None:
      "left-pad@1.3.0", "@types/node@^20",
      "@scope/x", "A_b.c", "x@1.*"],
 )  # fmt: skip
-def test_names_and_versions_as_pip_and_npm_take_them_are_names(package: str) -> None:
+def test_names_and_versions_that_pip_and_npm_take_are_accepted(package: str) -> None:
     assert store._EXTRA_PACKAGE.fullmatch(package)
 
 
 @pytest.mark.parametrize("packages", ["tabulate", b"tabulate"])
-def test_one_package_that_was_not_put_in_a_list_is_refused_and_not_spelled_out(packages: Any) -> None:
+def test_a_string_in_place_of_a_list_of_packages_is_refused(packages: Any) -> None:
     with pytest.raises(InvalidRequest, match="packages"):
         build(packages=packages)
 
 
 @pytest.mark.parametrize("package", [None, 1, b"tabulate", ["tabulate"]])
-def test_a_package_that_is_no_string_is_refused(package: Any) -> None:
+def test_a_package_that_is_not_a_string_is_refused(package: Any) -> None:
     with pytest.raises(InvalidRequest, match=r"is not a package's name"):
         build(packages=[package])
 
@@ -274,12 +274,12 @@ def test_a_wrong_tag_is_refused_before_anything_is_built() -> None:
         build(tag="a b")
 
 
-def test_an_image_that_is_not_ours_is_not_built() -> None:
+def test_an_image_without_a_dockerfile_is_not_built() -> None:
     with pytest.raises(InvalidRequest, match=r"^no Dockerfile here builds mine:1"):
         build(dataclasses.replace(PYTHON, image="mine:1", dockerfile=None))
 
 
-# --- What a daemon says of a pull ---------------------------------------------------------------------
+# --- Errors of a pull ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ def test_an_image_that_is_not_ours_is_not_built() -> None:
         ("toomanyrequests: You have reached your pull rate limit", EngineError),
     ],
 )
-def test_a_pull_that_failed_is_told_by_its_reason(message: str, error: type[Exception]) -> None:
+def test_the_exception_of_a_failed_pull_depends_on_its_reason(message: str, error: type[Exception]) -> None:
     failure = store._pull_failure("x:1", message)
     assert type(failure) is error
     assert "x:1" in str(failure)

@@ -1,4 +1,4 @@
-"""Limits: how people write memory down, and what bounds a run at all."""
+"""Limits: the notation for memory, and the ranges of all limits."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_memory_needs_a_unit_docker_knows(text: str) -> None:
      "1.2.3g",
      "512m\0", "nan", "inf", "\u0665\u0661\u0662m", "\uff15\uff11\uff12m", "\u00bdg"],
 )  # fmt: skip
-def test_memory_that_is_no_number_is_refused(text: str) -> None:
+def test_memory_that_is_not_a_number_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match=r"memory_limit must look like"):
         parse_memory(text)
 
@@ -104,7 +104,7 @@ def test_memory_beyond_all_numbers_is_refused_like_any_other(value: str | int) -
 
 
 @given(st.text() | st.integers() | st.from_regex(r"\A\s*[0-9.]{1,9} ?[bkmgtiBKMGTI]{0,4}\s*\Z"))
-def test_memory_is_in_range_or_refused_whatever_is_written(text: str | int) -> None:
+def test_any_text_is_memory_in_range_or_refused(text: str | int) -> None:
     try:
         size = parse_memory(text)
     except InvalidRequest:
@@ -197,9 +197,7 @@ def test_a_cpu_quota_the_kernel_refuses_is_refused(quota: Any) -> None:
         ({"network": None}, "network_enabled"),
     ],
 )
-def test_a_limit_out_of_range_is_refused_by_the_name_of_its_argument(
-    wrong: dict[str, Any], name: str
-) -> None:
+def test_the_error_for_a_limit_out_of_range_names_its_argument(wrong: dict[str, Any], name: str) -> None:
     with pytest.raises(InvalidRequest, match=rf"^{name} must be "):
         Limits(**wrong)
 
@@ -218,5 +216,5 @@ def test_a_flood_is_far_more_than_what_is_kept(output_bytes: int) -> None:
     assert Limits(output_bytes=output_bytes).flood_bytes >= max(64 * output_bytes, 64 * MiB)
 
 
-def test_a_limit_of_nothing_kept_is_a_limit() -> None:
+def test_output_and_files_may_be_limited_to_nothing() -> None:
     assert Limits(output_bytes=0, files_bytes=0).flood_bytes == 64 * MiB

@@ -1,4 +1,4 @@
-"""The pool: who gets which sandbox when, how many there are, and that none is left over or used twice.
+"""The pool: which caller gets which sandbox and when, and that none is left over or used twice.
 
 Everything runs in virtual time on an engine that is played (``scripted_engine.py``): seconds are exact.
 """
@@ -75,7 +75,7 @@ def program(code: str, language: Language = PLAIN) -> Run:
 
 @contextlib.asynccontextmanager
 async def pool_on(engine: ScriptedEngine, **options: Any) -> AsyncIterator[Pool]:
-    """A pool that is closed in the end; then nothing may be left, and nothing may have been used twice."""
+    """A pool that is closed at the end; then no sandbox may be left, and none may have been used twice."""
     pool = Pool(engine, **options)
     try:
         yield pool
@@ -109,7 +109,7 @@ async def use(pool: Pool, wanted: SandboxKind, code: str = "x") -> str:
 async def hold(
     pool: Pool, wanted: SandboxKind, seconds: float, served: list[Any] | None = None, name: Any = None
 ) -> str:
-    """Lease one for so long, and run a program at the end of that time."""
+    """Lease one, and run a program at the end of that time."""
     async with pool.lease(wanted) as sandbox:
         if served is not None:
             served.append(name)
@@ -149,7 +149,7 @@ def test_no_sandbox_takes_two_runs() -> None:
     run(scenario())
 
 
-def test_a_sandbox_that_was_leased_and_not_used_is_as_good_as_new() -> None:
+def test_a_sandbox_that_was_leased_but_not_used_can_be_leased_again() -> None:
     async def scenario() -> None:
         async with pool_on(ScriptedEngine()) as pool:
             async with pool.lease(JS) as unused:
@@ -159,7 +159,7 @@ def test_a_sandbox_that_was_leased_and_not_used_is_as_good_as_new() -> None:
     run(scenario())
 
 
-def test_one_that_comes_back_unused_and_is_not_wanted_goes() -> None:
+def test_an_unused_sandbox_that_is_not_needed_is_destroyed() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine()
         async with pool_on(engine) as pool:
@@ -172,7 +172,7 @@ def test_one_that_comes_back_unused_and_is_not_wanted_goes() -> None:
     run(scenario())
 
 
-def test_callers_of_one_kind_are_served_in_their_order() -> None:
+def test_callers_of_one_kind_are_served_in_order() -> None:
     async def scenario() -> list[int]:
         engine = ScriptedEngine(launch_s=0.1)
         async with pool_on(engine, max_sandboxes=3) as pool:
@@ -183,7 +183,7 @@ def test_callers_of_one_kind_are_served_in_their_order() -> None:
     assert run(scenario()) == list(range(20))
 
 
-def test_room_goes_to_who_came_first_whatever_the_kind() -> None:
+def test_room_goes_to_the_first_waiter_of_any_kind() -> None:
     async def scenario() -> list[int]:
         async with pool_on(ScriptedEngine(launch_s=0.1, destroy_s=0.1), max_sandboxes=1) as pool:
             served: list[int] = []
@@ -194,7 +194,7 @@ def test_room_goes_to_who_came_first_whatever_the_kind() -> None:
     assert run(scenario()) == list(range(7))
 
 
-def test_many_callers_on_few_sandboxes_are_all_served_in_order_and_refills_come_last() -> None:
+def test_many_callers_on_few_sandboxes_are_served_in_order_before_any_refill() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine(launch_s=0.1, destroy_s=0.05)
         async with pool_on(engine, max_sandboxes=4) as pool:
@@ -228,7 +228,7 @@ def test_sandboxes_that_are_being_removed_count() -> None:
     assert run(scenario()) == 10.0
 
 
-def test_no_more_than_so_many_launches_at_once() -> None:
+def test_concurrent_launches_are_bounded() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine()
         engine.gate.clear()
@@ -242,7 +242,7 @@ def test_no_more_than_so_many_launches_at_once() -> None:
     run(scenario())
 
 
-def test_idle_ones_of_the_kind_longest_unused_are_given_up_for_who_waits() -> None:
+def test_a_waiter_gets_the_room_of_the_kind_that_was_unused_longest() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine(launch_s=0.1, destroy_s=0.1)
         async with pool_on(engine, max_sandboxes=2) as pool:
@@ -256,7 +256,7 @@ def test_idle_ones_of_the_kind_longest_unused_are_given_up_for_who_waits() -> No
     run(scenario())
 
 
-def test_more_than_may_be_kept_of_all_kinds_together_is_refused() -> None:
+def test_keeping_more_than_the_stock_may_hold_is_refused() -> None:
     async def scenario() -> None:
         memory = 3 * PY.language.idle_bytes
         async with pool_on(ScriptedEngine(), max_warm=4, warm_memory_bytes=memory) as pool:
@@ -270,7 +270,7 @@ def test_more_than_may_be_kept_of_all_kinds_together_is_refused() -> None:
     run(scenario())
 
 
-def test_no_more_idle_ones_are_given_up_than_are_waited_for() -> None:
+def test_no_more_idle_sandboxes_are_discarded_than_there_are_waiters() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine(destroy_s=10.0)
         async with pool_on(engine, max_sandboxes=3) as pool:
@@ -286,7 +286,7 @@ def test_no_more_idle_ones_are_given_up_than_are_waited_for() -> None:
     run(scenario())
 
 
-def test_one_more_than_may_wait_is_told_so_and_nobody_loses_his_place() -> None:
+def test_a_caller_beyond_the_line_is_refused_and_nobody_loses_their_place() -> None:
     async def scenario() -> list[str]:
         async with pool_on(ScriptedEngine(launch_s=0.1), max_sandboxes=1, max_waiting=2) as pool:
             served: list[str] = []
@@ -306,7 +306,7 @@ def test_one_more_than_may_wait_is_told_so_and_nobody_loses_his_place() -> None:
     assert run(scenario()) == ["a", "b", "c", "d"]
 
 
-def test_where_nobody_may_wait_who_has_room_is_served() -> None:
+def test_with_no_line_a_caller_is_served_if_there_is_room() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine(launch_s=0.1, destroy_s=0.1)
         async with pool_on(engine, max_sandboxes=3, max_waiting=0, max_warm=0) as pool:
@@ -326,7 +326,7 @@ def test_where_nobody_may_wait_who_has_room_is_served() -> None:
 # --- Failures -----------------------------------------------------------------------------------------
 
 
-def test_an_error_of_a_launch_goes_to_exactly_one_caller_the_first() -> None:
+def test_a_launch_error_goes_to_the_first_waiter_alone() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine(launch_s=0.1)
         engine.failures.append(EngineError("this one"))
@@ -339,7 +339,7 @@ def test_an_error_of_a_launch_goes_to_exactly_one_caller_the_first() -> None:
     run(scenario())
 
 
-def test_with_nothing_in_the_way_but_a_broken_engine_every_caller_hears_at_once() -> None:
+def test_with_a_broken_engine_every_caller_gets_an_error_immediately() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine()
         engine.broken = EngineUnavailable("gone")
@@ -354,7 +354,7 @@ def test_with_nothing_in_the_way_but_a_broken_engine_every_caller_hears_at_once(
     run(scenario())
 
 
-def test_refilling_that_fails_pauses_and_recovers() -> None:
+def test_a_refill_that_fails_pauses_and_recovers() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine(launch_s=0.01)
         async with pool_on(engine) as pool:
@@ -370,7 +370,7 @@ def test_refilling_that_fails_pauses_and_recovers() -> None:
     run(scenario())
 
 
-def test_a_caller_who_is_served_ends_the_pause() -> None:
+def test_serving_a_caller_ends_the_pause() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine(launch_s=0.01)
         async with pool_on(engine) as pool:
@@ -385,7 +385,7 @@ def test_a_caller_who_is_served_ends_the_pause() -> None:
     run(scenario())
 
 
-def test_the_pause_of_one_kind_does_not_hold_up_another() -> None:
+def test_the_pause_of_one_kind_does_not_delay_another() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine(launch_s=0.01)
         async with pool_on(engine) as pool:
@@ -400,7 +400,7 @@ def test_the_pause_of_one_kind_does_not_hold_up_another() -> None:
     run(scenario())
 
 
-def test_who_wants_some_kept_ends_the_pause() -> None:
+def test_a_call_of_keep_ends_the_pause() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine(launch_s=0.01)
         async with pool_on(engine) as pool:
@@ -416,7 +416,7 @@ def test_who_wants_some_kept_ends_the_pause() -> None:
     run(scenario())
 
 
-def test_one_that_breaks_off_in_stock_is_replaced_and_not_leased() -> None:
+def test_a_sandbox_lost_in_stock_is_replaced_and_never_leased() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine(launch_s=0.01)
         async with pool_on(engine) as pool:
@@ -433,7 +433,7 @@ def test_one_that_breaks_off_in_stock_is_replaced_and_not_leased() -> None:
 
 
 @pytest.mark.parametrize("steps", range(6))
-def test_one_that_breaks_off_as_it_is_wanted_is_not_leased(steps: int) -> None:
+def test_a_sandbox_lost_while_it_is_being_taken_is_not_leased(steps: int) -> None:
     async def scenario() -> None:
         engine = ScriptedEngine(launch_s=0.01)
         async with pool_on(engine) as pool:
@@ -441,7 +441,7 @@ def test_one_that_breaks_off_as_it_is_wanted_is_not_leased(steps: int) -> None:
             await asyncio.sleep(AFTER_REFILLS_S)
             engine.idle[0].break_off()
             await settle(steps)
-            with contextlib.suppress(SandboxLost):  # nobody can know before it was read
+            with contextlib.suppress(SandboxLost):  # the loss shows only when it is read
                 await use(pool, JS)
                 return
             assert steps == 0
@@ -449,7 +449,7 @@ def test_one_that_breaks_off_as_it_is_wanted_is_not_leased(steps: int) -> None:
     run(scenario())
 
 
-def test_after_a_restart_of_the_engine_all_are_replaced() -> None:
+def test_after_a_restart_of_the_engine_the_whole_stock_is_replaced() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine(launch_s=0.01)
         async with pool_on(engine) as pool:
@@ -470,7 +470,7 @@ def test_after_a_restart_of_the_engine_all_are_replaced() -> None:
     run(scenario())
 
 
-def test_sandboxes_that_keep_breaking_off_are_replaced_ever_more_slowly() -> None:
+def test_sandboxes_that_are_lost_again_and_again_are_replaced_more_and_more_slowly() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine(launch_s=0.01)
         async with pool_on(engine) as pool:
@@ -487,7 +487,7 @@ def test_sandboxes_that_keep_breaking_off_are_replaced_ever_more_slowly() -> Non
 # --- The stock ----------------------------------------------------------------------------------------
 
 
-def test_a_caller_who_comes_a_moment_later_finds_one_in_stock() -> None:
+def test_a_caller_a_moment_later_finds_a_sandbox_in_stock() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine(launch_s=0.1)
         async with pool_on(engine) as pool:
@@ -502,7 +502,7 @@ def test_a_caller_who_comes_a_moment_later_finds_one_in_stock() -> None:
     run(scenario())
 
 
-def test_refilling_starts_a_moment_after_what_made_it_necessary() -> None:
+def test_a_refill_starts_a_moment_after_its_cause() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine()
         async with pool_on(engine) as pool:
@@ -518,7 +518,7 @@ def test_refilling_starts_a_moment_after_what_made_it_necessary() -> None:
     run(scenario())
 
 
-def test_the_stock_grows_with_callers_who_find_nothing_and_no_further_than_it_may() -> None:
+def test_the_stock_grows_with_callers_that_find_none_up_to_its_bound() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine(launch_s=0.1)
         async with pool_on(engine, max_warm=5) as pool:
@@ -532,7 +532,7 @@ def test_the_stock_grows_with_callers_who_find_nothing_and_no_further_than_it_ma
     run(scenario())
 
 
-def test_the_bound_is_for_all_kinds_together() -> None:
+def test_the_bound_holds_for_all_kinds_together() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine(launch_s=0.1)
         async with pool_on(engine, max_warm=5) as pool:
@@ -544,7 +544,7 @@ def test_the_bound_is_for_all_kinds_together() -> None:
     run(scenario())
 
 
-def test_the_stock_holds_no_more_memory_than_it_may() -> None:
+def test_the_stock_stays_within_its_memory() -> None:
     async def scenario() -> None:
         budget = 3 * PLAIN.idle_bytes + OTHER.idle_bytes // 2
         async with pool_on(ScriptedEngine(launch_s=0.1), warm_memory_bytes=budget) as pool:
@@ -556,7 +556,7 @@ def test_the_stock_holds_no_more_memory_than_it_may() -> None:
     run(scenario())
 
 
-def test_callers_who_leave_their_launches_behind_do_not_overfill_the_stock() -> None:
+def test_callers_that_leave_while_launching_do_not_overfill_the_stock() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine(launch_s=0.1)
         async with pool_on(engine, max_warm=2) as pool:
@@ -570,7 +570,7 @@ def test_callers_who_leave_their_launches_behind_do_not_overfill_the_stock() -> 
     run(scenario())
 
 
-def test_refills_are_few_at_once() -> None:
+def test_concurrent_refills_are_bounded() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine()
         async with pool_on(engine) as pool:
@@ -584,7 +584,7 @@ def test_refills_are_few_at_once() -> None:
     run(scenario())
 
 
-def test_refills_wait_for_everybody_in_line() -> None:
+def test_refills_wait_until_the_line_is_empty() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine()
         async with pool_on(engine, max_sandboxes=32) as pool:
@@ -601,7 +601,7 @@ def test_refills_wait_for_everybody_in_line() -> None:
     run(scenario())
 
 
-def test_what_nobody_takes_is_given_up_bit_by_bit_and_at_last_all_of_it() -> None:
+def test_unused_stock_shrinks_step_by_step_to_nothing() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine(launch_s=0.1)
         async with pool_on(engine) as pool:
@@ -618,7 +618,7 @@ def test_what_nobody_takes_is_given_up_bit_by_bit_and_at_last_all_of_it() -> Non
     run(scenario())
 
 
-def test_what_is_to_be_kept_is_kept_for_ever() -> None:
+def test_kept_sandboxes_are_kept_forever() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine(launch_s=0.1)
         async with pool_on(engine) as pool:
@@ -631,7 +631,7 @@ def test_what_is_to_be_kept_is_kept_for_ever() -> None:
     run(scenario())
 
 
-def test_a_kind_that_nobody_asks_for_any_more_is_forgotten() -> None:
+def test_a_kind_that_is_no_longer_used_is_forgotten() -> None:
     async def scenario() -> None:
         async with pool_on(ScriptedEngine()) as pool:
             for mib in range(100, 200):
@@ -643,7 +643,7 @@ def test_a_kind_that_nobody_asks_for_any_more_is_forgotten() -> None:
     run(scenario())
 
 
-def test_keeping_none_is_the_same_path_and_keeps_none() -> None:
+def test_a_pool_without_stock_works_and_keeps_none() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine(launch_s=0.1)
         async with pool_on(engine, max_warm=0, max_sandboxes=4) as pool:
@@ -657,7 +657,7 @@ def test_keeping_none_is_the_same_path_and_keeps_none() -> None:
     run(scenario())
 
 
-def test_waiting_until_warm_raises_why_a_launch_failed() -> None:
+def test_until_warm_raises_the_error_of_a_failed_launch() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine()
         engine.broken = EngineError("no such image")
@@ -676,11 +676,11 @@ def test_waiting_until_warm_raises_why_a_launch_failed() -> None:
 
 
 def stepping(engine: ScriptedEngine) -> list[ScriptedChannel]:
-    """Those that were asked for a step, when no worker does one."""
+    """The sandboxes that were asked for a step; no worker does it."""
     return [channel for channel in engine.sandboxes if channel.steps_asked and not channel.destroying]
 
 
-def test_warm_is_what_has_preloaded_all_it_can() -> None:
+def test_a_sandbox_is_warm_once_it_has_preloaded_everything() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine(step_s=1.0)
         async with pool_on(engine) as pool:
@@ -692,7 +692,7 @@ def test_warm_is_what_has_preloaded_all_it_can() -> None:
     run(scenario())
 
 
-def test_workers_preload_one_step_at_a_time_and_only_so_many_at_once() -> None:
+def test_workers_preload_step_by_step_and_few_at_a_time() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine()
         engine.steps = False
@@ -708,7 +708,7 @@ def test_workers_preload_one_step_at_a_time_and_only_so_many_at_once() -> None:
     run(scenario())
 
 
-def test_nothing_is_preloaded_while_a_caller_waits_or_as_many_run_as_there_are_cpus() -> None:
+def test_nothing_is_preloaded_while_a_caller_waits_or_all_cpus_are_in_use() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine(launch_s=0.1)
         async with pool_on(engine) as pool:
@@ -728,7 +728,7 @@ def test_nothing_is_preloaded_while_a_caller_waits_or_as_many_run_as_there_are_c
     run(scenario())
 
 
-def test_callers_get_what_has_preloaded_the_most() -> None:
+def test_callers_get_the_sandbox_that_has_preloaded_most() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine()
         async with pool_on(engine) as pool:
@@ -744,7 +744,7 @@ def test_callers_get_what_has_preloaded_the_most() -> None:
     run(scenario())
 
 
-def test_one_that_is_taken_in_the_middle_of_a_step_takes_its_run_and_preloading_goes_on() -> None:
+def test_a_sandbox_taken_in_the_middle_of_a_step_runs_and_preloading_goes_on() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine()
         engine.steps = False
@@ -771,7 +771,7 @@ def test_one_that_is_taken_in_the_middle_of_a_step_takes_its_run_and_preloading_
     run(scenario())
 
 
-def test_one_that_goes_in_the_middle_of_a_step_does_not_hold_up_the_others() -> None:
+def test_a_sandbox_lost_in_the_middle_of_a_step_does_not_delay_the_others() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine(launch_s=0.01)
         engine.steps = False
@@ -808,14 +808,14 @@ def test_a_worker_that_never_does_its_step_is_replaced() -> None:
     run(scenario())
 
 
-def test_a_run_that_takes_long_does_not_hold_up_preloading() -> None:
+def test_a_long_run_does_not_delay_preloading() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine(run_s=1000.0)
         engine.steps = False
         async with pool_on(engine, max_warm=2, max_sandboxes=4) as pool:
             pool.keep(PY, 2)
             await asyncio.sleep(AFTER_REFILLS_S)
-            long = task(use(pool, PY))  # its step is never done: a run may do without the worker
+            long = task(use(pool, PY))  # its step is never done; a run does not need the worker
             await asyncio.sleep(AFTER_REFILLS_S)
             engine.steps = True
             for channel in stepping(engine):
@@ -830,7 +830,7 @@ def test_a_run_that_takes_long_does_not_hold_up_preloading() -> None:
     run(scenario())
 
 
-def test_a_run_that_names_what_half_of_the_stock_preloads_gets_one_that_has() -> None:
+def test_a_run_that_names_a_step_gets_a_sandbox_that_has_done_it() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine()
         wanted = kind(NAMED)
@@ -844,7 +844,7 @@ def test_a_run_that_names_what_half_of_the_stock_preloads_gets_one_that_has() ->
     run(scenario())
 
 
-def test_where_preloading_would_take_what_a_run_may_need_there_is_none() -> None:
+def test_nothing_is_preloaded_if_it_would_take_memory_that_the_run_may_need() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine()
         small = kind(STEPS, memory_mib=PRELOAD_FACTOR * STEPS.idle_bytes // MiB - 1)
@@ -860,7 +860,7 @@ def test_where_preloading_would_take_what_a_run_may_need_there_is_none() -> None
 # --- Batches ------------------------------------------------------------------------------------------
 
 
-def test_a_clean_sandbox_takes_the_next_run_of_its_batch_up_to_so_many() -> None:
+def test_a_clean_sandbox_takes_runs_of_its_batch_up_to_the_maximum() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine(launch_s=0.1)
         async with pool_on(engine) as pool:
@@ -871,7 +871,7 @@ def test_a_clean_sandbox_takes_the_next_run_of_its_batch_up_to_so_many() -> None
     run(scenario())
 
 
-def test_a_clean_sandbox_goes_to_who_waits_first_in_its_batch() -> None:
+def test_a_clean_sandbox_goes_to_the_first_waiter_of_its_batch() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine(launch_s=0.1)
         async with pool_on(engine, max_sandboxes=2) as pool:
@@ -883,7 +883,7 @@ def test_a_clean_sandbox_goes_to_who_waits_first_in_its_batch() -> None:
     run(scenario())
 
 
-def test_one_that_is_not_clean_is_destroyed() -> None:
+def test_a_sandbox_that_is_not_clean_is_destroyed() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine()
         engine.clean = False
@@ -896,7 +896,7 @@ def test_one_that_is_not_clean_is_destroyed() -> None:
     run(scenario())
 
 
-def test_two_batches_share_no_sandbox_with_each_other_or_anybody() -> None:
+def test_a_batch_shares_no_sandbox_with_another_batch_or_run() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine(launch_s=0.1, run_s=0.05)
         async with pool_on(engine, max_sandboxes=6) as pool:
@@ -910,7 +910,7 @@ def test_two_batches_share_no_sandbox_with_each_other_or_anybody() -> None:
     run(scenario())
 
 
-def test_what_a_batch_leaves_is_destroyed_also_what_comes_later() -> None:
+def test_sandboxes_of_a_forgotten_batch_are_destroyed_late_ones_too() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine(launch_s=0.1)
         async with pool_on(engine) as pool:
@@ -928,7 +928,7 @@ def test_what_a_batch_leaves_is_destroyed_also_what_comes_later() -> None:
     run(scenario())
 
 
-def test_nothing_is_stocked_for_a_batch() -> None:
+def test_a_batch_has_no_stock() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine()
         async with pool_on(engine) as pool:
@@ -945,7 +945,7 @@ async def go_on(pool: Pool, wanted: SandboxKind) -> None:
         await use(pool, wanted)
 
 
-def test_a_batch_does_not_go_on_before_who_came_first() -> None:
+def test_a_batch_does_not_overtake_an_earlier_waiter() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine(launch_s=0.1, run_s=0.2, destroy_s=0.1)
         async with pool_on(engine, max_sandboxes=2) as pool:
@@ -964,7 +964,7 @@ def test_a_batch_does_not_go_on_before_who_came_first() -> None:
     run(scenario())
 
 
-def test_a_batch_gives_up_no_more_sandboxes_than_are_waited_for() -> None:
+def test_a_batch_loses_no_more_sandboxes_than_there_are_waiters() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine(launch_s=1.0, run_s=0.01, destroy_s=0.01)
         async with pool_on(engine, max_sandboxes=4, max_warm=0) as pool:
@@ -973,7 +973,7 @@ def test_a_batch_gives_up_no_more_sandboxes_than_are_waited_for() -> None:
             assert len(engine.launches) == 4
             await use(pool, JS)  # takes a second to launch; a run of the batch takes 10 ms
             await asyncio.sleep(10)
-            assert len(engine.launches) == 6  # the caller's, and the one that was given up for it
+            assert len(engine.launches) == 6  # the caller's, and the one that was discarded for it
             for caller in batch:
                 caller.cancel()
             await asyncio.wait(batch)
@@ -984,7 +984,7 @@ def test_a_batch_gives_up_no_more_sandboxes_than_are_waited_for() -> None:
 # --- Cancellation -------------------------------------------------------------------------------------
 
 
-def test_a_launch_that_nobody_waits_for_any_more_goes_into_the_stock() -> None:
+def test_a_launch_whose_waiter_has_left_goes_into_the_stock() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine(launch_s=0.1)
         async with pool_on(engine) as pool:
@@ -997,7 +997,7 @@ def test_a_launch_that_nobody_waits_for_any_more_goes_into_the_stock() -> None:
     run(scenario())
 
 
-def test_a_launch_that_nobody_waits_for_and_that_may_not_be_kept_is_destroyed() -> None:
+def test_a_launch_whose_waiter_has_left_is_destroyed_if_the_stock_is_full() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine(launch_s=0.1)
         async with pool_on(engine, max_warm=0) as pool:
@@ -1010,7 +1010,7 @@ def test_a_launch_that_nobody_waits_for_and_that_may_not_be_kept_is_destroyed() 
     run(scenario())
 
 
-def test_who_is_cancelled_as_he_is_served_gives_the_sandbox_to_the_next() -> None:
+def test_a_waiter_cancelled_while_it_is_served_passes_the_sandbox_on() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine()
         engine.gate.clear()
@@ -1022,7 +1022,7 @@ def test_who_is_cancelled_as_he_is_served_gives_the_sandbox_to_the_next() -> Non
             while pool.stats()["waiting"] == 2 and steps < 100:
                 steps += 1
                 await settle(1)
-            first.cancel()  # he is not in line any more, and has not gone on yet
+            first.cancel()  # it has left the line, but has not resumed yet
             assert await second == engine.sandboxes[0].id
             assert first.cancelled()
 
@@ -1078,7 +1078,7 @@ def test_a_caller_may_be_cancelled_at_any_step(situation: str) -> None:
 # --- The end ------------------------------------------------------------------------------------------
 
 
-def test_closing_tells_those_who_wait_and_leaves_nothing() -> None:
+def test_close_refuses_the_waiters_and_leaves_nothing() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine(launch_s=10.0, destroy_s=1.0)
         async with pool_on(engine, max_sandboxes=3) as pool:
@@ -1093,7 +1093,7 @@ def test_closing_tells_those_who_wait_and_leaves_nothing() -> None:
     run(scenario())
 
 
-def test_closing_ends_what_runs_and_what_is_in_stock() -> None:
+def test_close_ends_leased_and_stocked_sandboxes() -> None:
     async def scenario() -> None:
         engine = ScriptedEngine(launch_s=0.1, run_s=100.0)
         async with pool_on(engine) as pool:
@@ -1128,7 +1128,7 @@ def test_a_closed_pool_starts_nothing_and_may_be_closed_again() -> None:
 
 
 @pytest.mark.parametrize("steps", range(40))
-def test_closing_at_any_step_of_a_launch_leaves_nothing(steps: int) -> None:
+def test_close_at_any_step_of_a_launch_leaves_nothing(steps: int) -> None:
     async def scenario() -> None:
         engine = ScriptedEngine()
         async with pool_on(engine) as pool:
@@ -1199,7 +1199,7 @@ class Storm:
             assert not (shelf.ready and any(not waiter.served.done() for waiter in shelf.waiting))
 
     async def calm(self, pool: Pool) -> None:
-        """Nothing happens any more, so everybody who is still there is served."""
+        """Nothing else happens, so every caller that is left is served."""
         self.engine.gate.set()
         self.engine.failures.clear()
         done, pending = await asyncio.wait(self.callers, timeout=1000) if self.callers else (set(), set())
@@ -1215,7 +1215,7 @@ class Storm:
 
 @settings(max_examples=150)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_whatever_happens_nobody_is_forgotten_and_nothing_is_used_twice_or_left(seed: int) -> None:
+def test_in_random_histories_every_caller_is_served_and_no_sandbox_is_used_twice_or_left(seed: int) -> None:
     async def scenario() -> None:
         async with pool_on(storm.engine, **storm.options) as pool:
             for _ in range(120):

@@ -1,4 +1,4 @@
-"""The pool against a model: whatever callers and the engine do, step by step, in virtual time.
+"""The pool against a model: callers and the engine act at random, step by step, in virtual time.
 
 The model knows who came when for what, and who holds which sandbox. hypothesis makes up what happens,
 and cuts a failure down to the few steps that it takes.
@@ -52,7 +52,7 @@ SINGLE = (
 BATCHES = (of_batch(1, 3), of_batch(2, 50))
 KINDS = st.sampled_from((*SINGLE, *BATCHES))
 PAUSES: st.SearchStrategy[int | float] = st.sampled_from((20, 0.15, 0, 1, 2, 3, 5, 0.06))
-"""After something happened and before the next does: steps of the event loop, or seconds."""
+"""The pause between two actions: steps of the event loop, or seconds."""
 NUMBERS = st.integers(0, 9)
 
 T = TypeVar("T")
@@ -275,7 +275,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @invariant()
     def who_comes_first_is_served_no_later(self) -> None:
-        # Two that find one each in the same moment may get theirs in any order.
+        # Two callers that each find one at the same moment may be served in either order.
         for caller, when_s in self.overtaken:
             assert not caller.waits
             assert caller.served_s in (None, when_s)
@@ -324,9 +324,9 @@ class PoolMachine(RuleBasedStateMachine):
         for channel in self.engine.sandboxes:
             assert channel.gone
             assert len(channel.programs) <= (1 if b"None" in channel.programs else 50)
-            assert len(set(channel.programs)) <= 1  # a program is the name of its batch
+            assert len(set(channel.programs)) <= 1  # each program is the name of its batch
 
 
-def test_whatever_callers_and_engine_do_the_pool_keeps_its_word(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pool_behaves_as_its_model_in_random_histories(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("codeforge.sandboxes.pool.CPUS", 2)
     run_state_machine_as_test(PoolMachine, settings=examples(200, steps=50))

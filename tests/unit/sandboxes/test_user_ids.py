@@ -1,4 +1,4 @@
-"""User ids: no two sandboxes have the same, whoever launched them, and running out of them is told."""
+"""User ids: no two sandboxes have the same one, in any executor; and running out of them is an error."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from codeforge.sandboxes.user_ids import BLOCK, UserIds
 
 @pytest.fixture(autouse=True)
 def claim(monkeypatch: pytest.MonkeyPatch) -> str:
-    """A name of this test's own: whoever else runs sandboxes on this machine needs his ids."""
+    """A name of this test's own, because other executors on this machine need their ids."""
     name = f"codeforge-test-{uuid.uuid4()}"
     monkeypatch.setattr(user_ids, "CLAIM", name)
     return name
 
 
-def test_two_executors_share_none() -> None:
+def test_two_executors_share_no_user_id() -> None:
     with closing(UserIds()) as one, closing(UserIds()) as other:
         taken = [ids.take() for _ in range(BLOCK + 1) for ids in (one, other)]
     assert len(set(taken)) == len(taken)
     assert set(taken) <= set(USER_IDS)
 
 
-def test_what_is_given_back_rests_as_long_as_it_can() -> None:
+def test_a_returned_id_is_reused_last() -> None:
     with closing(UserIds()) as ids:
         first = ids.take()
         ids.give_back(first)
@@ -41,7 +41,7 @@ def test_what_is_given_back_rests_as_long_as_it_can() -> None:
         assert ids.take() == first
 
 
-def test_when_all_are_taken_the_next_is_an_error_until_somebody_closes() -> None:
+def test_when_all_ids_are_taken_the_next_is_an_error_until_an_executor_closes() -> None:
     with closing(UserIds()) as greedy, closing(UserIds()) as other:
         for _ in USER_IDS:
             greedy.take()
@@ -53,7 +53,7 @@ def test_when_all_are_taken_the_next_is_an_error_until_somebody_closes() -> None
         assert other.take() in USER_IDS
 
 
-def test_a_process_that_is_killed_gives_its_own_back(claim: str) -> None:
+def test_a_killed_process_gives_its_ids_back(claim: str) -> None:
     hold_all = "\n".join(
         (
             "from codeforge.sandboxes import user_ids",
@@ -78,9 +78,9 @@ def test_a_process_that_is_killed_gives_its_own_back(claim: str) -> None:
         assert ids.take() in USER_IDS
 
 
-def test_a_process_out_of_descriptors_is_told_so_and_not_that_all_are_taken() -> None:
+def test_the_error_of_a_process_out_of_descriptors_says_so() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    used = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - of this very process
+    used = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - it must not open a descriptor of its own
     held = []
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (used + 8, hard))

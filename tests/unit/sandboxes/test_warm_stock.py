@@ -1,4 +1,4 @@
-"""The stock of one kind: what is wanted follows what was asked for, within its bounds."""
+"""The stock of one kind: its target follows the demand, within its bounds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST = 8
 
 
 class Ready:
-    """What the stock knows of a sandbox, of whose four steps the last two are for who names them."""
+    """The part of a sandbox that the stock uses; the last two of its four steps are named steps."""
 
     def __init__(self, steps_left: int = 0, *, stepping: bool = False) -> None:
         self.steps_left = steps_left
@@ -33,7 +33,7 @@ class Ready:
 
 
 class Listening:
-    """What it knows of the task that listens to one."""
+    """The part of the task that watches a sandbox that the stock uses."""
 
     def __init__(self) -> None:
         self.stopped = False
@@ -57,7 +57,7 @@ def take(out_of: Shelf) -> None:
     out_of.remove(next(iter(out_of.ready)))
 
 
-def test_each_caller_who_finds_nothing_raises_the_target_by_one_up_to_the_most() -> None:
+def test_each_caller_that_finds_none_raises_the_target_by_one_up_to_the_bound() -> None:
     empty = shelf()
     seen = []
     for _ in range(MOST + 2):
@@ -66,49 +66,49 @@ def test_each_caller_who_finds_nothing_raises_the_target_by_one_up_to_the_most()
     assert seen == [1, 2, 3, 4, 5, 6, 7, 8, 8, 8]
 
 
-def test_who_finds_one_does_not_raise_the_target() -> None:
+def test_a_caller_that_finds_one_does_not_raise_the_target() -> None:
     stocked = shelf(Ready(), target=1)
     stocked.ask(1.0, MOST)
     assert stocked.target == 1
 
 
-def test_a_kind_that_somebody_asks_for_again_is_stocked_again() -> None:
+def test_a_kind_that_is_asked_for_again_is_stocked_again() -> None:
     given_up = shelf(Ready(), target=0)
     given_up.ask(1.0, MOST)
     assert given_up.target == 1
 
 
-def test_where_none_may_be_kept_none_is_wanted() -> None:
+def test_a_stock_of_zero_has_a_target_of_zero() -> None:
     empty = shelf()
     empty.ask(1.0, 0)
     assert (empty.target, empty.missing) == (0, 0)
 
 
-def test_a_batch_wants_none_kept() -> None:
+def test_a_batch_has_a_target_of_zero() -> None:
     batch = shelf(kind=SandboxKind(language=PYTHON, limits=Limits().of_sandbox(PYTHON), max_runs=5, batch=1))
     batch.ask(1.0, MOST)
     assert (batch.stocked, batch.target) == (False, 0)
 
 
-def test_missing_counts_those_on_their_way() -> None:
+def test_missing_counts_launching_sandboxes_as_there() -> None:
     some = shelf(Ready(), target=5)
     some.launching = 3
     assert some.missing == 1
 
 
-def test_half_of_what_nobody_took_since_the_last_look_is_given_up() -> None:
+def test_half_of_what_was_not_needed_since_the_last_time_is_discarded() -> None:
     full = shelf(*(Ready() for _ in range(8)), target=8)
     full.used_s = 100.0
     full.tend(100.0)
-    assert full.target == 8  # the first look: nothing is known of the time before
+    assert full.target == 8  # the first time: nothing is known of the time before
     take(full)
     take(full)
     put(full, Ready(), Ready())
     full.tend(110.0)
-    assert full.target == 5  # six were left over, all the time
+    assert full.target == 5  # six were never needed
 
 
-def test_what_was_all_taken_once_is_all_wanted_on() -> None:
+def test_a_stock_that_was_empty_once_keeps_its_target() -> None:
     full = shelf(Ready(), Ready(), target=2)
     full.tend(1.0)
     take(full)
@@ -118,7 +118,7 @@ def test_what_was_all_taken_once_is_all_wanted_on() -> None:
     assert full.target == 2
 
 
-def test_the_last_one_stays_until_nobody_asked_for_long() -> None:
+def test_the_last_one_stays_until_the_kind_was_unused_for_long() -> None:
     one = shelf(Ready(), target=1)
     one.tend(1.0)
     for now in (2.0, 3.0, IDLE_S):
@@ -129,7 +129,7 @@ def test_the_last_one_stays_until_nobody_asked_for_long() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(["ask", "tend", "take", "put", "wait"]), st.floats(0, 400))))
-def test_the_target_stays_between_the_floor_and_the_most(happens: list[tuple[str, float]]) -> None:
+def test_the_target_stays_between_the_floor_and_the_bound(happens: list[tuple[str, float]]) -> None:
     kept = shelf(target=2, floor=2)
     now = 0.0
     for what, seconds in happens:
@@ -145,14 +145,14 @@ def test_the_target_stays_between_the_floor_and_the_most(happens: list[tuple[str
         assert 2 <= kept.target <= MOST
 
 
-def test_who_names_what_is_preloaded_gets_the_one_that_has_the_most() -> None:
+def test_a_run_that_names_a_step_gets_the_one_that_has_preloaded_most() -> None:
     deep, plain, cold, busy = Ready(0), Ready(NAMED), Ready(4), Ready(0, stepping=True)
     assert shelf(busy, cold, plain, deep).best(named=True) is cast(Sandbox, deep)
     assert shelf(busy, cold, plain).best(named=True) is cast(Sandbox, plain)
     assert shelf(busy, cold).best(named=True) is cast(Sandbox, cold)
 
 
-def test_who_does_not_name_it_leaves_that_one_to_others() -> None:
+def test_a_run_that_names_no_step_leaves_that_one_to_others() -> None:
     deep, plain, busy = Ready(0), Ready(NAMED), Ready(NAMED, stepping=True)
     assert shelf(busy, deep, plain).best() is cast(Sandbox, plain)
     assert shelf(busy, deep).best() is cast(Sandbox, deep)
@@ -171,18 +171,18 @@ def steps_until_nothing_is_left(stocked: Shelf) -> list[Ready]:
 
 
 @pytest.mark.parametrize(("count", "deep"), [(1, 1), (2, 1), (3, 2), (8, 4)])
-def test_all_preload_what_is_for_everybody_and_half_of_them_the_rest(count: int, deep: int) -> None:
+def test_all_do_the_plain_steps_and_half_of_them_the_named_ones(count: int, deep: int) -> None:
     all_of_them = [Ready(4) for _ in range(count)]
     turns = steps_until_nothing_is_left(shelf(*all_of_them))
     assert sorted(ready.steps_left for ready in all_of_them) == [0] * deep + [NAMED] * (count - deep)
     assert set(turns[: 2 * count]) == set(all_of_them)  # first what is for everybody
 
 
-def test_nobody_is_to_do_a_step_while_he_does_one() -> None:
+def test_a_sandbox_does_one_step_at_a_time() -> None:
     assert shelf(Ready(4, stepping=True), Ready(1, stepping=True)).to_preload() is None
 
 
-def test_warm_is_when_nothing_more_is_to_be_preloaded() -> None:
+def test_a_shelf_is_warm_when_nothing_is_left_to_preload() -> None:
     assert shelf(Ready(0), Ready(NAMED)).is_warm(2)
     assert not shelf(Ready(0), Ready(NAMED)).is_warm(3)
     assert not shelf(Ready(0), Ready(NAMED, stepping=True)).is_warm(1)
@@ -190,12 +190,12 @@ def test_warm_is_when_nothing_more_is_to_be_preloaded() -> None:
     assert not shelf(Ready(NAMED), Ready(NAMED)).is_warm(2)
 
 
-def test_worst_is_the_one_in_which_the_least_was_put() -> None:
+def test_worst_is_the_one_that_has_preloaded_least() -> None:
     warm, cold = Ready(), Ready(2)
     assert shelf(warm, cold, Ready(1)).worst() is cast(Sandbox, cold)
 
 
-def test_taking_one_out_stops_the_listening_to_it() -> None:
+def test_removing_one_cancels_the_task_that_watches_it() -> None:
     sandbox = Ready()
     stocked = shelf(sandbox)
     listening = cast(Listening, stocked.remove(cast(Sandbox, sandbox)))
@@ -216,14 +216,14 @@ def test_pauses_double_from_the_first_to_the_longest() -> None:
     assert len(set(pauses[-10:])) > 1  # not all executors at once
 
 
-def test_one_failure_that_many_hear_of_pauses_once() -> None:
+def test_a_failure_that_is_reported_several_times_pauses_once() -> None:
     failing = shelf(target=1)
     for _ in range(20):
         failing.failed(EngineError("no"), 0.0)
     assert failing.retry_s <= BACKOFF_S[0] * 1.25
 
 
-def test_after_a_success_there_is_no_pause_and_the_next_one_is_short_again() -> None:
+def test_a_success_ends_the_pause_and_resets_its_length() -> None:
     failing, now = shelf(target=1), 0.0
     for _ in range(10):
         failing.failed(EngineError("no"), now)
@@ -235,7 +235,7 @@ def test_after_a_success_there_is_no_pause_and_the_next_one_is_short_again() -> 
 
 
 @pytest.mark.parametrize("in_use", ["target", "ready", "launching", "waiting"])
-def test_a_shelf_is_unused_when_nothing_is_there_wanted_or_on_its_way(in_use: str) -> None:
+def test_a_shelf_is_unused_when_nothing_is_ready_wanted_or_launching(in_use: str) -> None:
     used = shelf()
     assert used.unused
     if in_use == "target":
