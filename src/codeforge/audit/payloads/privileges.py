@@ -89,7 +89,7 @@ MEGABYTE = 1 << 20
 def filters(count: str | None) -> str:
     """How many filters; Linux counts them, gVisor does not tell."""
     if count is None:
-        return "not told"
+        return "not reported"
     return "2 or more" if int(count) >= 2 else "fewer than 2"
 
 
