@@ -85,8 +85,6 @@ def test_node_heap_bomb_ends_at_nodes_heap_limit_or_the_kernels(arena: Arena) ->
 
 
 FAKES = {
-    "SIGKILL": ("os.kill(os.getpid(), 9)", Status.KILLED),
-    "exit code": ("os._exit(137)", Status.ERROR),
     "error": ("raise MemoryError('Killed')", Status.ERROR),
     "child": ("os.fork() or os.kill(os.getpid(), 9); os.wait()", Status.OK),
 }

@@ -13,7 +13,7 @@ from codeforge.audit.model import Rule, Severity
 REFUSED = "EPERM"
 CLOSED = ("EACCES", "EPERM")
 _NO_CALL = "no such call here"
-_NOT_TOLD = "not told"
+_NOT_REPORTED = "not reported"
 """gVisor's kernel does not say; Linux does."""
 
 _UNMAPPED = "EINVAL"
@@ -97,7 +97,7 @@ _PRIVILEGES = (
     _probe("no-new-privileges", "1", "CIS 5.26; P01", "privileges.py", "no_new_privs"),
     _probe("capabilities", "none", "CIS 5.4; P02", "privileges.py", "capabilities"),
     _probe("seccomp", "2", "CIS 5.22", "privileges.py", "seccomp"),
-    _probe("filters", "2 or more", "P15, P19", "privileges.py", "filters", "2 or more", _NOT_TOLD),
+    _probe("filters", "2 or more", "P15, P19", "privileges.py", "filters", "2 or more", _NOT_REPORTED),
     _probe("user", "one of many", "R27", "privileges.py", "uid"),
     _probe("groups", "one", "P02", "privileges.py", "groups"),
     _probe("process-1", "init", "X04", "privileges.py", "pid 1"),
@@ -169,7 +169,7 @@ _FILES = (
 
 _JAVASCRIPT = (
     _probe("javascript-privileges", "none", "P01, P02", "probes.cjs",
-           "capabilities; no_new_privs; filters; setuid", "none", "1", "2 or more", REFUSED, _NOT_TOLD,
+           "capabilities; no_new_privs; filters; setuid", "none", "1", "2 or more", REFUSED, _NOT_REPORTED,
            f"{_UNMAPPED}, {REFUSED}"),
     _probe("javascript-init", "out of reach", "P05, P06, P07, P08, P09, X04", "probes.cjs",
            "signals to init; priority of init", REFUSED,

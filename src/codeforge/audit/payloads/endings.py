@@ -78,6 +78,7 @@ def all_bytes() -> None:
 def artifacts() -> None:
     """Leave all kinds of things that are no files of its own, and one that is."""
     Path("true.txt").write_text("a file")
+    Path("/tmp/elsewhere").write_text("no file of /code")  # noqa: S108 - in a sandbox
     targets = {
         "absolute": "/etc/passwd",
         "relative": "../etc/passwd",

@@ -57,7 +57,12 @@ def resolve(*names: str) -> str:
     """``unresolved`` if no name is resolved, and the refusal does not take long."""
     started = time.monotonic()
     for name in names:
-        if attempt(socket.getaddrinfo, name, 80) == "allowed":
+        try:
+            socket.getaddrinfo(name, 80)
+        except socket.gaierror as error:
+            if error.errno not in (socket.EAI_AGAIN, socket.EAI_NONAME):
+                return f"{name}: {error}"
+        else:
             return f"{name} was resolved"
     return "unresolved" if time.monotonic() - started < UNRESOLVED_WITHIN_S else "slow"
 

@@ -54,9 +54,11 @@ DEVICES = [
     "dri/card0",
     "mapper/control",
     "rtc0",
+    "console",
     "uinput",
 ]
-HARMLESS_DEVICES = {"null", "zero", "full", "random", "urandom", "tty", "ptmx", "console"}
+HARMLESS_DEVICES = {"null", "zero", "full", "random", "urandom", "tty", "ptmx"}
+KNOWN_IN_DEV = HARMLESS_DEVICES | {"core", "fd", "mqueue", "pts", "shm", "stdin", "stdout", "stderr"}
 TELL_OF_THE_HOST = [
     "interrupts",
     "kallsyms",
@@ -87,7 +89,7 @@ MEGABYTE = 1 << 20
 def filters(count: str | None) -> str:
     """How many filters; Linux counts them, gVisor does not tell."""
     if count is None:
-        return "not told"
+        return "not reported"
     return "2 or more" if int(count) >= 2 else "fewer than 2"
 
 
@@ -218,7 +220,9 @@ def the_machine() -> dict[str, str]:
     folders = [str(CGROUPS), *(str(path) for path in CGROUPS.rglob("*/"))]
     files = [str(path) for path in CGROUPS.rglob("*") if path.is_file()]
     files += [f"{folder}/{name}" for folder in folders for name in CGROUP_KNOBS]
-    unknown = [path.name for path in Path("/dev").iterdir() if is_strange(path)]
+    unknown = [
+        path.name for path in Path("/dev").iterdir() if is_strange(path) or path.name not in KNOWN_IN_DEV
+    ]
     masked = [f"/proc/{name}" for name in TELL_OF_THE_HOST]
     masked += ["/sys/firmware/dmi/tables/DMI", "/sys/class/dmi/id/sys_vendor"]
     return {

@@ -142,12 +142,12 @@ const program = () => {
 const status = fs.readFileSync('/proc/self/status', 'utf8')
 const kept = [...status.matchAll(/^(Cap\w+):\t(\w+)$/gm)].filter(([, , bits]) => BigInt(`0x${bits}`) !== 0n)
 
-const fewer = status.includes('Seccomp_filters') ? 'fewer than 2' : 'not told'
+const fewer = status.includes('Seccomp_filters') ? 'fewer than 2' : 'not reported'
 
 const main = async () => {
   const observed = {
     capabilities: kept.map(([, name]) => name).join(' ') || 'none',
-    'no_new_privs': /^NoNewPrivs:\t(\d)/m.exec(status)?.[1] ?? 'not told', // by gVisor
+    'no_new_privs': /^NoNewPrivs:\t(\d)/m.exec(status)?.[1] ?? 'not reported', // by gVisor
     filters: Number(/^Seccomp_filters:\t(\d+)/m.exec(status)?.[1] ?? NaN) >= 2 ? '2 or more' : fewer,
     setuid: becomeAnother(),
     'signals to init': signalInit(),
