@@ -497,13 +497,13 @@ def test_kill_keeps_partial_output_and_files(start: Starter) -> None:
 
 
 @pytest.mark.both_builds
-def test_a_fork_bomb_ends_by_kill(start: Starter, python: str) -> None:
+def test_a_fork_bomb_ends_by_kill(start: Starter, py: PythonProgram) -> None:
     # A limit of processes for a uid of its own stands for the engine's pids limit.
     uid = 300_000 + os.getpid() % 100_000 * 2 + (start.binary.name == "init")
     with start(uid=uid, processes=100) as init:
         # At the limit it goes on; a shell would give up.
         bomb = "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass"
-        init.send(start_frames([python, "-c", bomb]))
+        init.send(start_frames(py(bomb)))
         init.wait_for(protocol.Ready)
         wait_until(lambda: len(init.processes()) > 60, "the bomb goes off")
         init.send(protocol.kill())
@@ -569,7 +569,7 @@ def test_init_stays_until_the_host_hangs_up(
         init.wait_for(last)
         init.send(protocol.kill())  # as if it had been on its way
         with pytest.raises(AssertionError, match="did not end"):
-            init.wait(0.3)
+            init.wait(1.0)
         hang_up()
         assert init.wait() == status
 
