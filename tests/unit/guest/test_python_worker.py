@@ -27,11 +27,27 @@ STEPS = (
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An interpreter of its own with the .pth file among its packages, as in the image."""
-    home = tmp_path_factory.mktemp("venv")
+    return environment(tmp_path_factory.mktemp("venv"))
+
+
+@pytest.fixture(scope="module")
+def other_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, with a worker that takes it for a version that it was not made for."""
+    return environment(tmp_path_factory.mktemp("other"), made_for="()")
+
+
+def environment(home: Path, made_for: str | None = None) -> Path:
     venv.create(home, symlinks=True)
+    guest = home / "guest"
+    shutil.copytree(GUEST, guest)
+    if made_for is not None:
+        preload = guest / "python_preload.py"
+        text, count = re.subn(r"(?m)^MADE_FOR = .*$", f"MADE_FOR = {made_for}", preload.read_text())
+        assert count == 1
+        preload.write_text(text)
     (packages,) = home.glob("lib/python*/site-packages")
     line = (GUEST / "codeforge_worker.pth").read_text()
-    (packages / "codeforge_worker.pth").write_text(line.replace("/opt/codeforge", str(GUEST)))
+    (packages / "codeforge_worker.pth").write_text(line.replace("/opt/codeforge", str(guest)))
     (packages / "spoilt.py").write_text("import csv\nraise SystemExit(3)\n")
     (packages / "talks.py").write_text("print('imported')\n")
     (packages / "no_fork.py").write_text(
@@ -180,8 +196,15 @@ print(json.dumps([_early, late]))
 """
 
 
-def test_nothing_of_the_worker_shows(bench: Bench) -> None:
-    """Each look at the interpreter, by itself, so that a difference says what it is."""
+@pytest.fixture
+def other_bench(other_python: Path, tmp_path: Path) -> Bench:
+    return Bench(other_python, tmp_path / "code")
+
+
+@pytest.mark.parametrize("version", ["bench", "other_bench"])
+def test_nothing_of_the_worker_shows(version: str, request: pytest.FixtureRequest) -> None:
+    """Compares each property of the interpreter by itself, so that a failure names it."""
+    bench: Bench = request.getfixturevalue(version)
     plain = bench.plain(PROBE)
     assert plain.exit_code == 0, plain.stderr
     expected = json.loads(plain.stdout)
@@ -304,6 +327,19 @@ def test_the_end_is_alike(bench: Bench, program: str) -> None:
     """Everything that an interpreter does at its end, with exit codes."""
     plain = bench.agree(program)
     assert plain.exit_code in {0, 120}, plain.stderr
+
+
+def test_on_other_versions_of_python_nothing_is_preloaded_and_the_end_is_the_interpreters_own(
+    other_bench: Bench,
+) -> None:
+    for program in (
+        "class C:\n def __del__(self): print('del')\nc = C(); c.c = c\nimport json; json.kept = C()",
+        "def g():\n try: yield\n finally: print('closed')\nx = g(); next(x)",
+        "import atexit, ctypes, functools, gc, resource, warnings; atexit.register(print, gc.get_freeze_count())",
+        "import multiprocessing as m\nif __name__ == '__main__':\n p = m.get_context('fork').Process(target=print, args=(1,)); p.start(); p.join()",
+        "raise SystemExit(7)",
+    ):
+        other_bench.agree(program)
 
 
 def test_runs_share_no_randomness(bench: Bench) -> None:
