@@ -23,6 +23,10 @@ class Gone(AssertionError):
     """The program closed its socket."""
 
 
+class NotForked(Exception):
+    """The program refused to fork; its argument says why."""
+
+
 class Stream:
     """One of a program's output pipes. Nothing reads it but the calls below and ``wait_readable``."""
 
@@ -160,9 +164,13 @@ class Client:
         assert answer.pop("request") == 9
         return answer
 
-    def obstacle(self) -> str | None:
-        why: str | None = self.ask({"do": "can_fork"})["why"]
-        return why
+    def obstacle(self, directory: Path) -> str | None:
+        """Why it refuses to fork, or None; a branch that it made for that is gone."""
+        try:
+            self.fork(directory).close()
+        except NotForked as refusal:
+            return str(refusal)
+        return None
 
     def fork(self, directory: Path) -> Client:
         streams = Stream(), Stream()
@@ -175,7 +183,8 @@ class Client:
         theirs.close()
         if answer != {"is": "forked"}:
             ours.close()
-            raise AssertionError(answer)
+            assert answer["is"] == "not_forked", answer
+            raise NotForked(answer["why"])
         return Client(ours, *streams).ready()
 
 
