@@ -1,4 +1,4 @@
-"""Starts the Python session program as init does, and talks to it: messages, forks, signals."""
+"""Plays init for a Python session: starts it, and sends messages, forks and signals."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class Client:
         self._stdout.close()
         self._stderr.close()
 
-    # --- What the host does
+    # --- Cells and requests
 
     def ready(self) -> Self:
         assert self.receive() == {"is": "ready"}
@@ -150,7 +150,7 @@ class Client:
         return self.end(self.begin(code))
 
     def value(self, code: str) -> str:
-        """A cell's last expression, as text."""
+        """Run a cell; returns its value as text."""
         cell = self.run(code)
         assert cell.error is None, cell.error
         assert cell.data is not None, cell
@@ -189,7 +189,7 @@ class Client:
 
 
 class Cell:
-    """What came of a cell."""
+    """The result of a cell."""
 
     def __init__(
         self,
@@ -214,7 +214,7 @@ class Cell:
 
 
 class Program(Client):
-    """A session's first process. A context manager, which leaves none."""
+    """A session's first process. As a context manager it ends the process."""
 
     def __init__(
         self,
@@ -229,7 +229,7 @@ class Program(Client):
         ours, theirs = socket.socketpair()
         os.set_inheritable(theirs.fileno(), True)
         self.argv = [str(python), *options, str(GUEST / "python_session.py")]
-        # The descriptor is 3, as init has it.
+        # The socket becomes descriptor 3, as under init.
         self.process = subprocess.Popen(
             ["bash", "-c", f'exec 3<&{theirs.fileno()} {theirs.fileno()}<&-; exec "$@"', "bash", *self.argv],
             stdin=subprocess.DEVNULL,
@@ -248,7 +248,7 @@ class Program(Client):
             self.ready()
 
     def start(self, *steps: str) -> Self:
-        """What init does with one that waits: preload, then START."""
+        """Preload, then send START, to a process that waits."""
         for step in steps:
             self.send_frame(b"p", step.encode())
             assert self._receive(5) == b"\0\0\0\0P"

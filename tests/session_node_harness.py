@@ -1,4 +1,4 @@
-"""Plays init to a session program of JavaScript or TypeScript, on Node 18 and the packages of the images."""
+"""Plays init for a JavaScript or TypeScript session, with Node 18 and the images' packages."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ Message = dict[str, Any]
 
 
 class NoNode(Exception):
-    """Neither an environment nor an image is here."""
+    """There is neither an environment nor an image."""
 
 
 def node_home(scratch: Path) -> Path:
-    """A folder with ``node``, ``node_modules`` and ``tsconfig.json``: of the environment, or of the image."""
+    """A folder with ``node``, ``node_modules`` and ``tsconfig.json``, from the environment or the image."""
     packages = EnvironmentStore().packages(TYPESCRIPT)
     if is_complete(packages):
         (scratch / "node").symlink_to(packages / "usr-local" / "bin" / "node")
@@ -59,7 +59,7 @@ def _docker(*arguments: str) -> str:
 
 @dataclass(frozen=True)
 class Done:
-    """What came of a cell."""
+    """The result of a cell."""
 
     value: Any
     error: Any
@@ -86,13 +86,13 @@ class Done:
 
 
 class Session:
-    """One session. A context manager, which leaves none.
+    """A session. As a context manager it kills the session at the end.
 
     Args:
-        home: of Node and the packages.
-        folder: an empty one; ``/`` to the session program.
-        typescript: which of the two languages.
-        preload: steps, in order, before it is told to start.
+        home: the folder that `node_home` returned.
+        folder: an empty folder, which is ``/`` for the session program.
+        typescript: whether it is a session of TypeScript.
+        preload: steps to do, in order, before the session starts.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - programs
-"""The session program, on this machine's Python, with and without IPython: what init and the host see of it."""
+"""The Python session program, with and without IPython, as init and the host see it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KINDS = ("plain", "ipython")
 
 @pytest.fixture(scope="module")
 def pythons(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Interpreters of their own with the .pth file, as in the images; one of them sees the packages here."""
+    """Interpreters with the .pth file, as in the images; one of them also sees the packages installed here."""
     found = {}
     for kind in KINDS:
         home = tmp_path_factory.mktemp(kind)
@@ -141,7 +141,7 @@ def test_plain_data_is_text_and_json(shared: Program, code: str, text: str, json
         ("class Text(str): pass\nText('x')", "'x'"),
     ],
 )
-def test_what_json_would_change_is_text_alone(shared: Program, code: str, text: str) -> None:
+def test_what_json_would_change_is_only_text(shared: Program, code: str, text: str) -> None:
     data = shared.run(code).data
     assert data is not None
     assert list(data) == ["text/plain"]
@@ -170,7 +170,7 @@ Rich()
 """
 
 
-def test_an_object_is_what_its_own_methods_say(shared: Program) -> None:
+def test_an_object_is_shown_by_its_own_methods(shared: Program) -> None:
     assert shared.run(RICH).data == {
         "text/plain": "rich",
         "text/html": "<b>é</b>",
@@ -186,7 +186,7 @@ def test_an_object_is_what_its_own_methods_say(shared: Program) -> None:
     assert list(of_class) == ["text/plain"]
 
 
-def test_a_bundle_of_its_own_counts_as_it_is(shared: Program) -> None:
+def test_an_objects_own_bundle_is_sent_unchanged(shared: Program) -> None:
     cell = shared.run(
         "class Own:\n def _repr_mimebundle_(self, include, exclude): return {'text/plain': 'own', 'application/x+json': {'a': 1}}\nOwn()"
     )
@@ -203,7 +203,7 @@ def test_a_bundle_of_its_own_counts_as_it_is(shared: Program) -> None:
         ),
     ],
 )
-def test_a_repr_that_fails_is_said_on_stderr(shared: Program, code: str, words: str) -> None:
+def test_a_repr_that_fails_is_reported_on_stderr(shared: Program, code: str, words: str) -> None:
     cell = shared.run(code)
     assert cell.error is None
     assert cell.data is not None
@@ -212,7 +212,7 @@ def test_a_repr_that_fails_is_said_on_stderr(shared: Program, code: str, words: 
     assert str(GUEST) not in cell.stderr
 
 
-def test_an_object_that_has_every_attribute_is_its_repr(shared: Program) -> None:
+def test_an_object_that_has_every_attribute_is_shown_by_its_repr(shared: Program) -> None:
     assert shared.value("from unittest.mock import MagicMock\nMagicMock(name='m')").startswith(
         "<MagicMock name='m'"
     )
@@ -232,7 +232,7 @@ def test_code_with_a_lone_surrogate_is_an_error(shared: Program) -> None:
     assert error["name"] == "UnicodeEncodeError"
 
 
-def test_too_much_is_said_and_not_sent(shared: Program) -> None:
+def test_what_is_too_large_is_reported_instead_of_sent(shared: Program) -> None:
     cell = shared.run(
         "class Big:\n def _repr_png_(self): return bytes(25 << 20)\n def __repr__(self): return 'big'\ndisplay(Big())\nBig()"
     )
@@ -248,7 +248,7 @@ def test_too_much_is_said_and_not_sent(shared: Program) -> None:
 # --- State
 
 
-def test_names_stay_and_errors_leave_them(own: Program) -> None:
+def test_names_stay_also_after_errors(own: Program) -> None:
     own.run("import math as m\ndef f(n): return n + k\nk = 1")
     assert own.run("k = 2\n1/0").error is not None
     assert own.value("f(1), m.pi > 3, _ if '_' in dir(__builtins__) else 0") == "(3, True, 0)"
@@ -258,7 +258,7 @@ def test_names_stay_and_errors_leave_them(own: Program) -> None:
     assert own.value("_") == "'mine'"
 
 
-def test_the_namespace_is_a_programs(own: Program) -> None:
+def test_the_namespace_is_that_of_a_program(own: Program) -> None:
     names = own.run(
         "print(*sorted(name for name in globals() if name != '_dh'))"
     ).stdout  # IPython's directories
@@ -299,7 +299,7 @@ inspect.getsource(twice)
 """
 
 
-def test_classes_and_functions_of_a_cell_are_as_of_a_file(shared: Program) -> None:
+def test_classes_and_functions_of_a_cell_work_as_in_a_file(shared: Program) -> None:
     assert "return Point(2 * p.x)" in shared.value(PICKLED)
 
 
@@ -351,14 +351,14 @@ def test_output_is_there_before_the_answer(shared: Program, code: str, stdout: s
     assert (cell.stdout, cell.stderr) == (stdout, stderr)
 
 
-def test_a_line_is_seen_while_the_cell_runs(shared: Program) -> None:
+def test_a_line_arrives_while_the_cell_runs(shared: Program) -> None:
     cell = shared.begin("import time; print('now'); time.sleep(30)")
     shared.wait_for_output("now\n")
     shared.interrupt()
     assert shared.end(cell).error is not None
 
 
-def test_threads_go_on_between_cells(shared: Program) -> None:
+def test_threads_run_between_cells(shared: Program) -> None:
     shared.run(
         "import threading, time\ndef later():\n  time.sleep(0.05); print('later')\nthreading.Thread(target=later).start()"
     )
@@ -366,7 +366,7 @@ def test_threads_go_on_between_cells(shared: Program) -> None:
     assert shared.run("1").stdout == "later\n"
 
 
-def test_what_is_displayed_comes_in_order(shared: Program) -> None:
+def test_displays_arrive_in_order(shared: Program) -> None:
     cell = shared.run(RICH + "display(1, 'a')\ndisplay({'text/html': '<i>'}, raw=True)")
     assert [shown.get("text/html") or shown["text/plain"] for shown in cell.displays] == ["1", "'a'", "<i>"]
 
@@ -381,7 +381,7 @@ def test_warnings_name_their_cell_each_time(shared: Program) -> None:
 # --- Errors
 
 
-def test_a_traceback_is_of_the_cells_own_lines(shared: Program) -> None:
+def test_a_traceback_shows_the_cells_own_lines(shared: Program) -> None:
     shared.run("def fail(n):\n    raise ValueError(f'no {n}')")
     cell = shared.run("x = 1\nfail(x)")
     assert cell.error is not None
@@ -401,7 +401,7 @@ def test_a_traceback_is_of_the_cells_own_lines(shared: Program) -> None:
     assert "\x1b" not in cell.traceback
 
 
-def test_a_plain_traceback_is_pythons(pythons: dict[str, Path], tmp_path: Path) -> None:
+def test_a_traceback_without_ipython_is_pythons(pythons: dict[str, Path], tmp_path: Path) -> None:
     with Program(tmp_path, python=pythons["plain"]) as program:
         assert program.run("def f():\n    return 1/0\nf()").traceback.splitlines() == [
             "Traceback (most recent call last):",
@@ -444,7 +444,7 @@ def test_a_plain_traceback_is_pythons(pythons: dict[str, Path], tmp_path: Path) 
         ),
     ],
 )
-def test_every_error_is_an_answer(shared: Program, code: str, name: str, value: str | None) -> None:
+def test_every_error_is_a_result(shared: Program, code: str, name: str, value: str | None) -> None:
     cell = shared.run(code)
     assert cell.error is not None
     assert cell.error["name"] == name
@@ -455,7 +455,7 @@ def test_every_error_is_an_answer(shared: Program, code: str, name: str, value: 
     assert shared.value("1 + 1") == "2"
 
 
-def test_an_error_whose_class_has_no_name_is_an_answer(shared: Program) -> None:
+def test_an_error_whose_class_has_no_name_is_a_result(shared: Program) -> None:
     cell = shared.run(
         "class Meta(type):\n    __name__ = property(lambda c: 1 / 0)\n"
         "class E(Exception, metaclass=Meta): pass\nkept = 1\nraise E('why')"
@@ -477,11 +477,11 @@ def test_a_syntax_error_shows_where(shared: Program) -> None:
     ]
 
 
-def test_an_error_in_the_last_line_is_one_before_the_first(shared: Program) -> None:
+def test_with_a_syntax_error_in_the_last_line_no_line_runs(shared: Program) -> None:
     assert shared.run("print('ran')\nx = = 3").stdout == ""
 
 
-def test_the_debuggers_last_error_is_the_cells(shared: Program) -> None:
+def test_the_last_error_for_the_debugger_is_the_cells(shared: Program) -> None:
     shared.run("1/0")
     assert (
         shared.value("import sys; sys.last_value, sys.last_traceback.tb_frame.f_code.co_name")
@@ -533,14 +533,14 @@ def test_tasks_survive_an_interrupt_of_the_loop(shared: Program) -> None:
     assert shared.value("await task") == "'done'"
 
 
-def test_a_signal_while_nothing_runs_is_nobodys(shared: Program) -> None:
+def test_a_signal_while_nothing_runs_is_ignored(shared: Program) -> None:
     for _ in range(3):
         shared.interrupt()
     time.sleep(0.05)
     assert shared.value("1 + 1") == "2"
 
 
-def test_signals_around_a_cells_end_are_of_that_cell_or_nobodys(shared: Program) -> None:
+def test_a_signal_around_a_cells_end_interrupts_that_cell_or_is_ignored(shared: Program) -> None:
     for n in range(40):
         cell = shared.begin("import time; time.sleep(0.001); n = 0")
         time.sleep(0.0004 * (n % 10))
@@ -553,7 +553,7 @@ def test_signals_around_a_cells_end_are_of_that_cell_or_nobodys(shared: Program)
 # --- What ends, or must not end, the program
 
 
-def test_a_child_that_runs_on_into_the_loop_leaves(shared: Program) -> None:
+def test_a_child_that_returns_from_the_cell_exits(shared: Program) -> None:
     cell = shared.run(
         "import os\nif os.fork():\n  print('parent', os.waitstatus_to_exitcode(os.wait()[1]))\nelse:\n  print('child'); display('child')"
     )
@@ -576,7 +576,7 @@ def test_a_child_that_runs_on_into_the_loop_leaves(shared: Program) -> None:
         "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
     ],
 )
-def test_a_program_that_kills_itself_is_gone(own: Program, code: str) -> None:
+def test_a_program_that_kills_itself_ends_the_session(own: Program, code: str) -> None:
     with pytest.raises(Gone):
         own.run(code)
     own.process.wait(10)
@@ -592,12 +592,12 @@ def test_a_program_that_kills_itself_is_gone(own: Program, code: str) -> None:
         "import builtins; del builtins.display",
     ],
 )
-def test_what_is_done_to_the_streams_is_survived(own: Program, code: str) -> None:
+def test_a_session_survives_what_a_cell_does_to_the_streams(own: Program, code: str) -> None:
     own.run(code)
     assert own.value("1 + 1") == "2"
 
 
-def test_the_end_of_the_stream_is_the_end_of_the_program(own: Program) -> None:
+def test_the_end_of_the_stream_ends_the_program(own: Program) -> None:
     own.run("import atexit; atexit.register(print, 'never')")
     own.close()
     assert own.process.wait(10) == 0
@@ -663,7 +663,7 @@ DEEP = {
 
 
 @pytest.mark.parametrize("code", DEEP.values(), ids=DEEP)
-def test_what_is_too_deep_to_be_read_is_no_loss(shared: Program, code: str) -> None:
+def test_code_that_is_nested_too_deep_does_not_end_the_session(shared: Program, code: str) -> None:
     shared.run("kept = 1")
     found = shared.ask({"do": "is_complete", "code": code})
     assert found["status"] in ("complete", "incomplete", "invalid")
@@ -673,7 +673,7 @@ def test_what_is_too_deep_to_be_read_is_no_loss(shared: Program, code: str) -> N
 
 
 @pytest.mark.parametrize("name", ["__getattr__", "__dir__"])
-def test_attributes_that_end_the_program_have_no_completions(shared: Program, name: str) -> None:
+def test_attributes_that_raise_systemexit_have_no_completions(shared: Program, name: str) -> None:
     shared.run(f"class C:\n    def {name}(self, *names): raise SystemExit\nobj = C(); kept = 1")
     assert shared.ask({"do": "complete", "code": "obj.x.y", "at": 7})["matches"] == []
     assert shared.value("kept") == "1"
@@ -682,7 +682,9 @@ def test_attributes_that_end_the_program_have_no_completions(shared: Program, na
 # --- Waiting
 
 
-def test_it_waits_as_a_worker_and_preloads(kind: str, pythons: dict[str, Path], tmp_path: Path) -> None:
+def test_a_session_waits_as_a_worker_and_preloads(
+    kind: str, pythons: dict[str, Path], tmp_path: Path
+) -> None:
     steps = ["json random decimal"] + ["IPython.core.interactiveshell matplotlib.pyplot"] * (
         kind == "ipython"
     )
@@ -700,7 +702,7 @@ def test_it_waits_as_a_worker_and_preloads(kind: str, pythons: dict[str, Path], 
             assert [shown["text/plain"] for shown in cell.displays] == ["<Figure size 640x480 with 1 Axes>"]
 
 
-def test_a_file_that_hides_a_preloaded_module_is_heeded(pythons: dict[str, Path], tmp_path: Path) -> None:
+def test_a_file_that_hides_a_preloaded_module_is_imported(pythons: dict[str, Path], tmp_path: Path) -> None:
     with Program(tmp_path, python=pythons["plain"], wait=True) as program:
         (tmp_path / "decimal.py").write_text("mine = 1\n")
         program.start("decimal")
@@ -710,7 +712,7 @@ def test_a_file_that_hides_a_preloaded_module_is_heeded(pythons: dict[str, Path]
 # --- Branches
 
 
-def test_a_branch_goes_its_own_way(own: Program, tmp_path: Path) -> None:
+def test_a_branch_is_independent(own: Program, tmp_path: Path) -> None:
     own.run("import os, random, sys\nx = [1]; os.mkdir('below'); os.chdir('below')")
     target = directory(tmp_path, "branch")
     directory(target, "below")
@@ -731,7 +733,7 @@ def test_a_branch_goes_its_own_way(own: Program, tmp_path: Path) -> None:
     twig.close()
 
 
-def test_a_branch_is_a_child_of_inits_and_no_zombie_stays(parent: Program, tmp_path: Path) -> None:
+def test_a_branch_becomes_a_child_of_init_and_leaves_no_zombie(parent: Program, tmp_path: Path) -> None:
     branch = parent.fork(directory(tmp_path, "branch"))
     pid = int(branch.value("import os; os.getpid()"))
     assert Path(f"/proc/{pid}/stat").read_text().split()[3] != str(parent.process.pid)
@@ -739,7 +741,7 @@ def test_a_branch_is_a_child_of_inits_and_no_zombie_stays(parent: Program, tmp_p
     branch.close()
 
 
-def test_what_is_in_a_buffer_is_written_once(own: Program, tmp_path: Path) -> None:
+def test_buffered_output_is_written_once(own: Program, tmp_path: Path) -> None:
     own.run("import sys, threading")
     own.send(
         {
@@ -783,7 +785,7 @@ def test_what_is_in_a_buffer_is_written_once(own: Program, tmp_path: Path) -> No
         ("import asyncio\nawait asyncio.to_thread(print)", None, "1"),
     ],
 )
-def test_what_cannot_be_forked_is_said(
+def test_what_prevents_a_fork_is_reported(
     parent: Program, tmp_path: Path, code: str, words: str | None, cure: str
 ) -> None:
     parent.run(code)
@@ -827,7 +829,7 @@ def test_both_can_await_after_a_fork(parent: Program, tmp_path: Path) -> None:
         "open(b'{0}/a')",
     ],
 )
-def test_the_parents_files_are_out_of_a_branchs_sight(parent: Program, tmp_path: Path, code: str) -> None:
+def test_a_branch_cannot_open_the_parents_files(parent: Program, tmp_path: Path, code: str) -> None:
     parent.run("open('a', 'w').close()")
     (target := directory(tmp_path, "branch")).joinpath("a").touch()
     branch = parent.fork(target)
@@ -868,7 +870,7 @@ def process_in(where: Path) -> int:
         with contextlib.suppress(OSError):
             if (process / "cwd").readlink() == where:
                 return int(process.name)
-    raise AssertionError(f"nothing runs in {where}")
+    raise AssertionError(f"no process runs in {where}")
 
 
 # --- IPython's own
@@ -900,7 +902,7 @@ def test_a_shell_command_is_interrupted_like_any_cell(ipython: Program, tmp_path
     assert ipython.value("x = 5\n!exit $((x + 3)) {x}\n_exit_code") == "3"
 
 
-def test_ipython_keeps_nothing_on_the_disk_and_has_no_thread(own_ipython: Program, tmp_path: Path) -> None:
+def test_ipython_writes_no_files_and_has_no_thread(own_ipython: Program, tmp_path: Path) -> None:
     assert own_ipython.value("import os; len(os.listdir('/proc/self/task')), os.listdir()") == "(1, [])"
     assert (
         own_ipython.value(
@@ -926,7 +928,7 @@ def test_every_open_figure_is_shown_at_the_cells_end(ipython: Program) -> None:
     assert ipython.run("fig, ax = plt.subplots(); plt.close(fig); fig").data is not None
 
 
-def test_figures_of_a_cell_that_was_stopped_are_not_the_next_ones(ipython: Program) -> None:
+def test_figures_of_an_interrupted_cell_are_not_shown_by_the_next(ipython: Program) -> None:
     ipython.run("import time, matplotlib.pyplot as plt")
     cell = ipython.begin("plt.plot([1]); print('drawn', flush=True); time.sleep(60)")
     ipython.wait_for_output("drawn\n")
@@ -949,7 +951,9 @@ sys.modules['matplotlib.pyplot'] = plt
 """
 
 
-def test_a_figure_that_cannot_be_drawn_is_in_nobodys_way(pythons: dict[str, Path], tmp_path: Path) -> None:
+def test_a_figure_that_cannot_be_drawn_does_not_prevent_the_others(
+    pythons: dict[str, Path], tmp_path: Path
+) -> None:
     with Program(tmp_path, python=pythons["plain"]) as program:
         cell = program.run(PYPLOT)
         assert ("ZeroDivisionError" in cell.stderr, len(cell.displays)) == (True, 1)
@@ -957,14 +961,14 @@ def test_a_figure_that_cannot_be_drawn_is_in_nobodys_way(pythons: dict[str, Path
         assert (cell.stderr, cell.displays) == ("", [])
 
 
-def test_figures_come_in_a_branch_too(ipython: Program, tmp_path: Path) -> None:
+def test_figures_are_shown_in_a_branch_too(ipython: Program, tmp_path: Path) -> None:
     ipython.run(FIGURES)
     branch = ipython.fork(directory(tmp_path, "branch"))
     assert len(branch.run(FIGURES).displays) == 2
     branch.close()
 
 
-def test_ipythons_displays_are_messages(ipython: Program) -> None:
+def test_ipythons_displays_are_sent_as_messages(ipython: Program) -> None:
     cell = ipython.run(
         "from IPython.display import HTML, Markdown, clear_output\ndisplay(HTML('<b>')); clear_output()\nMarkdown('*a*')"
     )
