@@ -1,20 +1,20 @@
 'use strict'
-// Runs inside one of the Node images and plays init: one program, once as a plain process and once in
-// a worker that was preloaded and then told to go. Reads a JSON object from stdin:
+// Plays init inside a Node image: runs a program once as a plain process, and once in a worker that
+// preloads and then gets "go". Reads a JSON object from stdin:
 //
 //   plain    command line of the plain process
 //   worker   command line of the worker
 //   preload  steps, in order
-//   go       whether to tell it to go then, or to close the socket
+//   go       whether to send "go" then, or to close the socket
 //   args     arguments of the program
 //   env      variables of the program
 //   files    path below /code -> text
 //   plainFiles
-//            more of them, for the plain process alone
+//            further files, for the plain process only
 //   stdin    text
 //
-// and writes one with the outcomes, {plain, worker}, each {stdout, stderr, status, signal};
-// the worker's also has {stepCpuMs, cpuMs, pssMib}: of each step, and when it is told to go.
+// and writes the outcomes as JSON, {plain, worker}, each {stdout, stderr, status, signal}. That of the
+// worker also has stepCpuMs for each step, and cpuMs and pssMib just before "go".
 
 const fs = require('fs')
 const path = require('path')
@@ -96,7 +96,7 @@ async function preload(control, step) {
   if (!reply.equals(frame('P'))) throw new Error(`the worker answered ${reply.toString('hex')} to ${step}`)
 }
 
-// By its user and system time, in hundredths of a second: fields 14 and 15, counted from the first.
+// User and system time, in hundredths of a second: the fields utime and stime of /proc/PID/stat.
 function cpuMsOf(pid) {
   const fields = fs.readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ').pop().split(' ')
   return 10 * (Number(fields[11]) + Number(fields[12]))

@@ -1,7 +1,8 @@
-"""Starts the Python session program as init does, and talks to it: messages, forks, signals."""
+"""Plays init for a Python session: starts it, and sends messages, forks and signals."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -9,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,29 +23,58 @@ class Gone(AssertionError):
     """The program closed its socket."""
 
 
+class NotForked(Exception):
+    """The program refused to fork; its argument says why."""
+
+
 class Stream:
-    """A pipe of the program's, read as it goes."""
+    """One of a program's output pipes. Nothing reads it but the calls below and ``wait_readable``."""
 
     def __init__(self) -> None:
-        self._ours, self.theirs = os.pipe()
-        self._data = b""
-        self._is_open = True
-        self._thread = threading.Thread(target=self._drain, daemon=True)
-        self._thread.start()
+        self.ours, self.theirs = os.pipe()
+        os.set_blocking(self.ours, False)
+        self.is_open = True
+        self.pause_s = 0.0
+        """How long to wait after each piece, to play a slow reader."""
+        self._data = bytearray()
 
-    def _drain(self) -> None:
-        while piece := os.read(self._ours, 1 << 16):
-            self._data += piece
-        self._is_open = False
-        os.close(self._ours)
+    def read(self) -> None:
+        """Read what is there."""
+        with contextlib.suppress(BlockingIOError):
+            while piece := os.read(self.ours, 1 << 16):
+                self._data += piece
+                time.sleep(self.pause_s)
+            self.is_open = False
+
+    def peek(self) -> str:
+        """What came since the last ``take``."""
+        if self.is_open:
+            self.read()
+        return self._data.decode(errors="surrogateescape")
 
     def take(self) -> str:
-        """What has come since the last time. Whatever was written before is in the pipe at least."""
-        while self._is_open and select.select([self._ours], [], [], 0)[0]:
-            time.sleep(0.001)
-        time.sleep(0.005)
-        data, self._data = self._data, b""
-        return data.decode(errors="surrogateescape")
+        """What came since the last call: all that was written before the program's last message."""
+        text = self.peek()
+        self._data.clear()
+        return text
+
+    def close(self) -> None:
+        if self.ours >= 0:
+            os.close(self.ours)
+        self.ours, self.is_open = -1, False
+
+
+def wait_readable(descriptor: int, streams: Sequence[Stream]) -> None:
+    """Read the streams until the descriptor can be read; with -1, until something came."""
+    others = [descriptor] if descriptor >= 0 else []
+    while True:
+        pipes = {stream.ours: stream for stream in streams if stream.is_open}
+        ready, _, _ = select.select([*others, *pipes], [], [], DEADLINE_S)
+        assert ready, "nothing came in time"
+        for end in pipes.keys() & set(ready):
+            pipes[end].read()
+        if not others or descriptor in ready:
+            return
 
 
 class Client:
@@ -79,6 +108,7 @@ class Client:
     def _receive(self, size: int) -> bytes:
         data = bytearray()
         while len(data) < size:
+            wait_readable(self._control.fileno(), (self._stdout, self._stderr))
             piece = self._control.recv(size - len(data))
             if not piece:
                 raise Gone
@@ -87,8 +117,10 @@ class Client:
 
     def close(self) -> None:
         self._control.close()
+        self._stdout.close()
+        self._stderr.close()
 
-    # --- What the host does
+    # --- Cells and requests
 
     def ready(self) -> Self:
         assert self.receive() == {"is": "ready"}
@@ -108,11 +140,17 @@ class Client:
         assert (message["is"], message["cell"]) == ("done", cell), message
         return Cell(message["value"], message["error"], displays, self._stdout.take(), self._stderr.take())
 
+    def wait_for_output(self, text: str) -> None:
+        """Wait until the text is in stdout; it stays there."""
+        while text not in self._stdout.peek():
+            assert self._stdout.is_open, "stdout ended"
+            wait_readable(-1, (self._stdout,))
+
     def run(self, code: str) -> Cell:
         return self.end(self.begin(code))
 
     def value(self, code: str) -> str:
-        """A cell's last expression, as text."""
+        """Run a cell; returns its value as text."""
         cell = self.run(code)
         assert cell.error is None, cell.error
         assert cell.data is not None, cell
@@ -126,9 +164,13 @@ class Client:
         assert answer.pop("request") == 9
         return answer
 
-    def obstacle(self) -> str | None:
-        why: str | None = self.ask({"do": "can_fork"})["why"]
-        return why
+    def obstacle(self, directory: Path) -> str | None:
+        """Why it refuses to fork, or None; a branch that it made for that is gone."""
+        try:
+            self.fork(directory).close()
+        except NotForked as refusal:
+            return str(refusal)
+        return None
 
     def fork(self, directory: Path) -> Client:
         streams = Stream(), Stream()
@@ -141,12 +183,13 @@ class Client:
         theirs.close()
         if answer != {"is": "forked"}:
             ours.close()
-            raise AssertionError(answer)
+            assert answer["is"] == "not_forked", answer
+            raise NotForked(answer["why"])
         return Client(ours, *streams).ready()
 
 
 class Cell:
-    """What came of a cell."""
+    """The result of a cell."""
 
     def __init__(
         self,
@@ -171,7 +214,7 @@ class Cell:
 
 
 class Program(Client):
-    """A session's first process. A context manager, which leaves none."""
+    """A session's first process. As a context manager it ends the process."""
 
     def __init__(
         self,
@@ -181,11 +224,12 @@ class Program(Client):
         options: Sequence[str] = (),
         wait: bool = False,
     ) -> None:
+        self.directory = directory
         stdout, stderr = Stream(), Stream()
         ours, theirs = socket.socketpair()
         os.set_inheritable(theirs.fileno(), True)
         self.argv = [str(python), *options, str(GUEST / "python_session.py")]
-        # The descriptor is 3, as init has it.
+        # The socket becomes descriptor 3, as under init.
         self.process = subprocess.Popen(
             ["bash", "-c", f'exec 3<&{theirs.fileno()} {theirs.fileno()}<&-; exec "$@"', "bash", *self.argv],
             stdin=subprocess.DEVNULL,
@@ -204,7 +248,7 @@ class Program(Client):
             self.ready()
 
     def start(self, *steps: str) -> Self:
-        """What init does with one that waits: preload, then START."""
+        """Preload, then send START, to a process that waits."""
         for step in steps:
             self.send_frame(b"p", step.encode())
             assert self._receive(5) == b"\0\0\0\0P"
@@ -219,14 +263,14 @@ class Program(Client):
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None and (said := self._stderr.peek() + self._stdout.peek()):
+            error.add_note(f"the program said: {said}")
         self.close()
         try:
             self.process.wait(5)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        if error is not None and (said := self._stderr.take() + self._stdout.take()):
-            error.add_note(f"the program said: {said}")
 
 
 def _plain_environment() -> dict[str, str]:

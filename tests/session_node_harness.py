@@ -1,11 +1,10 @@
-"""Plays init to a session program of JavaScript or TypeScript, on Node 18 and the packages of the images."""
+"""Plays init for a JavaScript or TypeScript session, with Node 18 and the images' packages."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import select
 import shutil
 import signal
 import socket
@@ -18,6 +17,7 @@ from typing import Any, Self
 
 from codeforge.environments.store import EnvironmentStore, is_complete
 from codeforge.model.languages import TYPESCRIPT
+from session_harness import Stream, wait_readable
 
 GUEST = Path(__file__).parents[1] / "src" / "codeforge" / "guest"
 DEADLINE_S = 60.0
@@ -29,11 +29,11 @@ Message = dict[str, Any]
 
 
 class NoNode(Exception):
-    """Neither an environment nor an image is here."""
+    """There is neither an environment nor an image."""
 
 
 def node_home(scratch: Path) -> Path:
-    """A folder with ``node``, ``node_modules`` and ``tsconfig.json``: of the environment, or of the image."""
+    """A folder with ``node``, ``node_modules`` and ``tsconfig.json``, from the environment or the image."""
     packages = EnvironmentStore().packages(TYPESCRIPT)
     if is_complete(packages):
         (scratch / "node").symlink_to(packages / "usr-local" / "bin" / "node")
@@ -59,7 +59,7 @@ def _docker(*arguments: str) -> str:
 
 @dataclass(frozen=True)
 class Done:
-    """What came of a cell."""
+    """The result of a cell."""
 
     value: Any
     error: Any
@@ -85,41 +85,14 @@ class Done:
         return "\n".join(self.error["traceback"])
 
 
-class _Pipe:
-    """The read end of one of the program's output streams."""
-
-    def __init__(self) -> None:
-        self.read_end, self.write_end = os.pipe()
-        os.set_blocking(self.read_end, False)
-        self.is_open = True
-        self.pause_s = 0.0
-        self._kept = bytearray()
-
-    def read(self) -> None:
-        """Read all that is there."""
-        with contextlib.suppress(BlockingIOError):
-            while piece := os.read(self.read_end, 65536):
-                self._kept += piece
-                time.sleep(self.pause_s)
-            self.is_open = False
-
-    def take(self) -> str:
-        """What was written since the last call."""
-        if self.is_open:
-            self.read()
-        text = self._kept.decode(errors="replace")
-        self._kept.clear()
-        return text
-
-
 class Session:
-    """One session. A context manager, which leaves none.
+    """A session. As a context manager it kills the session at the end.
 
     Args:
-        home: of Node and the packages.
-        folder: an empty one; ``/`` to the session program.
-        typescript: which of the two languages.
-        preload: steps, in order, before it is told to start.
+        home: the folder that `node_home` returned.
+        folder: an empty folder, which is ``/`` for the session program.
+        typescript: whether it is a session of TypeScript.
+        preload: steps to do, in order, before the session starts.
     """
 
     def __init__(
@@ -140,12 +113,12 @@ class Session:
         self.cell = 0
         self._control, theirs = socket.socketpair()
         self._control.settimeout(DEADLINE_S)
-        self.pipes = [_Pipe(), _Pipe()]
+        self.pipes = [Stream(), Stream()]
         self.process = subprocess.Popen(
             ["bash", "-c", _START, "bash", str(theirs.fileno()), *self._argv],
             stdin=subprocess.DEVNULL,
-            stdout=self.pipes[0].write_end,
-            stderr=self.pipes[1].write_end,
+            stdout=self.pipes[0].theirs,
+            stderr=self.pipes[1].theirs,
             pass_fds=[theirs.fileno()],
             cwd=self.code,
             start_new_session=True,
@@ -153,7 +126,7 @@ class Session:
         )
         theirs.close()
         for pipe in self.pipes:
-            os.close(pipe.write_end)
+            os.close(pipe.theirs)
         for step in preload:
             self._send(b"p", step.encode())
             assert self._receive() == (b"P", b"")
@@ -170,29 +143,17 @@ class Session:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         for pipe in self.pipes:
-            os.close(pipe.read_end)
+            pipe.close()
 
     # --- Frames and messages
 
     def _send(self, kind: bytes, payload: bytes) -> None:
         self._control.sendall(len(payload).to_bytes(4, "little") + kind + payload)
 
-    def _read_output(self, until: int | None = None) -> None:
-        """Read the pipes until that descriptor can be read; without one, until both pipes end."""
-        ends = [] if until is None else [until]
-        while until is not None or any(pipe.is_open for pipe in self.pipes):
-            pipes = {pipe.read_end: pipe for pipe in self.pipes if pipe.is_open}
-            ready, _, _ = select.select([*pipes, *ends], [], [], DEADLINE_S)
-            assert ready, "nothing came in time"
-            for end in pipes.keys() & set(ready):
-                pipes[end].read()
-            if until in ready:
-                return
-
     def _exactly(self, size: int) -> bytes:
         got = bytearray()
         while len(got) < size:
-            self._read_output(self._control.fileno())
+            wait_readable(self._control.fileno(), self.pipes)
             piece = self._control.recv(size - len(got))
             if not piece:
                 raise EOFError(f"the session left; the end of its stderr: {self.pipes[1].take()[-2000:]!r}")
@@ -254,7 +215,8 @@ class Session:
         with contextlib.suppress(EOFError, ConnectionResetError):
             while True:
                 self._receive()
-        self._read_output()
+        while any(pipe.is_open for pipe in self.pipes):
+            wait_readable(-1, self.pipes)
         return self.process.wait(DEADLINE_S)
 
 

@@ -1,6 +1,6 @@
-"""What a preloaded Node worker makes of a program is byte for byte what a plain process makes of it.
+"""A program in a preloaded Node worker behaves byte for byte as in a plain process.
 
-``tests/node_harness.cjs`` plays init inside the image; the guest files are those of the tree.
+``tests/node_harness.cjs`` plays init inside the image, with the guest files of this tree.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ RUN_UID = 10001
 TIMEOUT_S = 120
 PSS_LIMIT_MIB = {"javascript": 45, "typescript": 200}
 LEAST_GAIN = 3
-"""How many times less of the processor a run takes than a plain ts-node; eight times was measured."""
+"""A plain ts-node takes at least this many times the CPU time of a run; eight times was measured."""
 LEAST_STEP_CPU_MS = 50
-"""What a step takes of it at least; 180 was the least that was measured."""
+"""The CPU time that each step takes at least; 180 was the least measured."""
 
 PRELOAD = {
     "javascript": ("console",),
@@ -97,7 +97,7 @@ console.log(server.nothing, shape, text, wrong, values)
 
 @dataclass(frozen=True)
 class Case:
-    """One program, with everything beside it."""
+    """A program and its files, arguments and input."""
 
     id: str
     code: str
@@ -276,7 +276,7 @@ def assert_same(outcomes: dict[str, Any]) -> None:
 
 @pytest.mark.engine("docker")
 @pytest.mark.parametrize("case", JAVASCRIPT_CASES, ids=lambda case: case.id)
-def test_javascript_worker_is_a_plain_process(case: Case) -> None:
+def test_a_javascript_worker_behaves_like_a_plain_process(case: Case) -> None:
     outcomes = run_twice(JAVASCRIPT, case, preload=PRELOAD["javascript"])
     assert_same(outcomes)
     assert outcomes["worker"]["pssMib"] <= PSS_LIMIT_MIB["javascript"]
@@ -284,14 +284,14 @@ def test_javascript_worker_is_a_plain_process(case: Case) -> None:
 
 @pytest.mark.engine("docker")
 @pytest.mark.parametrize("case", TYPESCRIPT_CASES, ids=lambda case: case.id)
-def test_typescript_worker_is_a_plain_process(case: Case) -> None:
+def test_a_typescript_worker_behaves_like_a_plain_process(case: Case) -> None:
     outcomes = run_twice(TYPESCRIPT, case, preload=PRELOAD["typescript"])
     assert_same(outcomes)
     assert outcomes["worker"]["pssMib"] <= PSS_LIMIT_MIB["typescript"]
 
 
 @pytest.mark.engine("docker")
-def test_each_step_does_its_part_of_a_checked_run_beforehand() -> None:
+def test_each_step_saves_time_of_a_checked_run() -> None:
     used = "const { user, system } = process.cpuUsage(); console.log(user + system)"
     tell = f"process.on('exit', () => {{ {used} }})"
     outcomes = run_twice(TYPESCRIPT, Case("", f"{SAMPLE}\n{tell}"), preload=PRELOAD["typescript"])

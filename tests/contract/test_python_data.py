@@ -31,7 +31,7 @@ def session() -> Iterator[BlockingSession]:
         yield shared
 
 
-def test_figures_come_without_being_saved(session: BlockingSession) -> None:
+def test_figures_are_shown_without_being_saved(session: BlockingSession) -> None:
     result = session.run(
         "import matplotlib.pyplot as plt\nfor n in (1, 2):\n    plt.figure()\n    plt.plot([n, 4])\n'drawn'"
     )
@@ -42,7 +42,7 @@ def test_figures_come_without_being_saved(session: BlockingSession) -> None:
     assert [shown for shown in session.run("1").results if shown.png] == []  # they were closed
 
 
-def test_frames_come_as_html_and_displays_in_order(session: BlockingSession) -> None:
+def test_data_frames_are_shown_as_html_and_displays_in_order(session: BlockingSession) -> None:
     result = session.run(
         "import pandas as pd\nframe = pd.DataFrame({'city': ['Oslo'], 'n': [3]})\n"
         "display({'a': 1})\ndisplay(frame)\nframe.n"
@@ -64,12 +64,12 @@ def test_magics_and_shell_commands_work(session: BlockingSession) -> None:
 
 
 @pytest.mark.parametrize("module", ["scipy.stats", "sklearn.linear_model", "seaborn", "sympy", "PIL.Image"])
-def test_what_people_expect_is_there(session: BlockingSession, module: str) -> None:
+def test_the_expected_packages_are_installed(session: BlockingSession, module: str) -> None:
     result = session.run(f"import {module}\n{module}.__name__")
     assert result.value == repr(module), result.error
 
 
-def test_a_branch_has_the_figure_that_is_not_shown_yet(session: BlockingSession) -> None:
+def test_a_branch_has_figures_that_were_not_shown_yet(session: BlockingSession) -> None:
     session.run("import io\nkept = plt.figure()\nkept.add_subplot().plot([1, 2])\nplt.close(kept)")
     [branch] = session.fork()
     result = branch.run("buffer = io.BytesIO()\nkept.savefig(buffer, format='png')\nbuffer.getvalue()[:4]")

@@ -1,5 +1,5 @@
-# ruff: noqa: E501, RUF001 - programs, and what is said of them
-"""The session programs of JavaScript and TypeScript: what a cell gives, and what stays for the next."""
+# ruff: noqa: E501, RUF001 - programs, and the compiler's marks
+"""The session programs of JavaScript and TypeScript: results of cells, and what carries over to the next."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def javascript_session(home: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def js(javascript_session: Session) -> Session:
-    """One session for all tests: what one declares is there for the next, so names differ where that matters."""
+    """One session for all tests. What a test declares stays for the next, so names differ where that matters."""
     return javascript_session
 
 
 @pytest.fixture
 def fresh_js(home: Path, tmp_path: Path) -> Iterator[Session]:
-    """For tests that end the session, or leave it unlike they found it."""
+    """A session for tests that end or change it."""
     with Session(home, tmp_path, preload=["console"]) as session:
         yield session
 
@@ -57,14 +57,14 @@ def typescript_session(home: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def bare_ts(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
-    """A session of TypeScript that preloaded nothing."""
+    """A TypeScript session without preloading."""
     with Session(home, tmp_path_factory.mktemp("bare"), typescript=True) as session:
         yield session
 
 
 @pytest.fixture
 def ts(typescript_session: Session) -> Session:
-    """One for all: cells of a test declare anew what they use."""
+    """One session for all tests: the cells of each declare what they use."""
     return typescript_session
 
 
@@ -166,7 +166,7 @@ ERRORS = {
 
 
 @pytest.mark.parametrize(("code", "name", "value", "traceback"), ERRORS.values(), ids=ERRORS)
-def test_an_error_has_the_cells_own_lines(
+def test_an_error_shows_the_cells_own_lines(
     js: Session, code: str, name: str, value: str | None, traceback: str | None
 ) -> None:
     done = js.run(code)
@@ -200,7 +200,7 @@ VALUES = {
 
 
 @pytest.mark.parametrize(("code", "data"), VALUES.values(), ids=VALUES)
-def test_a_value_is_told_as_mime_data(js: Session, code: str, data: dict[str, Any]) -> None:
+def test_a_value_is_sent_as_mime_data(js: Session, code: str, data: dict[str, Any]) -> None:
     assert js.run(code).data == data
 
 
@@ -216,7 +216,7 @@ def test_what_is_too_large_is_cut(js: Session) -> None:
     assert done.data == {"text/plain": "<image/png of 34000002 bytes: too much to send>"}
 
 
-def test_what_is_displayed_is_told_in_order_and_before_the_end(js: Session) -> None:
+def test_displays_arrive_in_order_and_before_the_end(js: Session) -> None:
     done = js.run(
         "for (let i = 0; i < 50; i++) display(i)\nawait 1\ndisplay({ toMimeBundle: () => ({ 'text/html': '<i>' }) })"
     )
@@ -225,7 +225,7 @@ def test_what_is_displayed_is_told_in_order_and_before_the_end(js: Session) -> N
     assert {message["cell"] for message in done.displays} == {js.cell}
 
 
-def test_output_is_in_the_pipe_before_the_end_is_told(js: Session) -> None:
+def test_output_is_in_the_pipe_before_the_cells_end_is_reported(js: Session) -> None:
     done = js.run(
         "console.log('out'); console.error('err'); process.stdout.write('x')\n"
         "require('child_process').execSync('echo child', { stdio: 'inherit' }); undefined"
@@ -290,7 +290,7 @@ def test_a_cell_that_has_begun_can_be_interrupted(js: Session) -> None:
 
 
 def test_a_promise_that_an_interruption_left_may_be_collected(fresh_js: Session) -> None:
-    """V8 tells the inspector of that, for each that was waited for, as of a failure."""
+    """V8 reports that to the inspector as a failure, for each promise that was awaited."""
     fresh_js.run(
         "require('v8').setFlagsFromString('--expose-gc'); const collect = require('vm').runInNewContext('gc')"
     )
@@ -321,7 +321,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("code", HOSTILE.values(), ids=HOSTILE)
-def test_what_a_program_takes_away_does_not_end_the_session(fresh_js: Session, code: str) -> None:
+def test_a_session_survives_what_a_program_removes(fresh_js: Session, code: str) -> None:
     fresh_js.run(code)
     assert fresh_js.run("({ q: [1, 'x'] })").data == {
         "text/plain": "{ q: [ 1, 'x' ] }", "application/json": {"q": [1, "x"]},
@@ -352,7 +352,7 @@ def test_what_ends_the_process_ends_the_session(fresh_js: Session, code: str, st
 
 
 @pytest.mark.parametrize("code", ["1", "for (;;) {}", "await new Promise(() => {})"])
-def test_it_leaves_when_init_is_gone(fresh_js: Session, code: str) -> None:
+def test_a_session_exits_when_init_is_gone(fresh_js: Session, code: str) -> None:
     fresh_js.say({"do": "run", "cell": 1, "code": code})
     if code != "1":
         assert fresh_js.hear()["is"] == "begun"
@@ -361,12 +361,12 @@ def test_it_leaves_when_init_is_gone(fresh_js: Session, code: str) -> None:
     assert time.monotonic() - start < 2
 
 
-def test_children_have_no_way_to_init(js: Session) -> None:
+def test_children_do_not_inherit_the_socket_to_init(js: Session) -> None:
     listing = "require('child_process').spawnSync('ls', ['/proc/self/fd'], { encoding: 'utf8' }).stdout.split('\\n').join(' ')"
     assert js.run(listing).text == "'0 1 2 3 '"  # 3 is the directory that ls reads
 
 
-def test_a_long_cell_may_come_in_pieces(js: Session) -> None:
+def test_a_long_cell_may_arrive_in_pieces(js: Session) -> None:
     assert js.run(f"'{'é' * 200_000}'.length").text == "200000"
 
 
@@ -401,13 +401,15 @@ COMPLETENESS = {
 
 
 @pytest.mark.parametrize(("code", "status", "indent"), [(code, *told) for code, told in COMPLETENESS.items()])
-def test_whether_a_statement_is_whole(js: Session, ts: Session, code: str, status: str, indent: str) -> None:
+def test_whether_a_statement_is_complete(
+    js: Session, ts: Session, code: str, status: str, indent: str
+) -> None:
     for session in (js, ts):
         answer = session.ask(do="is_complete", request=4, code=code)
         assert answer == {"is": "completeness", "request": 4, "status": status, "indent": indent}
 
 
-UNREAD = {
+UNPARSED = {
     "a template that ends in a backslash": "const a = `abc\\",
     "a long string": 'const a = "' + "x" * 9_000_000 + '"',
     "many brackets": "(" * 20_000,
@@ -417,8 +419,8 @@ UNREAD = {
 }
 
 
-@pytest.mark.parametrize("code", UNREAD.values(), ids=UNREAD)
-def test_a_cell_that_cannot_be_read_does_not_end_the_session(
+@pytest.mark.parametrize("code", UNPARSED.values(), ids=UNPARSED)
+def test_a_cell_that_cannot_be_parsed_does_not_end_the_session(
     js: Session, bare_ts: Session, code: str
 ) -> None:
     for session in (js, bare_ts):
@@ -429,12 +431,12 @@ def test_a_cell_that_cannot_be_read_does_not_end_the_session(
         assert session.run("kept").text == "5"
 
 
-def test_what_is_too_long_for_the_parser_runs_all_the_same(js: Session) -> None:
+def test_a_cell_that_is_too_long_for_the_parser_still_runs(js: Session) -> None:
     js.run("import { sep as longSep } from 'path'\nvar long = 1" + " + 1" * 100_000)
     assert js.run("long + longSep").text == "'100001/'"
 
 
-def test_a_template_that_ends_in_a_backslash_is_not_whole(js: Session, ts: Session) -> None:
+def test_a_template_that_ends_in_a_backslash_is_incomplete(js: Session, ts: Session) -> None:
     for session in (js, ts):
         assert session.ask(do="is_complete", request=4, code="`abc\\")["status"] == "incomplete"
 
@@ -522,7 +524,7 @@ TYPE_ERRORS = {
 
 
 @pytest.mark.parametrize(("first", "second", "wrong", "code"), TYPE_ERRORS.values(), ids=TYPE_ERRORS)
-def test_types_are_those_of_the_last_declaration(
+def test_the_last_declaration_of_a_name_gives_its_type(
     ts: Session, first: str, second: str, wrong: str, code: str
 ) -> None:
     assert ts.run(first).error is None
@@ -530,7 +532,7 @@ def test_types_are_those_of_the_last_declaration(
     assert code in ts.run(wrong).error["value"]
 
 
-def test_errors_of_typescript_have_the_cells_lines(ts: Session) -> None:
+def test_typescript_errors_show_the_cells_lines(ts: Session) -> None:
     done = ts.run(
         "interface Deep {\n  a: string\n}\n\nenum E { A, B }\nfunction boom(x: Deep): never {\n  throw new Error(x.a)\n}\nboom({ a: 'deep' })"
     )
@@ -540,7 +542,7 @@ def test_errors_of_typescript_have_the_cells_lines(ts: Session) -> None:
     assert f"at {place}:9:" in done.traceback
 
 
-def test_helpers_beside_the_cells_are_typescript_too(ts: Session) -> None:
+def test_files_that_cells_import_may_be_typescript(ts: Session) -> None:
     (ts.code / "helper.ts").write_text(
         "export const h = (x: number): number => x * 2\nexport interface H { a: 1 }\n"
     )
@@ -554,7 +556,7 @@ def test_typescript_is_interrupted_and_goes_on(ts: Session) -> None:
     assert ts.run("kept").text == "5"
 
 
-def test_completions_of_typescript_know_types(ts: Session) -> None:
+def test_typescript_completions_know_types(ts: Session) -> None:
     ts.run("interface P { first: number; second: string }\ndeclare const never1: P\nimport fs from 'fs'")
 
     def ask(code: str) -> Any:

@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - programs
-"""The Python worker, on this machine's Python: what a program sees is what a plain process sees."""
+"""The Python worker: a program in it sees what it would see in a plain process."""
 
 from __future__ import annotations
 
@@ -27,11 +27,27 @@ STEPS = (
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An interpreter of its own with the .pth file among its packages, as in the image."""
-    home = tmp_path_factory.mktemp("venv")
+    return environment(tmp_path_factory.mktemp("venv"))
+
+
+@pytest.fixture(scope="module")
+def other_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, with a worker that takes it for a version that it was not made for."""
+    return environment(tmp_path_factory.mktemp("other"), made_for="()")
+
+
+def environment(home: Path, made_for: str | None = None) -> Path:
     venv.create(home, symlinks=True)
+    guest = home / "guest"
+    shutil.copytree(GUEST, guest)
+    if made_for is not None:
+        preload = guest / "python_preload.py"
+        text, count = re.subn(r"(?m)^MADE_FOR = .*$", f"MADE_FOR = {made_for}", preload.read_text())
+        assert count == 1
+        preload.write_text(text)
     (packages,) = home.glob("lib/python*/site-packages")
     line = (GUEST / "codeforge_worker.pth").read_text()
-    (packages / "codeforge_worker.pth").write_text(line.replace("/opt/codeforge", str(GUEST)))
+    (packages / "codeforge_worker.pth").write_text(line.replace("/opt/codeforge", str(guest)))
     (packages / "spoilt.py").write_text("import csv\nraise SystemExit(3)\n")
     (packages / "talks.py").write_text("print('imported')\n")
     (packages / "no_fork.py").write_text(
@@ -49,7 +65,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass
 class Bench:
-    """Runs a program each of the three ways."""
+    """Runs a program in three ways: plainly, in a worker, and forked from a template."""
 
     python: Path
     code: Path
@@ -60,7 +76,7 @@ class Bench:
         self.environment = {"PATH": f"{self.python.parent}:/usr/bin:/bin", "LANG": "C.UTF-8"}
 
     def empty(self) -> None:
-        """The directory itself stays: it is the worker's."""
+        """Empty the directory; it is the worker's working directory, so it stays."""
         self.code.mkdir(exist_ok=True)
         for entry in self.code.iterdir():
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
@@ -94,7 +110,7 @@ class Bench:
             return [worker.fork(arguments, stdin=stdin) for _ in range(times)]
 
     def agree(self, program: str) -> Ended:
-        """All three ways give the same; returns it."""
+        """Check that all three ways give the same result, and return it."""
         plain = self.plain(program)
         for run in (self.go(program), *self.fork(program, times=2)):
             assert _said(run) == _said(plain)
@@ -103,7 +119,7 @@ class Bench:
 
 
 def _said(run: Ended) -> list[str]:
-    """What it wrote, without addresses."""
+    """The output, without addresses."""
     return [re.sub("0x[0-9a-f]{6,}", "0x", stream.decode()) for stream in (run.stdout, run.stderr)]
 
 
@@ -180,8 +196,15 @@ print(json.dumps([_early, late]))
 """
 
 
-def test_nothing_of_the_worker_shows(bench: Bench) -> None:
-    """Each look at the interpreter, by itself, so that a difference says what it is."""
+@pytest.fixture
+def other_bench(other_python: Path, tmp_path: Path) -> Bench:
+    return Bench(other_python, tmp_path / "code")
+
+
+@pytest.mark.parametrize("version", ["bench", "other_bench"])
+def test_nothing_of_the_worker_shows(version: str, request: pytest.FixtureRequest) -> None:
+    """Compares each property of the interpreter by itself, so that a failure names it."""
+    bench: Bench = request.getfixturevalue(version)
     plain = bench.plain(PROBE)
     assert plain.exit_code == 0, plain.stderr
     expected = json.loads(plain.stdout)
@@ -193,7 +216,7 @@ def test_nothing_of_the_worker_shows(bench: Bench) -> None:
                 assert seen[key] == wanted[key], key
 
 
-def test_a_program_that_imports_what_meddles_has_its_doings(bench: Bench) -> None:
+def test_importing_a_preloaded_module_has_the_side_effects_of_its_import(bench: Bench) -> None:
     bench.steps = (*STEPS, "meddles")
     program = """
 import sys, atexit
@@ -206,7 +229,7 @@ os.system("echo $MEDDLED")
     assert b"meddles says goodbye" in bench.agree(program).stdout
 
 
-def test_what_talks_or_fails_while_it_is_imported_is_not_preloaded(bench: Bench) -> None:
+def test_a_module_that_prints_or_fails_on_import_is_not_preloaded(bench: Bench) -> None:
     bench.steps = ("talks", "spoilt talks", "csv")
     assert (
         bench.agree("import talks, csv, sys\nprint('spoilt' in sys.modules)").stdout == b"imported\nFalse\n"
@@ -300,10 +323,23 @@ def test_programs_behave_alike(bench: Bench, program: str) -> None:
         "import threading, time\nthreading.Thread(target=time.sleep, args=(9,), daemon=True).start()",
     ],
 )
-def test_the_end_is_alike(bench: Bench, program: str) -> None:
-    """Everything that an interpreter does at its end, with exit codes."""
+def test_programs_end_alike(bench: Bench, program: str) -> None:
+    """Compares what the interpreter does at its end, and exit codes."""
     plain = bench.agree(program)
     assert plain.exit_code in {0, 120}, plain.stderr
+
+
+def test_other_versions_of_python_preload_nothing_and_end_as_usual(
+    other_bench: Bench,
+) -> None:
+    for program in (
+        "class C:\n def __del__(self): print('del')\nc = C(); c.c = c\nimport json; json.kept = C()",
+        "def g():\n try: yield\n finally: print('closed')\nx = g(); next(x)",
+        "import atexit, ctypes, functools, gc, resource, warnings; atexit.register(print, gc.get_freeze_count())",
+        "import multiprocessing as m\nif __name__ == '__main__':\n p = m.get_context('fork').Process(target=print, args=(1,)); p.start(); p.join()",
+        "raise SystemExit(7)",
+    ):
+        other_bench.agree(program)
 
 
 def test_runs_share_no_randomness(bench: Bench) -> None:
@@ -317,7 +353,7 @@ print(random.random(), uuid.uuid1(), uuid.uuid4(), secrets.token_hex(), tempfile
     assert all(len(column) == len(set(column)) == 4 for column in zip(*runs, strict=True)), runs
 
 
-def test_frames_may_come_in_pieces_and_be_large(bench: Bench) -> None:
+def test_frames_may_arrive_in_pieces_and_be_large(bench: Bench) -> None:
     bench.steps = ()
     arguments = ["x" * 60000] * 4
     program = "import sys; print(len(sys.argv), len(sys.argv[-1]))"
@@ -329,7 +365,7 @@ def test_frames_may_come_in_pieces_and_be_large(bench: Bench) -> None:
         assert worker.receive() == (b"P", b"")
 
 
-def test_environment_and_stdin_are_the_runs_own(bench: Bench) -> None:
+def test_each_run_has_its_own_environment_and_stdin(bench: Bench) -> None:
     program = "import os, sys; print(sorted(os.environ.items())); print(sys.stdin.read())"
     with bench.worker() as worker:
         worker.preload(*STEPS)
@@ -342,7 +378,7 @@ def test_environment_and_stdin_are_the_runs_own(bench: Bench) -> None:
     assert second.stdout.endswith(b"two\n")
 
 
-def test_the_end_of_the_socket_is_the_end(bench: Bench) -> None:
+def test_a_worker_exits_when_its_socket_ends(bench: Bench) -> None:
     for prepare in (lambda _: None, lambda w: w.preload("json"), lambda w: w.send_raw(b"\x04\x00")):
         with bench.worker() as worker:
             prepare(worker)

@@ -1,12 +1,12 @@
 'use strict'
-// What nearly every program makes node load or compile on first use, done while the worker waits.
-// Loading this very file is half of it: node's loader of modules is then compiled.
+// Loads and compiles, while the worker waits, what nearly every program makes node load on first use.
+// Loading this file is half of it: it compiles node's module loader.
 
 const { Writable } = require('stream')
 
-// The stream of a pipe is node's `net`. process.stdout and process.stderr themselves must be left alone:
-// making one turns its descriptor non-blocking, for the program and for every child that inherits it.
-// A console that is to find out about colours asks stderr.
+// Streams of pipes are node's `net`. Do not touch process.stdout and process.stderr: creating them makes
+// the descriptor non-blocking, for the program and for every child that inherits it. With colorMode
+// "auto" a console would ask stderr.
 exports.console = function () {
   require('net')
   const sink = new Writable({ write() {} })

@@ -1,17 +1,17 @@
 'use strict'
 // A session of JavaScript, or with --typescript of TypeScript: cells that share what they declare.
 //
-// Three threads, so that whatever a cell does, somebody still listens:
+// Three threads, so that one listens whatever a cell does:
 //
-// - The main thread is the user's. Cells run here as V8's own REPL runs them, and its event loop lives
-//   between them. Of ours there is only what this file defines: it makes text of values and errors, in
+// - The main thread is the user's. Cells run here as V8's own REPL runs them, and the event loop goes on
+//   between them. Of our code it has only this file, which turns values and errors into text, with
 //   functions that call nothing a program could have replaced.
-// - The driver (node_session_driver.cjs) has descriptor 3. It evaluates cells in the main thread
-//   through an inspector session inside the process, without a port, and does all else that can be
-//   done elsewhere. The TypeScript compiler is there too.
-// - The watch (node_session_watch.cjs) sees SIGINT, even while the main thread never returns.
+// - The driver (node_session_driver.cjs) owns descriptor 3. It evaluates cells in the main thread
+//   through an inspector session inside the process, without a port, and does everything that need not
+//   happen in the main thread. It also has the TypeScript compiler.
+// - The watch (node_session_watch.cjs) sees SIGINT, even while the main thread is in an endless loop.
 //
-// Here nothing is called as a method of what programs can change; "primordials" is node's word for it.
+// This file calls no methods that programs can replace: it keeps what node calls "primordials".
 
 const fs = require('fs')
 const path = require('path')
@@ -57,7 +57,7 @@ const nextTurn = setImmediate
 
 // --- The other threads
 
-// Preloaded, they wait like the process itself.
+// They may be started while the process waits.
 function startThreads() {
   const flag = new Int32Array(new SharedArrayBuffer(4))
   const talk = new MessageChannel()
@@ -70,7 +70,7 @@ function startThreads() {
       { maxOldGenerationSizeMb: 16, maxYoungGenerationSizeMb: 1 },
     ),
   ]
-  // Without either, a session is nothing; init says that it ended.
+  // A session cannot go on without either; init reports that it ended.
   for (const thread of threads)
     thread.on('exit', () => process.reallyExit(1)).on('error', (error) => write(2, `${inspect(error)}\n`))
   return { flag, port: talk.port1 }
@@ -81,7 +81,7 @@ function startThread(file, workerData, resourceLimits) {
   return new Worker(path.join(__dirname, file), { workerData, transferList, resourceLimits, execArgv: [] })
 }
 
-// Ask the driver, and wait for the answer without an event loop.
+// Ask the driver, and block until it answers.
 function ask({ flag, port }, question, limitMs) {
   store(flag, 0, 0)
   apply(postMessage, port, [question])
@@ -102,7 +102,7 @@ for (const step of ['typescript', 'libraries', 'types', 'check']) {
   exports[step] = () => ask(warmed(), { step }, STEP_LIMIT_MS)
 }
 
-// --- Output: in the pipe when write() returns, whoever reads it and however slowly
+// --- Output: it is in the pipe when write() returns, however slowly the pipe is read
 
 function write(descriptor, data) {
   const bytes = typeof data === 'string' ? Buffer.from(data) : data
@@ -110,7 +110,7 @@ function write(descriptor, data) {
     try {
       done += writeSync(descriptor, bytes, done)
     } catch (error) {
-      if (error.code !== 'EAGAIN') throw error // a child that shares the pipe has made it so
+      if (error.code !== 'EAGAIN') throw error // a child that shares the pipe made it non-blocking
       wait(pause, 0, 0, EAGAIN_PAUSE_MS)
     }
   }
@@ -138,7 +138,7 @@ class PipeStream extends Writable {
   }
 
   _destroy(error, done) {
-    done(error) // never closes it, as node has it
+    done(error) // like node, never close the descriptor
   }
 }
 
@@ -209,7 +209,7 @@ function asJson(pairs) {
   return `{${text}}`
 }
 
-// The value as JSON, if it is nothing but data: found out without running any of the program's code.
+// The value as JSON if it is plain data, else undefined. Runs none of the program's code.
 function plainJson(value) {
   let room = JSON_LIMIT
   const parents = []
@@ -240,7 +240,7 @@ function plainJson(value) {
   return room < 0 ? undefined : text
 }
 
-// {"data": ..., "metadata": {}} of a value, as JSON. Deno's convention: an object may bring its own.
+// A value as the JSON of {"data": ..., "metadata": {}}. As in Deno, an object may supply its own data.
 function bundleOf(value, own) {
   const data = { __proto__: null }
   if (own !== undefined && own !== null) {
@@ -293,8 +293,8 @@ let gate, open
 
 const hooks = {
   __proto__: null,
-  // The cell was compiled and waits at the gate: let it pass. Not in the inspector's own call: while
-  // that lasts, the inspector would hear of nothing else.
+  // Let the cell, which was compiled and waits, pass the gate. It then does not run inside the
+  // inspector's own call: until that ends, the inspector would handle nothing else.
   begin(number) {
     cell = number
     const passed = open
@@ -303,7 +303,7 @@ const hooks = {
     passed()
   },
   async value(value) {
-    await undefined // as above: a value may have code that shows it
+    await undefined // leave the inspector's call, because code of the value may run
     try {
       return bundleOf(value, await bringsOwn(value))
     } catch (error) {
@@ -333,30 +333,30 @@ function tellDisplay(value, own) {
   apply(postMessage, driver.port, [{ display: bundleOf(value, own) }])
 }
 
-// Once more for each cell: a program may remove listeners.
+// Called for each cell, because a program may remove listeners.
 function listen() {
   const there = apply(listeners, process, ['uncaughtException'])
   for (let i = 0; i < there.length; i++) if (there[i] === lateError) return
   apply(on, process, ['uncaughtException', lateError])
 }
 
-// Nobody waits for it: a timer, a promise that no one looks at.
+// For errors that no code waits for: of a timer, or a promise that was dropped.
 function lateError(error) {
-  if (apply(listeners, process, ['uncaughtException']).length > 1) return // they are the program's own
+  if (apply(listeners, process, ['uncaughtException']).length > 1) return // the program has its own listener
   const text = textOf(error)
   write(2, `${apply(startsWith, text, ['Uncaught']) ? '' : 'Uncaught '}${text}\n`)
 }
 
-// An interruption ends a callback of the event loop in its midst; node would take what it finds then for
-// a fault of its own, and abort.
+// An interruption ends callbacks of the event loop halfway. Node would take the state that this leaves
+// for a bug of its own, and abort.
 function takeInterruptions() {
-  process.noDeprecation = true // of asking for that
+  process.noDeprecation = true // process.binding is deprecated
   const { async_hook_fields: fields, constants } = process.binding('async_wrap')
   delete process.noDeprecation
   fields[constants.kCheck] = 0
 }
 
-// The inspector would say on stderr that it waits for a debugger to leave.
+// Else the inspector writes to stderr that it waits for the debugger to disconnect.
 function leaveQuietly() {
   const { reallyExit } = process
   driver.port.on('message', ({ exit }) => apply(reallyExit, process, [exit]))
@@ -368,8 +368,8 @@ function leaveQuietly() {
 
 // --- The namespace
 
-// As a program in that place would have it: require() and import() look from there, and the pattern
-// `if (require.main === module)` holds.
+// What a program in that file would have: require() and import() resolve from there, and
+// `if (require.main === module)` is true.
 function putNamespace(file) {
   const module = new Module('.', null)
   module.filename = file
@@ -386,8 +386,8 @@ function putNamespace(file) {
   return own.require
 }
 
-// V8 can compile import() in a cell but not find where from: cells call this one instead, which is
-// never in the way since no variable can have the name. The gate is for their beginning.
+// V8 compiles import() in a cell, but has no file to resolve from. So cells call this function instead,
+// whose name no variable can have. Cells begin by awaiting its gate.
 function putImport(load) {
   Object.defineProperty(load, 'gate', { get: () => gate })
   load.meta = { __proto__: null, url: String(require('url').pathToFileURL(process.mainModule.filename)) }
@@ -401,7 +401,7 @@ function importerIn(file) {
   return module.exports
 }
 
-// TypeScript's modules are CommonJS here (tsconfig.json), which is what types are checked for.
+// TypeScript's modules are CommonJS (tsconfig.json), and types are checked for that.
 function requirerFrom(require, load) {
   return async (name, options) => {
     let found
@@ -418,7 +418,7 @@ function requirerFrom(require, load) {
   }
 }
 
-// Helpers of the program that are TypeScript themselves; the driver has the compiler.
+// For require() of the program's own TypeScript files. The driver has the compiler.
 function takeTypescript() {
   Module._extensions['.ts'] = (module, file) => {
     ask(driver, { file }, STEP_LIMIT_MS)

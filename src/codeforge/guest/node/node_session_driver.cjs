@@ -1,10 +1,10 @@
 'use strict'
-// The session's own thread: see node_session.cjs. It speaks with init, and has cells evaluated.
+// The driver, a thread of its own (see node_session.cjs): talks to init, and has cells evaluated.
 //
-// How a cell is run. V8's REPL mode (Runtime.evaluate) makes a function of it that may await, and whose
-// declarations stay. Its text begins with `await` of a gate, which is opened by the next message: so it
-// is never in the inspector's call that a cell runs. An interruption, which comes by the inspector, would
-// have to wait for the end of that call. Nor are there frames of ours below the cell's in a stack.
+// How a cell runs: V8's REPL mode (Runtime.evaluate) turns it into a function that may await, and keeps
+// its declarations. The text begins with `await` of a gate, which the next message opens. So no cell runs
+// inside the inspector's own call: an interruption, which comes through the inspector, would have to wait
+// for the end of that call. It also keeps frames of ours out of the cell's stacks.
 
 const fs = require('fs')
 const net = require('net')
@@ -28,29 +28,29 @@ const HOOKS = `(() => {
   return hooks
 })()`
 
-const EARLY_NS = 5_000_000n // a signal so soon was meant for what came before, and took its time
+const EARLY_NS = 5_000_000n // a signal this early was meant for the cell before
 const BEGUN_MS = 6
 const TURN_MS = 50 // for the main thread's event loop to turn
 const LEAVE_MS = 200
 const COMPLETE_MS = 2000
-const LONG_STRING = 1 << 16 // which is not given back to the main thread
+const LONG_STRING = 1 << 16 // longer ones are shown here, not sent back to the main thread
 const MATCHES = 200
 const REDECLARED = /^SyntaxError: Identifier '(.*)' has already been declared/
 const REDECLARATIONS = 50
 
 const session = new Session()
 let hooks // the object of that name in the main thread, by its id
-let typescript // the compiler's part of it, when it is there
+let typescript // typescript_session.cjs, once it is loaded
 let isTypescript = false
 let leaving = false
 let running // {number, since, interrupted, give()}
-const sources = new Map() // number of a cell -> {lines, shift}: its text, and what its first line begins with
+const sources = new Map() // number of a cell -> {lines, shift}: its text, and the length of what precedes it
 
 function post(method, parameters) {
   return new Promise((resolve, reject) => {
     session.post(method, parameters, (error, result) => {
       if (!error) resolve(result)
-      // What nobody can settle any more is waited for all the same: an interruption may have left it so.
+      // A promise that an interruption left unsettled may be collected: go on waiting all the same.
       else if (!/Promise was collected/.test(error.message)) reject(Object.assign(new Error(error.message), error))
     })
   })
@@ -58,7 +58,7 @@ function post(method, parameters) {
 
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
 
-// With a value as the inspector tells of it.
+// Call a hook; the argument is a value as the inspector describes it.
 function call(name, { objectId, unserializableValue, value } = {}) {
   const argument = objectId ? { objectId } : unserializableValue ? { unserializableValue } : { value }
   return post('Runtime.callFunctionOn', {
@@ -81,13 +81,13 @@ async function start({ typescript, directory }) {
   isTypescript = typescript
   session.connectToMainThread()
   hooks = (await post('Runtime.evaluate', { expression: HOOKS })).result.objectId
-  await new Promise((resolve) => signals.once('message', resolve)) // before that a signal would end all
+  await new Promise((resolve) => signals.once('message', resolve)) // until then, a signal would end the process
   signals.on('message', interrupt)
   socket = new net.Socket({ fd: CONTROL, readable: true, writable: true })
   for (const end of ['end', 'error', 'close']) socket.on(end, () => leave())
   socket.on('data', take)
   send('{"is":"ready"}')
-  // Whatever was not done while the process waited.
+  // What the steps before did not load.
   if (isTypescript) setImmediate(() => compiler(directory))
 }
 
@@ -123,7 +123,7 @@ function answer(message, since) {
       let told = { status: 'invalid', indent: '' }
       try {
         told = (isTypescript ? compiler() : cellText).completeness(message.code)
-      } catch {} // too long or too deep for what reads it
+      } catch {} // too long or too deeply nested for the parser
       return send(JSON.stringify({ is: 'completeness', request: message.request, ...told }))
     }
   }
@@ -139,7 +139,7 @@ function send(json) {
   socket.write(Buffer.concat([head, payload]))
 }
 
-// A program may have closed the descriptor, and got its number for a file.
+// A program may have closed the descriptor, and opened a file that got its number.
 let identity
 function isOurs() {
   try {
@@ -151,7 +151,7 @@ function isOurs() {
   }
 }
 
-// init is gone, or cannot be spoken with. The main thread may not hear of it.
+// init is gone or cannot be reached. The main thread may be too busy to notice.
 function leave(error) {
   if (leaving) return
   leaving = true
@@ -161,7 +161,7 @@ function leave(error) {
   setTimeout(() => process.kill(process.pid, 'SIGKILL'), LEAVE_MS)
 }
 
-// --- What the main thread says
+// --- Messages of the main thread
 
 talk.on('message', hear)
 
@@ -187,7 +187,7 @@ function goOn() {
   Atomics.notify(flag, 0)
 }
 
-// What it said before the cell ended is told before the end is.
+// Forward what the main thread sent before the cell ended, ahead of the message about the end.
 function hearAll() {
   for (let next; (next = receiveMessageOnPort(talk));) hear(next.message)
 }
@@ -202,17 +202,17 @@ async function run(number, code, since) {
   running = { number, since, interrupted: false }
   const mine = running
   const over = new Promise((resolve) => (mine.give = resolve))
-  // From then on a signal is meant for this cell; most are over by then.
+  // From then on a signal is meant for this cell. Most cells have ended by then.
   setTimeout(() => running === mine && send(`{"is":"begun","cell":${number}}`), BEGUN_MS).unref()
   const ended = await Promise.race([evaluate(number, code).catch((error) => unread(number, error)), over])
   running = undefined
   hearAll()
   post('Runtime.releaseObjectGroup', { objectGroup: `cell-${number}` }).catch(() => {})
-  post('Runtime.discardConsoleEntries').catch(() => {}) // else V8 keeps what was logged
+  post('Runtime.discardConsoleEntries').catch(() => {}) // else V8 keeps everything that was logged
   send(`{"is":"done","cell":${number},${ended}}`)
 }
 
-// The text is too long or too deep for what reads it: our patterns, or the compiler.
+// The text is too long or too deeply nested for the parser or the compiler.
 function unread(number, { name, message }) {
   typescript?.forget(number)
   return failed({ name, value: message, traceback: [`${name}: ${message}`] })
@@ -228,7 +228,7 @@ async function evaluate(number, code) {
     const compiled = compiler().compile(number, code)
     if (compiled.error) return failed(compiled.error)
     text = compiled.code
-    await new Promise(setImmediate) // an interruption may have come meanwhile
+    await new Promise(setImmediate) // for an interruption that came meanwhile
   } else {
     text = cellText.withObject(text)
   }
@@ -253,7 +253,7 @@ async function evaluate(number, code) {
   return failedWith(number, told)
 }
 
-// Before anything of it was run: V8 knows where in a script, not only which value was thrown.
+// True if nothing of the cell ran: then V8 tells where in the script the error is, not only what was thrown.
 function isNotCompiled(details) {
   return details?.scriptId !== undefined
 }
@@ -336,10 +336,10 @@ async function interrupt(at) {
   const mine = running
   if (!mine || at < mine.since + EARLY_NS || mine.interrupted) return
   mine.interrupted = true
-  // It is over when the main thread's event loop turns; until then, what runs there is ended. While that
-  // is under way, nothing else may be asked for: V8 would end the answer to that instead.
+  // Terminate what runs in the main thread until its event loop turns. Meanwhile ask for nothing else:
+  // V8 would terminate that instead.
   while (!(await turns())) await post('Runtime.terminateExecution').catch(() => sleep(TURN_MS))
-  await new Promise(setImmediate) // for a cell that ended by itself, with a result
+  await new Promise(setImmediate) // in case the cell ended by itself, with a result
   call('leave').catch(() => {})
   mine.give(INTERRUPTED)
 }
@@ -360,7 +360,7 @@ const IDENTIFIER = '[\\p{ID_Start}$_][\\p{ID_Continue}$]*'
 const NAME = new RegExp(`${IDENTIFIER}$`, 'u')
 const WHOLE_NAME = new RegExp(`^${IDENTIFIER}$`, 'u')
 const DOT = '\\s*\\??\\.\\s*'
-// A name or a string, and what follows it by dots: up to the last one.
+// A name or a string, and the properties after it, up to the last dot.
 const CHAIN = new RegExp(
   `(?:^|[^\\w$.\\])])((?:${IDENTIFIER}|'[^'\\n]*'|"[^"\\n]*")(?:${DOT}${IDENTIFIER}|\\[\\d+\\])*)${DOT}$`,
   'u',
@@ -400,7 +400,7 @@ async function namesAt(before) {
   return chain ? namesOf(chain) : []
 }
 
-// Nothing of the program's own code is run for that, as V8 sees to.
+// V8 makes sure that this runs no code of the program.
 async function namesOf(expression) {
   const { result, exceptionDetails } = await post('Runtime.evaluate', {
     expression: `Object(${expression})`,

@@ -1,11 +1,10 @@
 'use strict'
-// Sees SIGINT, in a thread of its own: node tells of signals through the main thread's event loop, which
-// a cell that never returns does not let run. V8's interruption of vm scripts does not need it: the
-// signal ends the innermost script that asked for that, in whatever thread it is. Here such a script
-// does nothing but wait.
+// Sees SIGINT, in a thread of its own. Node delivers signals through the main thread's event loop, which
+// an endless loop blocks. `breakOnSigint` of vm scripts does not need that loop: the signal ends the
+// innermost script that asked for it, in whichever thread. The scripts here do nothing but wait.
 //
-// They are nested, so that from the first to the last moment one is there: without any, node would put
-// back the signal's default, which is to end the process.
+// They are nested so that there is always one: without any, node would restore the signal's default,
+// which ends the process.
 
 const vm = require('vm')
 const {
@@ -29,7 +28,7 @@ function watch(depth) {
   for (;;) interrupted(depth === 0 ? () => Atomics.wait(never, 0, 0) : () => watch(depth - 1))
 }
 
-// The first thing that is said is that from now on signals are seen.
+// The first message says that signals are seen from now on.
 interrupted(() => {
   signals.postMessage('watching')
   watch(NESTED - 1)

@@ -1,16 +1,16 @@
 'use strict'
-// Preloaded (node --require) before every JavaScript and TypeScript program. Two jobs:
+// Loaded (node --require) before every JavaScript and TypeScript program. It does two things:
 //
-// 1. Wait, if init started this process as a worker: do the preload steps that init asks for, take
-//    argv and environment, then return; node goes on to load the main program by itself, as if just
-//    started. Reads are synchronous, so that nothing of an event loop has happened by then. A session
-//    is told to start, not to go: its program keeps descriptor 3.
-// 2. If the main program is a .js file written as an ES module, have node load it as one. Node 18
-//    decides by the nearest package.json alone, so one that says "module" is put beside the program,
+// 1. If init started this process as a worker, it waits: it does the preload steps that init asks for,
+//    takes over argv and environment, and returns. Node then loads the main program as if it had just
+//    started. Reads are synchronous, so the event loop has not run by then. A session gets "start"
+//    instead of "go": its program keeps descriptor 3.
+// 2. If the main program is a .js file written as an ES module, it makes node load it as one. Node 18
+//    decides by the nearest package.json alone, so this lays one that says "module" beside the program,
 //    unless the program brought its own. Newer versions of node detect ES modules themselves.
 //
-// It is started in this file's directory: a preloaded file makes node read and remember the
-// package.json of the directory it starts in, which for /code would be too early.
+// init starts it in this file's directory: with --require, node reads and remembers the package.json
+// of the directory that it starts in, which for /code would be too early.
 
 const fs = require('fs')
 const path = require('path')
@@ -24,8 +24,8 @@ const PRELOADED = Buffer.from([0, 0, 0, 0, 'P'.charCodeAt(0)])
 
 const SESSION = path.join(__dirname, 'node_session.cjs')
 
-// Step -> the file that exports a function of that name. Files that are not in this image, and steps
-// that fail, only make the program start later. A session has its own for all of them.
+// Step -> the file that exports a function of that name. If a file is not in this image, or a step
+// fails, the program only starts later. A session exports a function for each step itself.
 const PRELOADS = {
   console: './node_preload.cjs',
   typescript: './typescript_preload.cjs',
@@ -68,7 +68,7 @@ function takeOver(message) {
   const strings = message.split('\0')
   const count = Number(strings[0])
   const argv = strings.slice(1, 1 + count)
-  // argv is: node --require THIS main.js ...; process.argv[1] stays what node made of it.
+  // argv is: node --require THIS main.js ...; process.argv[1] stays as node set it.
   const program = argv.slice(argv.indexOf(__filename) + 1)
   process.argv.splice(1, process.argv.length, ...program)
   for (const variable of strings.slice(1 + count, -1)) {
@@ -90,9 +90,9 @@ const MISPLACED_AWAIT = 'await is only valid in async functions and the top leve
 
 function isModuleSource(source) {
   if (!/\b(?:import|export|await)\b/.test(source)) return false
-  // What node's own CommonJS loader does, without running it.
+  // Compile it as node's CommonJS loader does, without running it.
   const why = syntaxError(source)
-  // "await" is refused with the same words in an ordinary function, which no module allows either.
+  // The message is the same for "await" in an ordinary function, which a module does not allow either.
   if (why.startsWith(MISPLACED_AWAIT)) return syntaxError(`async () => {${source}\n}`) === ''
   return ONLY_IN_MODULES.some((text) => why.startsWith(text))
 }
@@ -132,6 +132,6 @@ if (main && main.endsWith('.js') && !detectsModulesItself()) {
     fs.writeFileSync(settings, '{"type": "module"}\n')
   }
 }
-// As plain `node main.js` has it.
+// As with plain `node main.js`.
 process.execArgv.length = 0
 delete require.cache[__filename]

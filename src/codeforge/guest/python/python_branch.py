@@ -1,8 +1,8 @@
-"""FORK: a second session with all that this one has in memory, as a process of its own.
+"""FORK: makes a second session, a process of its own, with everything that this one has in memory.
 
-A branch is a grandchild, so that its parent is init. Memory is shared until one of the two writes to
-it, open files for good; threads, connections and child processes cannot be shared, and are reasons not
-to fork. A branch's files are a copy, and are its working directory.
+A branch is a grandchild, so that init becomes its parent. Both share memory until one of them writes
+to it, and open files for good. Threads, connections and child processes cannot be shared: while there
+are any, the session does not fork. A branch has a copy of the files, in its working directory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ else:
 CODE_DIR = "/code"
 MANY_OBJECTS = 100_000
 SETTLE_S, SETTLE_STEPS = 0.01, 5
-"""A thread that was joined is there for a moment still."""
+"""A thread that was joined stays in /proc for a moment."""
 
 _ONE_PATH = (
     "open os.listdir os.scandir os.remove os.mkdir os.rmdir os.truncate os.chmod os.chown os.utime os.chdir"
@@ -36,28 +36,25 @@ _ONE_PATH = (
 )
 _TWO_PATHS = "os.rename os.link os.symlink shutil.copyfile shutil.copytree shutil.move"
 PATHS_OF = dict.fromkeys(_ONE_PATH.split(), 1) | dict.fromkeys(_TWO_PATHS.split(), 2)
-"""Audited events: how many of the first arguments are paths."""
+"""Audited events, and how many of their first arguments are paths."""
 
 
 class Branching:
-    """What of this process can be forked, and doing so."""
+    """Forks this process, if it can be forked."""
 
     def __init__(self, channel: Channel, cells: Cells) -> None:
         self._channel = channel
         self._cells = cells
-        self._directory = os.getcwd()  # noqa: PTH109
+        self._directory = os.getcwd()  # noqa: PTH109 - pathlib is the program's
         self._others: list[str] = []
         self._own_sockets = {_inode(CONTROL_FD)}
         if self._directory != CODE_DIR:
             self._guard(CODE_DIR)
 
-    # --- Whether
-
-    def obstacle(self) -> str | None:
-        """What stands in the way, and what to do about it; none: a fork may be made."""
-        return self._obstacle(())
+    # --- What prevents it
 
     def _obstacle(self, handed_in: Sequence[int]) -> str | None:
+        """Why this process cannot be forked, and what to do about it; None if it can."""
         return self._tasks() or self._threads() or self._children() or self._sockets(handed_in)
 
     def _tasks(self) -> str | None:
@@ -74,7 +71,7 @@ class Branching:
     def _threads(self) -> str | None:
         self._cells.be_quiet()
         for _ in range(SETTLE_STEPS):
-            ids = [int(name) for name in os.listdir("/proc/self/task")]  # noqa: PTH208
+            ids = [int(name) for name in os.listdir("/proc/self/task")]  # noqa: PTH208 - pathlib is the program's
             if len(ids) == 1:
                 return None
             time.sleep(SETTLE_S)
@@ -85,7 +82,7 @@ class Branching:
 
     def _children(self) -> str | None:
         running = []
-        for pid in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208 - gVisor has no list of children
+        for pid in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208 - pathlib is the program's; gVisor lists no children
             state_and_parent = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()[:2]
             if state_and_parent[1:] == [str(os.getpid())] and state_and_parent[0] not in "ZX":
                 running.append(pid)
@@ -101,23 +98,23 @@ class Branching:
             if getattr(loop, pair, None) is not None:
                 mine.add(_inode(getattr(loop, pair).fileno()))
         found = []
-        for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
+        for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - pathlib is the program's
             try:
                 info = os.fstat(int(name))
-            except OSError:  # the listing's own
+            except OSError:  # it was the listing's own
                 continue
             if stat.S_ISSOCK(info.st_mode) and info.st_ino not in mine:
                 found.append(f"descriptor {name}")
         return f"sockets are open ({_listed(found)}): close these connections first" if found else None
 
-    # --- Doing it
+    # --- Forking
 
     def fork(self, directory: str, fds: list[int]) -> dict[str, Any]:
-        """Fork; what the process that returns has to say, in the parent and in the branch."""
+        """Fork; returns the message to send, in the parent and in the branch."""
         why = self._obstacle(fds)
         if why is None:
             flush()
-            # Among so many, after large imports, a full collection takes longer than all the rest.
+            # After large imports a full collection would take longer than everything else.
             gc.collect(2 if len(gc.get_objects()) < MANY_OBJECTS else 1)
             gc.freeze()
             try:
@@ -136,7 +133,7 @@ class Branching:
         return {"is": "forked"} if why is None else {"is": "not_forked", "why": why}
 
     def _go_between(self) -> None:
-        """Fork again and leave, so that init has the branch for a child."""
+        """Fork again and leave, so that the branch becomes a child of init."""
         try:
             child = os.fork()
         except OSError as error:
@@ -155,7 +152,7 @@ class Branching:
         self._move(directory)
         loop: Any = self._cells.loop
         if loop is not None:
-            # It shares the parent's epoll, which closing it would change.
+            # It shares the parent's epoll: closing the loop would change that.
             self._own_sockets |= {_inode(each.fileno()) for each in (loop._ssock, loop._csock) if each}
             self._kept_loop = loop
             self._cells.forget_loop()
@@ -163,9 +160,9 @@ class Branching:
         renew_random_numbers()
 
     def _move(self, directory: str) -> None:
-        """Go to the same place in the branch's files."""
+        """Change to the same directory in the branch's files."""
         try:
-            below = os.path.relpath(os.getcwd(), self._directory)  # noqa: PTH109
+            below = os.path.relpath(os.getcwd(), self._directory)  # noqa: PTH109 - pathlib is the program's
         except OSError:
             below = os.curdir
         if self._directory != directory:
@@ -173,13 +170,13 @@ class Branching:
             self._guard(old)
         if below.partition(os.sep)[0] != os.pardir:
             os.chdir(directory)
-            if os.path.isdir(below):  # noqa: PTH112
+            if os.path.isdir(below):  # noqa: PTH112 - pathlib is the program's
                 os.chdir(below)
 
-    # --- Files of others
+    # --- Other branches' files
 
     def _guard(self, directory: str) -> None:
-        """From now on, no path may lead into that directory, but for this session's own."""
+        """From now on, refuse paths into that directory, except into this session's own."""
         if not self._others:
             sys.addaudithook(self._audit)
         if directory not in self._others:
@@ -207,7 +204,7 @@ class Branching:
 
 
 def renew_random_numbers() -> None:
-    """As at the start of a program: numpy's numbers, and what preloaded modules settled."""
+    """Seed again, as at the start of a program: numpy, and what preloaded modules set."""
     module: Any = sys.modules.get("numpy.random.mtrand")
     if module is not None:
         module.seed()
@@ -226,7 +223,7 @@ def _inode(fd: int) -> int:
 
 def _read(path: str) -> str:
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:  # noqa: PTH123
+        with open(path, encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - pathlib is the program's
             return file.read().strip()
     except OSError:
         return ""

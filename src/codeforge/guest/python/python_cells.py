@@ -1,4 +1,4 @@
-"""Executes cells in one namespace that stays: code as at Python's prompt, with top-level await."""
+"""Executes cells in one namespace, as Python's prompt does, with top-level await."""
 
 from __future__ import annotations
 import __future__
@@ -39,7 +39,7 @@ else:
 CO_COROUTINE = 0x80
 FUTURE_FLAGS = sum(getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
 ERROR_CHARACTERS = 1 << 20
-"""An error's text, and its traceback, are cut here: they are for reading."""
+"""An error's text and its traceback are cut to this length: people read them."""
 
 
 def _close_figures() -> None:
@@ -49,7 +49,7 @@ def _close_figures() -> None:
 
 
 class Cells:
-    """The namespace, and what is done in it."""
+    """Runs cells in their namespace."""
 
     def __init__(self, channel: Channel, interrupts: Interrupts) -> None:
         self._channel = channel
@@ -63,25 +63,25 @@ class Cells:
         self.main.__dict__.update(__builtins__=builtins, __annotations__={})
         self._prepare()
 
-    # --- What IPython does in its own way (python_ipython.py)
+    # --- What IPython does differently (python_ipython.py)
 
     def _prepare(self) -> None:
-        """Set up what cells find."""
+        """Set up the namespace and the builtins."""
         sys.modules["__main__"] = self.main
         builtins.display = self.display  # type: ignore[attr-defined]
 
     def _transform(self, code: str) -> str:
-        """What the code means in Python."""
+        """Translate the code to Python."""
         return code
 
     def _transform_tree(self, tree: ast.Module) -> ast.Module:
         return tree
 
     def _before(self, code: str) -> None:
-        """Just before a cell."""
+        """Called just before a cell runs."""
 
     def _after(self) -> None:
-        """Just after one: show the figures that are open."""
+        """Called just after a cell: shows and closes the open figures."""
         pyplot = sys.modules.get("matplotlib.pyplot")
         for number in pyplot.get_fignums() if pyplot else ():
             picture = io.BytesIO()
@@ -89,7 +89,7 @@ class Cells:
             try:
                 figure.savefig(picture, format="png", bbox_inches="tight")
                 self.send_display(with_text(figure, {"image/png": picture.getvalue()}), {})
-            except Exception:  # noqa: BLE001 - what is in it cannot be drawn; others can
+            except Exception:  # noqa: BLE001 - other figures can be drawn
                 show_error()
             finally:
                 pyplot.close(figure)  # type: ignore[union-attr]
@@ -98,7 +98,7 @@ class Cells:
         return describe(value)
 
     def _format(self, error: BaseException, trace: TracebackType | None) -> list[str]:
-        """Its traceback, from the user's first frame on."""
+        """The error's traceback, from the user's first frame on."""
         shown = traceback.TracebackException(type(error), error, trace)
         if trace is None and isinstance(error, SyntaxError):
             return list(shown.format_exception_only())
@@ -107,7 +107,7 @@ class Cells:
     # --- Running
 
     def run(self, cell: int, code: str) -> dict[str, Any]:
-        """Run a cell; what is to be said of it."""
+        """Run a cell; returns the message about its end."""
         self._cell = cell
         self._interrupts.start()
         self._channel.send({"is": "begun", "cell": cell})
@@ -119,10 +119,10 @@ class Cells:
             self._interrupts.allow(self._show_figures)
             if value is not None:
                 said = self._interrupts.allow(lambda: sendable(with_json(value, self._describe(value))))
-        except BaseException as raised:  # noqa: BLE001 - whatever a cell raises is an answer
+        except BaseException as raised:  # noqa: BLE001 - any exception is the cell's result
             error = self._explain(raised)
             self._leave_if_forked(raised)
-            # One that is to end has no time to draw; and they are not the next one's.
+            # An interrupted cell has no time to draw, and its figures must not appear in the next one.
             stopped = isinstance(raised, KeyboardInterrupt)
             self._try(_close_figures if stopped else self._show_figures, None)
         if said is not None:
@@ -133,7 +133,7 @@ class Cells:
         return {"is": "done", "cell": cell, "value": shown, "error": error}
 
     def _leave_if_forked(self, error: BaseException | None) -> None:
-        """A process that the cell forked, and that has run on to here, ends as a program does."""
+        """End a process that the cell forked, as a program ends, if it gets here."""
         if self._channel.is_ours:
             return
         code = 0
@@ -148,22 +148,22 @@ class Cells:
         os._exit(code)
 
     def _try(self, work: Callable[[], T], otherwise: T) -> T:
-        """What it gives; something else if the program's code that it calls fails, or memory does."""
+        """The result of the work, or of `otherwise` if the program's code raises or memory runs out."""
         try:
             return self._interrupts.allow(work)
-        except BaseException:  # noqa: BLE001 - the cell has its answer
+        except BaseException:  # noqa: BLE001 - the cell has its result already
             return otherwise
 
     def _show_figures(self) -> None:
         try:
             self._after()
-        except Exception:  # noqa: BLE001 - a program's
+        except Exception:  # noqa: BLE001 - the program's code may raise anything
             show_error()
 
     def _execute(self, name: str, code: str) -> object:
-        """Run it; the last expression's value, unless a semicolon follows it."""
+        """Run the code; returns the value of its last expression, unless a semicolon follows that."""
         namespace = self.main.__dict__
-        namespace.pop("__warningregistry__", None)  # what was warned of in one cell is so in the next
+        namespace.pop("__warningregistry__", None)  # each cell warns anew
         source = self._transform(code)
         lines = io.StringIO(source, newline=None).readlines()
         linecache.cache[name] = len(source), None, lines, name
@@ -174,16 +174,16 @@ class Cells:
         self._before(code)
         if isinstance(last, ast.Expr):
             tree.body.pop()
-        # Both are compiled before anything runs: an error in the last line is one before the first.
+        # Both are compiled before anything runs: with a syntax error in the last line, no line runs.
         body = self._compile(tree, name, "exec")
         end = self._compile(ast.Expression(last.value), name, "eval") if isinstance(last, ast.Expr) else None
         parts = (body, end) if end else (body,)
-        # Where one part awaits, all are run by the loop: create_task works before the last line's await.
+        # If one part awaits, the loop runs all: create_task works before the last line's await.
         if any(part.co_flags & CO_COROUTINE for part in parts):
             value = self._wait_for(_run_each(parts, namespace))
         else:
             for part in parts:
-                value = eval(part, namespace)  # noqa: S307
+                value = eval(part, namespace)  # noqa: S307 - running the user's code is the point
         return value if end and not is_quiet else None
 
     def _compile(self, tree: ast.Module | ast.Expression, name: str, mode: str) -> CodeType:
@@ -198,7 +198,7 @@ class Cells:
 
         if self._loop is None or self._loop.is_closed():
             self._loop = asyncio.new_event_loop()
-        asyncio.set_event_loop(self._loop)  # asyncio.run leaves none
+        asyncio.set_event_loop(self._loop)  # asyncio.run unsets it
         self._task = self._loop.create_task(coroutine)
         self._was_interrupted = False
         try:
@@ -213,7 +213,7 @@ class Cells:
                 task.cancel()
 
     def _cancel_instead(self, frame: FrameType | None) -> bool:
-        """While the loop itself is at work, an exception would break it: cancel the cell's task."""
+        """Cancel the cell's task if the loop itself is running, which an exception would break."""
         if self._task is None or self._loop is None:
             return False
         while frame is not None and self.is_loops(frame):
@@ -221,19 +221,19 @@ class Cells:
                 break
             frame = frame.f_back
         else:
-            return False  # the user's code runs
+            return False  # the user's code is running
         self._was_interrupted = True
         self._loop.call_soon_threadsafe(self._task.cancel)
         return True
 
     def is_loops(self, frame: FrameType) -> bool:
-        """Whether that frame is asyncio's, or what it waits in."""
+        """Whether the frame belongs to asyncio, or to what asyncio waits in."""
         return _package_of(frame) in ("asyncio", "selectors")
 
-    # --- Saying
+    # --- Showing
 
     def send_display(self, data: dict[str, Any], metadata: dict[str, Any]) -> None:
-        """Show something now."""
+        """Send something to be shown now."""
         data, metadata = sendable((data, metadata))
         self._channel.send({"is": "display", "cell": self._cell, "data": data, "metadata": metadata})
 
@@ -259,7 +259,7 @@ class Cells:
             each = each.__cause__ or each.__context__
         trace = error.__traceback__
         sys.last_type, sys.last_value, sys.last_traceback = type(error), error, trace
-        name = str(type.__dict__["__name__"].__get__(type(error)))  # whatever its metaclass says
+        name = str(type.__dict__["__name__"].__get__(type(error)))  # the metaclass may redefine it
         text = self._try(lambda: str(error), f"<{name}: its str failed>")
         short = [f"{name}: {text}"]
         plain = self._try(lambda: [*traceback.format_tb(trace), *short], short)
@@ -284,7 +284,7 @@ class Cells:
     # --- Branching (python_branch.py)
 
     def be_quiet(self) -> None:
-        """Have no thread but the cells' own: that of asyncio.to_thread is idle, since nobody awaits it."""
+        """End the threads of asyncio.to_thread, which are idle because no cell is running."""
         executor: Any = getattr(self._loop, "_default_executor", None)
         if executor is not None:
             executor.shutdown(wait=True)
@@ -296,34 +296,34 @@ class Cells:
         return self._loop
 
     def forget_loop(self) -> None:
-        """The next `await` gets another one."""
+        """Have the next `await` make a new loop."""
         self._loop = None
 
 
 async def _run_each(parts: tuple[CodeType, ...], namespace: dict[str, Any]) -> object:
     for part in parts:
-        value = eval(part, namespace)  # noqa: S307
+        value = eval(part, namespace)  # noqa: S307 - running the user's code is the point
         if part.co_flags & CO_COROUTINE:
             value = await value
     return value
 
 
 def flush() -> None:
-    """Have everything written that is in a buffer, C's own included."""
+    """Flush all buffers, including those of C."""
     streams: tuple[Any, ...] = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
     for stream in streams:
         try:  # noqa: SIM105 - contextlib is the program's
             stream.flush()
-        except Exception:  # noqa: BLE001, S110 - a program's
+        except Exception:  # noqa: BLE001, S110 - a stream of the program's may raise anything
             pass
-    try:  # noqa: SIM105 - without ctypes there is hardly a library that writes by itself
+    try:  # noqa: SIM105 - contextlib is the program's
         sys.modules["ctypes"].CDLL(None).fflush(None)
-    except Exception:  # noqa: BLE001, S110
+    except Exception:  # noqa: BLE001, S110 - without ctypes hardly any library writes by itself
         pass
 
 
 def _rest_of(lines: list[str], node: ast.stmt) -> str:
-    """What follows a statement in its last line."""
+    """The text after a statement in its last line."""
     line = lines[(node.end_lineno or 1) - 1] if lines else ""
     return line.encode(errors="replace")[node.end_col_offset or 0 :].decode(errors="replace").lstrip()
 
@@ -337,7 +337,7 @@ def _is_guests(trace: TracebackType) -> bool:
 
 
 def _without_guest(trace: TracebackType | None) -> TracebackType | None:
-    """The same traceback without frames of ours."""
+    """The same traceback without the frames of this program."""
     kept: list[TracebackType] = []
     while trace is not None:
         if not _is_guests(trace):

@@ -28,21 +28,21 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class Interrupts:
-    """SIGINT is a KeyboardInterrupt of what is called by `allow`, and of nothing else.
+    """Turns SIGINT into a KeyboardInterrupt inside `allow`, and nowhere else.
 
-    Whether it may be is read from the stack, so that there is no moment between two states: a signal
-    that comes as the cell starts is kept for it, one that comes after its end is nobody's.
+    The handler looks at the stack to decide, so there is no gap between two states: a signal that
+    arrives while a cell starts is kept for it, and one that arrives after its end is ignored.
     """
 
     def __init__(self) -> None:
         self.cell_is_on = False
         self.instead: Callable[[FrameType], bool] = lambda frame: False
-        """May see to a signal in another way."""
+        """Called first; returns whether it handled the signal."""
         self._is_pending = False
         self._shielded: set[CodeType] = set()
 
     def allow(self, work: Callable[[], T]) -> T:
-        """Call it, interruptibly."""
+        """Call the function; a signal interrupts it."""
         return self._inside(work)
 
     def _inside(self, work: Callable[[], T]) -> T:
@@ -50,26 +50,26 @@ class Interrupts:
         return work()
 
     def start(self) -> None:
-        """A cell begins."""
+        """A cell begins: signals are meant for it."""
         self._is_pending = False
         self.cell_is_on = True
 
     def end(self) -> None:
-        """It has ended."""
+        """The cell has ended: signals are ignored."""
         self.cell_is_on = self._is_pending = False
 
     def check(self) -> None:
-        """Be interrupted, if that could not be before."""
+        """Raise KeyboardInterrupt if a signal is pending."""
         if self._is_pending:
             self._is_pending = False
             raise KeyboardInterrupt
 
     def shield(self, function: Callable[..., object]) -> None:
-        """Never break off this one; it calls `settle` afterwards."""
+        """Never interrupt this function. It must be followed by a call of `settle`."""
         self._shielded.add(function.__code__)
 
     def settle(self) -> None:
-        """After something shielded: what was kept meanwhile, if it may be now."""
+        """Handle a signal that arrived during a shielded function."""
         if self._is_pending:
             self.handle(0, sys._getframe(1))
 
@@ -95,7 +95,7 @@ _INSIDE = Interrupts._inside.__code__
 
 
 class Channel:
-    """Frames. The end of the stream is the end of the process."""
+    """Sends and receives frames. The end of the stream ends the process."""
 
     def __init__(self, interrupts: Interrupts) -> None:
         self._interrupts = interrupts
@@ -104,19 +104,19 @@ class Channel:
         interrupts.shield(self._send_all)
 
     def adopt(self) -> None:
-        """Take the descriptor over, as a new one and of this process."""
+        """Take over the descriptor for this process."""
         os.set_inheritable(CONTROL_FD, False)
         self._socket = _socket.socket(fileno=CONTROL_FD)
         self._owner = os.getpid()
         self._lock = _thread.allocate_lock()
 
     def let_go(self) -> None:
-        """Forget the descriptor, which somebody else closes."""
+        """Forget the descriptor without closing it."""
         self._socket.detach()
 
     @property
     def is_ours(self) -> bool:
-        """Whether this is the process that has the session, and none that it forked."""
+        """Whether this process has the session, and is not one that a cell forked."""
         return os.getpid() == self._owner
 
     def receive(self) -> tuple[bytes, bytes, list[int]]:
@@ -141,7 +141,7 @@ class Channel:
         return b"".join(pieces)
 
     def send(self, message: dict[str, Any]) -> None:
-        """Send a message; without its data if that is too much. A process forked by a cell sends nothing."""
+        """Send a message, without its data if that is too large. Processes forked by a cell send nothing."""
         if not self.is_ours:
             return
         payload = _bytes_of(message)

@@ -1,4 +1,4 @@
-"""What a value looks like: data by MIME type, as Jupyter has it.
+"""Describes values as data by MIME type, as Jupyter does.
 
 Text types are strings, images are base64 in one line, application/json is the value itself.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Bundle = tuple[dict[str, Any], dict[str, Any]]
     """Data, and metadata, by MIME type."""
 
-GUEST_DIR = os.path.join(os.path.dirname(__file__), "")  # noqa: PTH118, PTH120
+GUEST_DIR = os.path.join(os.path.dirname(__file__), "")  # noqa: PTH118, PTH120 - pathlib is the program's
 METHODS = {
     "_repr_html_": "text/html",
     "_repr_markdown_": "text/markdown",
@@ -31,16 +31,16 @@ METHODS = {
 }
 NO_REPR = "<{}: its repr failed>"
 CANARY = "_ipython_canary_method_should_not_exist_"
-"""As IPython calls it: who has an attribute of this name has one of any name, and means nothing by it."""
+"""IPython's name for it. An object that has this attribute has every attribute, so none of them counts."""
 
 JSON_ITEMS, JSON_CHARACTERS = 10_000, 65_536
-"""Plain data up to this is sent as application/json beside its text."""
+"""Plain data up to these sizes is also sent as application/json."""
 
 _encode_strictly = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def describe(value: object) -> Bundle:
-    """A value's representations by its own methods, and text/plain always."""
+    """What a value's own methods return, and always text/plain."""
     data: dict[str, Any] = {}
     metadata: dict[str, Any] = {}
     if not isinstance(value, type) and not _has(value, CANARY):
@@ -63,40 +63,40 @@ def with_text(value: object, data: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_json(value: object, bundle: Bundle) -> Bundle:
-    """The bundle, and plain data's own JSON in it."""
+    """The bundle, with application/json if the value is plain data."""
     data, metadata = bundle
     return ({"application/json": value} | data if _is_plain(value) else data), metadata
 
 
 def sendable(bundle: Bundle) -> Bundle:
-    """What of it a message can carry; bytes are base64 in one line."""
+    """The part of a bundle that a message can carry; bytes become base64 in one line."""
     return _sendable(bundle[0]), _sendable(bundle[1], as_json=True)
 
 
 def text_of(value: object) -> str:
-    """Its repr, or that there is none."""
+    """The value's repr, or a text that says that it failed."""
     try:
         return repr(value)
-    except Exception:  # noqa: BLE001 - a program's
+    except Exception:  # noqa: BLE001 - the program's code may raise anything
         show_error()
         return NO_REPR.format(type(value).__name__)
 
 
 def show_error() -> None:
-    """What went wrong while a value was shown, on stderr."""
+    """Write the current exception to stderr, without the frames of this program."""
     try:
         kind, error, trace = sys.exc_info()
         while trace is not None and trace.tb_frame.f_code.co_filename.startswith(GUEST_DIR):
             trace = trace.tb_next
         sys.stderr.write("".join(traceback.format_exception(kind, error, trace)))
-    except Exception:  # noqa: BLE001, S110 - a program's sys.stderr
+    except Exception:  # noqa: BLE001, S110 - sys.stderr is the program's
         pass
 
 
 def _has(value: object, name: str) -> bool:
     try:
         return getattr(value, name, None) is not None
-    except Exception:  # noqa: BLE001 - a program's
+    except Exception:  # noqa: BLE001 - the program's code may raise anything
         return False
 
 
@@ -106,13 +106,13 @@ def _ask(value: object, method: str, **arguments: Any) -> Any:
         return function(**arguments) if callable(function) else None
     except NotImplementedError:
         return None
-    except Exception:  # noqa: BLE001 - a program's
+    except Exception:  # noqa: BLE001 - the program's code may raise anything
         show_error()
         return None
 
 
 def _is_plain(value: object) -> bool:
-    """Whether JSON gives the very value back, and it is small."""
+    """Whether the value is small, and JSON gives the same value back."""
     left = [JSON_ITEMS, JSON_CHARACTERS]
 
     def look(items: Iterable[object]) -> bool:
@@ -134,11 +134,8 @@ def _is_plain(value: object) -> bool:
 
     try:
         return value is not None and look([value]) and len(_encode_strictly(value)) <= JSON_CHARACTERS
-    except (
-        ValueError,
-        RecursionError,
-        RuntimeError,
-    ):  # cycles, NaN, numbers of too many digits; changed meanwhile
+    # Cycles, NaN, numbers with too many digits; another thread changed it meanwhile.
+    except (ValueError, RecursionError, RuntimeError):
         return False
 
 

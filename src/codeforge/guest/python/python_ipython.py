@@ -1,6 +1,6 @@
-"""Cells by IPython: its magics, formatters, tracebacks and completions, and matplotlib's figures.
+"""Cells run by IPython, with its magics, formatters, tracebacks and completions, and matplotlib's figures.
 
-Nothing that outlives a cell: no history file, no thread, no terminal.
+Without anything that outlives a cell: no history file, no thread, no terminal.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ NOT_NEEDED = (
     "quit",
     "get_ipython",
 )
-"""What IPython puts into the namespace: histories that are not kept, and what builtins have."""
+"""Names that IPython puts into the namespace: histories that are not kept, and what builtins has."""
 
 
 class Publisher(DisplayPublisher):
@@ -55,43 +55,43 @@ class Publisher(DisplayPublisher):
     cells: Any = None
 
     def publish(self, data: Any, metadata: Any = None, *_: object, **__: object) -> None:
-        """Send it."""
+        """Send a bundle to the host."""
         self.cells.send_display(data, metadata or {})
 
     def clear_output(self, wait: bool = False) -> None:
-        """What was sent stays sent."""
+        """Do nothing: what was sent cannot be taken back."""
 
 
 class Shell(InteractiveShell):
-    """IPython's shell, without what it keeps on the disk."""
+    """IPython's shell, without its files."""
 
     display_pub_class = Publisher
 
     def system(self, cmd: str) -> None:
-        """Run `!cmd` by the shell, to its end or an interrupt."""
+        """Run `!cmd` in a shell until it ends or is interrupted."""
         expand: Any = self.var_expand
         command: str = expand(cmd, depth=1)
         flush()
-        self.user_ns["_exit_code"] = subprocess.call(command, shell=True)  # noqa: S602 - as asked
+        self.user_ns["_exit_code"] = subprocess.call(command, shell=True)  # noqa: S602 - the user asked for a shell
 
     def init_ipython_dir(self, ipython_dir: Any) -> None:
-        """None."""
+        """Make no directory."""
 
     def init_profile_dir(self, profile_dir: Any) -> None:
-        """None."""
+        """Make no directory."""
 
     def init_virtualenv(self) -> None:
-        """The interpreter is the environment's own."""
+        """Do nothing: the interpreter is that of the environment."""
 
     def enable_gui(self, gui: Any = None) -> None:
-        """There is none."""
+        """Do nothing: there is no display."""
 
     def _showtraceback(self, etype: Any, evalue: Any, stb: list[str]) -> None:
         sys.stderr.write("\n".join(stb) + "\n")
 
 
 class IPythonCells(Cells):
-    """The same cells, by IPython."""
+    """Runs cells with IPython."""
 
     def _prepare(self) -> None:
         config = Config()
@@ -126,7 +126,7 @@ class IPythonCells(Cells):
 
     def _describe(self, value: object) -> Bundle:
         data, metadata = self.shell.display_formatter.format(value)
-        if not data:  # it has been shown why
+        if not data:  # the error was shown
             data = {"text/plain": NO_REPR.format(type(value).__name__)}
         return (data if "text/plain" in data else with_text(value, data)), metadata
 
@@ -137,7 +137,7 @@ class IPythonCells(Cells):
             lines: list[str] = self.shell.InteractiveTB.structured_traceback(
                 type(error), error, trace, tb_offset=0
             )
-        except Exception:  # noqa: BLE001 - it runs the program's code
+        except Exception:  # noqa: BLE001 - it calls the program's code
             return super()._format(error, trace)
         return [line for line in "\n".join(lines).split("\n") if set(line) != {"-"}]
 
@@ -157,7 +157,7 @@ class IPythonCells(Cells):
         return status, " " * (indent or 0)
 
     def be_quiet(self) -> None:
-        """End the thread of `%%bash` and its like."""
+        """Also end the thread of `%%bash` and similar magics."""
         scripts = self.shell.magics_manager.registry.get("ScriptMagics")
         if scripts is not None and hasattr(scripts, "stop_event_loop"):
             scripts.stop_event_loop()

@@ -1,4 +1,4 @@
-"""What a prompt asks: completions, and whether a statement is whole."""
+"""Answers a prompt: completions, and whether a statement is complete."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def complete(namespace: dict[str, Any], code: str, at: int) -> tuple[int, int, l
     try:
         while len(found) < MAX_MATCHES and (match := completer.complete(word, len(found))):
             found.append(match)
-    except Exception:  # noqa: BLE001, S110 - a program's attributes
+    except Exception:  # noqa: BLE001, S110 - the program's attributes may raise anything
         pass
     dot = word.rfind(".") + 1
     return start + dot, at, sorted({match[dot:].rstrip(" :(") for match in found})
 
 
 def completeness(code: str, flags: int) -> tuple[str, str]:
-    """Whether to ask for more, and how far to indent that. A block ends with an empty line."""
+    """Whether a prompt should ask for more, and how far to indent that. A block ends with an empty line."""
     import codeop
 
     compiler = codeop.CommandCompiler()
@@ -49,7 +49,7 @@ def completeness(code: str, flags: int) -> tuple[str, str]:
 
 
 def _completer(namespace: dict[str, Any]) -> Any:
-    # It would load readline, and set up the terminal.
+    # rlcompleter would load readline, which sets up the terminal.
     readline = sys.modules.get("readline")
     sys.modules["readline"] = None  # type: ignore[assignment]
     try:

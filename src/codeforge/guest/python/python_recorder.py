@@ -1,6 +1,6 @@
-"""Keeps account of what importing a module does, so that it can be done again without running it.
+"""Records what importing a module does, so that it can be repeated without executing the module.
 
-Executed by python_worker.py, in one namespace with python_preload.py.
+python_worker.py executes this in one namespace with python_preload.py.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ mutable_warnings: Any = warnings
 environ: Any = os.environ
 LISTS = ((warnings, "filters"), (sys, "meta_path"), (sys, "path_hooks"), (sys, "path"))
 MAPPINGS: tuple[Any, ...] = (environ._data, vars(sys), vars(builtins))
-"""What imports are known to change, beside sys.modules; one mapping or list is as good as another."""
+"""What imports are known to change besides sys.modules."""
 
 
 def _look() -> tuple[list[list[Any]], list[dict[Any, Any]]]:
@@ -53,7 +53,7 @@ def _again(function: Callable[..., None], *arguments: Any) -> Callable[[], None]
 
 
 def _changes(before: Any, after: Any) -> list[Callable[[], None]]:
-    """How to do again what made one look into the other."""
+    """Functions that repeat the changes between two results of `_look`."""
     found: list[Callable[[], None]] = []
     for of, old, new in zip(LISTS, before[0], after[0], strict=True):
         if old != new:
@@ -81,7 +81,7 @@ class Record:
 
 
 class Recorder:
-    """Keeps a log for each module that is loaded meanwhile. A context manager."""
+    """Records each module that is loaded inside the context."""
 
     def __init__(self, known: Iterable[str], stashed: Iterable[str]) -> None:
         self.records: dict[str, Record] = {}
@@ -116,7 +116,7 @@ class Recorder:
         atexit.register = register
 
     def _settle(self) -> None:
-        """Whatever changed since the last time is the innermost module's doing."""
+        """Attribute all changes since the last call to the innermost module."""
         seen = _look()
         self._stack[-1].log += _changes(self._seen, seen)
         self._seen = seen
@@ -145,7 +145,7 @@ class Recorder:
 
     def _leave(self) -> None:
         self._settle()
-        for name in sys.modules.keys() - self._known:  # put there by the module itself
+        for name in sys.modules.keys() - self._known:  # the module put it there itself
             self._known.add(name)
             spec = getattr(sys.modules[name], "__spec__", None)
             self.records[name] = Record(spec if spec and spec.name == name else None)
@@ -173,7 +173,7 @@ class Recorder:
 
 
 class Silence:
-    """Standard streams that lead nowhere. A context manager; says whether anything came."""
+    """Discards output inside the context; `said` tells whether there was any."""
 
     said = False
 

@@ -1,12 +1,12 @@
-"""The program of a session: runs cells in one namespace that stays, and can be forked.
+"""The program of a session: runs cells in one namespace, and can be forked.
 
-It is what the interpreter executes, `python /opt/codeforge/python_session.py`, after python_worker.py
-has waited. On descriptor 3 come frames (docs/protocol.md, "Sessions"): messages in JSON, and FORK.
-The user's namespace becomes `__main__`; of this program no name, module or frame is in sight.
+The interpreter executes this file, `python /opt/codeforge/python_session.py`, after python_worker.py
+has waited. Frames arrive on descriptor 3 (docs/protocol.md, "Sessions"): messages in JSON, and FORK.
+The user's namespace becomes `__main__`; users see no name, module or frame of this program.
 
-python_channel.py: frames, and when SIGINT interrupts. python_cells.py: a cell. python_ipython.py: the
-same by IPython, where it is installed. python_display.py: MIME bundles. python_prompt.py: completions.
-python_branch.py: FORK.
+python_channel.py: frames, and when SIGINT interrupts. python_cells.py: runs a cell. python_ipython.py:
+runs it with IPython, where that is installed. python_display.py: MIME bundles. python_prompt.py:
+completions. python_branch.py: FORK.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ else:
 
 
 class Session:
-    """Does as told, one message after another."""
+    """Answers messages, one after another."""
 
     def __init__(self) -> None:
         interrupts = Interrupts()
@@ -41,7 +41,7 @@ class Session:
         self._branching = Branching(self._channel, self._cells)
 
     def serve(self) -> None:
-        """Until the stream ends."""
+        """Answer until the stream ends."""
         self._channel.send({"is": "ready"})
         pieces = []
         while True:
@@ -60,23 +60,22 @@ class Session:
 
     def _complete(self, request: int, code: str, at: int) -> object:
         start, end, matches = at, at, list[str]()
-        with suppress(BaseException):  # of a program's attributes, or its code is nested too deep
+        with suppress(
+            BaseException
+        ):  # the program's attributes may raise, and its code may be nested too deep
             start, end, matches = self._cells.complete(code, at)
         found = {"start": start, "end": end, "matches": matches}
         return {"is": "completions", "request": request, **found}
 
     def _is_complete(self, request: int, code: str) -> object:
         status, indent = "invalid", ""
-        with suppress(BaseException):  # likewise
+        with suppress(BaseException):  # the same
             status, indent = self._cells.completeness(code)
         return {"is": "completeness", "request": request, "status": status, "indent": indent}
 
-    def _can_fork(self, request: int) -> object:
-        return {"is": "can_fork", "request": request, "why": self._branching.obstacle()}
-
 
 def _new_cells(channel: Channel, interrupts: Interrupts) -> Cells:
-    """By IPython, where one that we know is installed."""
+    """Cells run by IPython, if a version that this works with is installed."""
     if importlib.util.find_spec("IPython") is not None:
         try:
             if TYPE_CHECKING:
@@ -84,16 +83,16 @@ def _new_cells(channel: Channel, interrupts: Interrupts) -> Cells:
             else:
                 from python_ipython import IPythonCells
             return IPythonCells(channel, interrupts)
-        except Exception:  # noqa: BLE001, S110 - of another version
+        except Exception:  # noqa: BLE001, S110 - another version may raise anything
             pass
     return Cells(channel, interrupts)
 
 
 def _main() -> None:
     session = Session()
-    folder = os.path.dirname(__file__)  # noqa: PTH120
+    folder = os.path.dirname(__file__)  # noqa: PTH120 - pathlib is the program's
     for name, module in list(sys.modules.items()):
-        if name.startswith("python_") and os.path.dirname(getattr(module, "__file__", None) or "") == folder:  # noqa: PTH120
+        if name.startswith("python_") and (getattr(module, "__file__", None) or "").startswith(f"{folder}/"):
             del sys.modules[name]
     sys.path[0] = ""
     sys.path_importer_cache.pop(folder, None)

@@ -1,16 +1,16 @@
 """A Python interpreter that waits for its program.
 
-``python /code/main.py`` is started before /code/main.py is there. This file runs while the
-interpreter imports ``site`` (from codeforge_worker.pth, only when init set the variable), waits until
-that is nearly done, does what init asks for on the control socket, and returns: the interpreter then
-goes on to open and run /code/main.py by itself, so that nothing of the waiting shows in the program.
+init starts ``python /code/main.py`` before /code/main.py exists. This file runs while the interpreter
+imports ``site`` (from codeforge_worker.pth, only if init set the variable). It waits until that is
+nearly done, does what init asks for on the control socket, and returns. The interpreter then opens and
+runs /code/main.py as usual, so the program cannot tell that it waited.
 
-- PRELOAD: import modules ahead of the program, out of its sight (python_preload.py, python_recorder.py).
+- PRELOAD: import modules ahead of the program, hidden from it (python_preload.py, python_recorder.py).
 - GO: become the run.
-- START: become a session. The interpreter goes on to python_session.py, which takes over the socket.
-- FORK: be a template. The child becomes the run; the parent reports how it ended, and waits on.
+- START: become a session. The interpreter runs python_session.py, which takes over the socket.
+- FORK: act as a template. The child becomes the run; the parent reports how it ended, and waits again.
 
-It is executed, not imported: no module, no name and no frame of it is left behind.
+It is executed, not imported: it leaves no module, name or frame behind.
 """
 
 import os
@@ -29,10 +29,10 @@ _HEADER_BYTES = 5
 
 
 class _Control:
-    """The control socket: frames both ways. Its end is the end of this process."""
+    """The control socket, which carries frames both ways. Its end ends this process."""
 
     def __init__(self, fd: int) -> None:
-        # Not `socket`, which loads twenty modules: the program may be on its way already.
+        # Not `socket`, which loads twenty modules: the program may be waiting already.
         import _socket
 
         del sys.modules["_socket"]
@@ -53,7 +53,7 @@ class _Control:
         return header[4:], self._read(int.from_bytes(header[:4], "little")), fds
 
     def send(self, kind: bytes, *fields: tuple[int, int]) -> None:
-        """Send a frame of integers, each with its size."""
+        """Send a frame of integers, each given with its size in bytes."""
         payload = b"".join(value.to_bytes(size, "little", signed=value < 0) for value, size in fields)
         try:
             self._socket.sendall(len(payload).to_bytes(4, "little") + kind + payload)
@@ -78,7 +78,7 @@ class _Control:
 
 
 def _serve(control: _Control) -> None:
-    """Do as told until this process is to be the run."""
+    """Do what init asks until this process becomes the run."""
     mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
     preloads = None
     while True:
@@ -101,23 +101,26 @@ def _serve(control: _Control) -> None:
         control.close()
     _take_over(payload)
     if preloads:
-        # What is beside the program is imported first; a session's program lends that place to its directory.
-        preloads.hand_over(os.getcwd() if kind == _START else os.path.dirname(sys.argv[0]))  # noqa: PTH109, PTH120
+        # Imports look first beside the program, or for a session in the working directory.
+        code = os.getcwd() if kind == _START else os.path.dirname(sys.argv[0])  # noqa: PTH109, PTH120 - no pathlib
+        preloads.hand_over(code)
 
 
 def _new_preloads() -> "Preloads":
     visible = frozenset(sys.modules)
     namespace: dict[str, Any] = {"__name__": "codeforge_preload"}
     for name in ("python_recorder.py", "python_preload.py"):
-        with open(os.path.join(os.path.dirname(__file__), name), encoding="utf-8") as source:  # noqa: PTH118, PTH120, PTH123
-            # importlib takes frames of this name out of tracebacks.
-            exec(compile(source.read(), "<frozen importlib._bootstrap>", "exec"), namespace)  # noqa: S102
+        path = f"{__file__.rpartition('/')[0]}/{name}"
+        with open(path, encoding="utf-8") as source:  # noqa: PTH123 - pathlib is the program's
+            # importlib removes frames with this file name from tracebacks.
+            code = compile(source.read(), "<frozen importlib._bootstrap>", "exec")
+        exec(code, namespace)  # noqa: S102 - an import would leave a module
     made: Preloads = namespace["Preloads"](visible)
     return made
 
 
 def _fork(control: _Control, preloads: "Preloads", fds: list[int]) -> bool:
-    """Fork a run, and wait for its end; true in the child."""
+    """Fork a run and wait for its end; returns True in the child."""
     preloads.set_dumpable(False)
     _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
     try:
@@ -140,7 +143,7 @@ def _fork(control: _Control, preloads: "Preloads", fds: list[int]) -> bool:
 
 
 def _take_over(command: bytes) -> None:
-    """Argv and environment of the run."""
+    """Take over argv and environment of the run."""
     count, _, rest = command.partition(b"\0")
     strings = [os.fsdecode(s) for s in rest.split(b"\0")[:-1]]
     argv, environment = strings[: int(count)], strings[int(count) :]
@@ -152,7 +155,7 @@ def _take_over(command: bytes) -> None:
 
 
 def _serve_late() -> None:
-    """Serve as late as may be: with the last thing that `site` does, so that a run need not do the rest."""
+    """Serve in the last step of `site`, so that as little as possible is left for the run to do."""
     control = _Control(int(os.environ.pop("CODEFORGE_CONTROL_FD")))
     site: Any = sys.modules["site"]
     first, last = site.execsitecustomize, site.execusercustomize

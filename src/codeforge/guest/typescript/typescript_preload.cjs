@@ -1,37 +1,36 @@
 'use strict'
-// Makes ts-node ready while the worker waits: its modules and the compiler are loaded, the
-// declaration files of the standard library and of node parsed and bound, and V8 has compiled what
-// checking types takes. When the program is there, node starts ts-node itself, unmodified.
+// Prepares ts-node while the worker waits: loads its modules and the compiler, parses and binds the
+// declaration files of the standard library and of node, and makes V8 compile what checking types
+// takes. When the program arrives, node starts ts-node itself, unmodified.
 //
-// Two things are handed over to it. Loaded modules are put back into node's cache at the moment
-// ts-node asks for the first one. And the compiler's language service, which ts-node makes from a
-// host of its own, is the one that has the declaration files already, with that host put under it:
-// what an editor does whenever a file changes. If ts-node is told other compiler options than the
-// image's, it gets a new service, as always.
+// It gets two things from here. Loaded modules return to node's cache when ts-node asks for the first
+// one. And the compiler's language service, which ts-node makes with a host of its own, is the one that
+// has the declaration files already, now with that host: editors do the same whenever a file changes.
+// If ts-node gets other compiler options than the image's, it makes a new service, as usual.
 //
-// Nothing is looked up in /code here by node: it would remember what it did not find.
+// Node must not look anything up in /code here: it would remember what it did not find.
 
 const fs = require('fs')
 const path = require('path')
 const Module = require('module')
 
 const PROGRAM = '/code/main.ts'
-const PACKAGES = '/node_modules/' // of the image: their files do not change
+const PACKAGES = '/node_modules/' // of the image; these files do not change
 const SAMPLE = path.join(__dirname, 'typescript_sample.ts')
 const TS_NODE_HAS_STARTED = Symbol.for('ts-node.register.instance')
 
 const loadedBefore = new Set(Object.keys(require.cache))
-// ts-node's main module, for what it requires: not run, and not the one that node will load.
+// Requires modules as ts-node's main module does. It is not run, and not the one that node will load.
 const tsNode = new Module(fs.realpathSync(process.argv[1]))
 let ts // the compiler
-let createService // its own function
-let compile // of a ts-node that has done everything but register itself
-let warm // the service of that ts-node, until the real one has it
+let createService // the compiler's own function
+let compile // of a ts-node that did everything except register itself
+let warm // the service of that ts-node, until the real one takes it
 
 exports.typescript = function () {
   tsNode.load(tsNode.id)
   tsNode.require('arg')
-  // Else ts-node makes a code cache of the compiler, and writes it to /tmp.
+  // Else ts-node writes a code cache of the compiler to /tmp.
   process.env.DISABLE_V8_COMPILE_CACHE = '1'
   try {
     const { compiler } = tsNode.require('./configuration').resolveAndLoadCompiler(undefined, '/')
@@ -66,7 +65,7 @@ exports.check = function () {
 
 exports.go = function () {
   compile = undefined
-  // No service is made then, and this one takes memory.
+  // Then ts-node makes no service, and this one would only take memory.
   if (process.argv.includes('--transpile-only')) forget()
   putAsideModules()
 }
@@ -127,7 +126,7 @@ function isOfImage(name) {
   return name.startsWith(PACKAGES)
 }
 
-// The compiler exports getters, and nothing can be put in their place.
+// The compiler exports getters, which cannot be replaced.
 function withReplaceable(module, name) {
   const exported = Object.getOwnPropertyDescriptors(module.exports)
   exported[name] = { value: module.exports[name], writable: true, enumerable: true, configurable: true }
@@ -135,7 +134,7 @@ function withReplaceable(module, name) {
   return module.exports
 }
 
-// ts-node installs its source maps for the whole process when it is made: later, once.
+// ts-node installs its source maps for the whole process when it is made. That happens later, once.
 function withoutSourceMaps(make) {
   const index = require.cache[path.join(path.dirname(tsNode.id), 'index.js')]
   const support = index.require('@cspotcode/source-map-support')
@@ -148,7 +147,7 @@ function withoutSourceMaps(make) {
   }
 }
 
-// Until ts-node asks for the first, no module shows; then all are there, as if it had loaded them.
+// Hides the loaded modules until ts-node asks for the first; then all appear, as if it had loaded them.
 function putAsideModules() {
   const names = Object.keys(require.cache).filter((name) => !loadedBefore.has(name))
   const modules = names.map((name) => require.cache[name])

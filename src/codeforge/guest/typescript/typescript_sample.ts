@@ -1,4 +1,4 @@
-// What the type checker is warmed up with: the language's common constructs and node's common modules.
+// Warms up the type checker with the language's common constructs and node's common modules.
 import * as fs from 'fs'
 import * as path from 'path'
 import { EventEmitter } from 'events'

@@ -1,21 +1,21 @@
 'use strict'
-// TypeScript in a session: each cell is checked as a module of its own, and becomes JavaScript.
+// TypeScript in a session: checks each cell as a module of its own, and compiles it to JavaScript.
 //
-// The compiler sees every cell as a file that exports all it declares. Before a cell's text comes a
-// line that brings in what it uses of the cells before, always as the last of them declared it: so a
-// name may be declared again, and what was declared with the old one keeps its type. Variables are
-// declared there (an import could not be assigned to), the rest is imported. Old cells do not change,
-// and are not checked again.
+// The compiler sees every cell as a file that exports everything it declares. The text of a cell follows
+// a line that brings in what it uses of earlier cells, as the last of them declared it. So a name may be
+// declared again, and what was declared with the old type keeps it. Variables are declared in that line
+// (an import could not be assigned to), the rest is imported. Old cells do not change, and are not
+// checked again.
 //
-// In the JavaScript, none of that is left: the names are V8's own, over all cells. Its lines are put
-// where they are in the cell, by the compiler's map of them.
+// The JavaScript has none of this: V8 keeps the names over all cells. The source map tells where its
+// lines were in the cell, and they are moved back there.
 
 const fs = require('fs')
 const path = require('path')
 const v8 = require('v8')
 
-// The compiler makes a checker for each cell, by a function of many thousand lines. V8 would come to
-// optimize that, and take a gigabyte of memory for it.
+// The compiler makes a checker for each cell with one function of many thousand lines. V8 would in the
+// end optimize that function, and need a gigabyte of memory for it.
 v8.setFlagsFromString('--max-optimized-bytecode-size=16384')
 
 const ts = require('typescript')
@@ -27,7 +27,7 @@ const DECLARED = 'declare function display(value: unknown): void | Promise<void>
 const BASE64 = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/'
 
 const MATCHES = 200
-const IMPLICIT = new Set([7005, 7034]) // said of `let list = []` and its uses, because of our export of it
+const IMPLICIT = new Set([7005, 7034]) // reported for `let list = []` and its uses, because we export it
 const ERRORS_SHOWN = 20
 const UNTERMINATED_STRING = 1002
 const UNTERMINATED = new Set([1010, 1160]) // a comment, a template
@@ -46,13 +46,13 @@ const BRACKETS = new Map([
 let directory = path.join(__dirname, '../../code') // /code
 let options
 let service
-const files = new Map() // path -> {text, version}: cells, and what is declared for all
+const files = new Map() // path -> {text, version}: cells, and what all of them see
 const cells = new Map() // number -> {file, names}
-const scope = new Map() // name -> {number, kind}: who declared it last; kind: let, const or import
-const read = new Map() // path -> {snapshot, version}: files that exist
+const scope = new Map() // name -> {number, kind}: the cell that declared it last; kind is let, const or import
+const read = new Map() // path -> {snapshot, version}: files on disk
 let version = 0
 
-// --- The compiler's view of files
+// --- The files that the compiler sees
 
 const host = {
   getCompilationSettings: () => options,
@@ -93,7 +93,7 @@ function drop(file) {
   version++
 }
 
-// --- Options: the nearest tsconfig.json, and what a cell has to be
+// --- Options: the nearest tsconfig.json, and what cells need
 
 function settings() {
   const file = ts.findConfigFile(directory, ts.sys.fileExists) ?? SETTINGS
@@ -140,7 +140,7 @@ function ready() {
   service = ts.createLanguageService(host)
 }
 
-// What is loaded stays: files of packages do not change with the directory.
+// Keeps what is loaded: the packages' files are the same in every directory.
 exports.moveTo = function (where) {
   if (where !== directory) {
     drop(path.join(directory, AMBIENT))
@@ -152,7 +152,7 @@ exports.moveTo = function (where) {
   service.getProgram()
 }
 
-// --- Steps, done while the process waits
+// --- Preload steps
 
 exports.prepare = function (step) {
   ready()
@@ -191,7 +191,7 @@ exports.compile = function (number, code) {
   return { code: onItsLines(script.text, JSON.parse(map.text).mappings) }
 }
 
-// A cell that could not be run after all.
+// Forget a cell that could not run after all.
 exports.forget = function (number) {
   const cell = cells.get(number)
   if (!cell) return
@@ -211,7 +211,7 @@ function wordsOf(source) {
   return new Set(source.identifiers.keys())
 }
 
-// name -> kind, of what a file declares at its top.
+// name -> kind, for everything that a file declares at its top level.
 function namesOf(source) {
   const names = new Map()
   const bind = (name, kind) => {
@@ -240,7 +240,7 @@ function namesOf(source) {
   return names
 }
 
-// `var` in a block or a loop is of the cell, too.
+// A `var` in a block or a loop belongs to the cell, too.
 function varsWithin(source) {
   const found = []
   const visit = (node) => {
@@ -254,7 +254,7 @@ function varsWithin(source) {
   return found
 }
 
-// In one line with the cell's first.
+// The text before a cell: it shares the cell's first line.
 function beginning(own, used) {
   let text = ''
   for (const [name, { number, kind }] of scope) {
@@ -272,7 +272,7 @@ function ending(names) {
   return `\n;export { ${[...names.keys()].join(', ')} }`
 }
 
-// Cells export all they have: the word is left out, with as many spaces in its place.
+// Cells export everything, so `export` is replaced with spaces.
 function withoutExports(source) {
   let { text } = source
   const blank = (start, end) => {
@@ -291,7 +291,7 @@ function withoutExports(source) {
   return text
 }
 
-// --- Errors, as ts-node words them
+// --- Errors, in ts-node's format
 
 function errorsOf(file, start, length) {
   return service
@@ -331,7 +331,7 @@ function isCell(file) {
   return path.basename(file).startsWith('<cell-')
 }
 
-// Before the compiler looks which imports are used: those of later cells count, too.
+// Runs before the compiler drops unused imports: later cells may use them.
 function ofCell(context) {
   return (source) => {
     if (!isCell(source.fileName)) return source
@@ -404,7 +404,7 @@ function loading(factory, statement) {
   ]
 }
 
-// An enum that is declared again starts empty: `var E`, which would keep the old one, becomes `let E`.
+// An enum that is declared again starts empty: `var E`, which would keep the old value, becomes `let E`.
 function withFreshEnums(context) {
   return (source) => {
     if (!isCell(source.fileName)) return source
@@ -427,8 +427,8 @@ function withFreshEnums(context) {
   }
 }
 
-// Every line that has a place in the cell at its beginning is put there. Others (the inside of templates)
-// stay as they are.
+// Moves each line whose beginning maps to a line of the cell there. Others, inside of templates, follow
+// the line before.
 function onItsLines(script, mappings) {
   const places = placesOf(mappings)
   let text = ''
@@ -451,7 +451,7 @@ function onItsLines(script, mappings) {
   return text
 }
 
-// line -> [[column, line in the source], ...], of a source map
+// The places in a source map, by line: [[column, line in the source], ...]
 function placesOf(mappings) {
   let line = 0
   return mappings.split(';').map((row) => {
@@ -481,7 +481,7 @@ function numbersOf(segment) {
   return numbers
 }
 
-// --- Helpers beside the cells, for require()
+// --- The program's own .ts files, for require()
 
 exports.helper = function (file) {
   ready()
@@ -537,7 +537,7 @@ exports.completeness = function (code) {
 function openBrackets(source) {
   let count = 0
   const visit = (node) => {
-    if (ts.isJSDoc(node) || node.pos === node.end) return // an empty one stands for what is missing
+    if (ts.isJSDoc(node) || node.pos === node.end) return // an empty node stands for a missing one
     count += BRACKETS.get(node.kind) ?? 0
     node.getChildren(source).forEach(visit)
   }
