@@ -122,7 +122,7 @@ def _timed_out(result: ExecutionResult) -> bool:
 
 
 def _within_quota(result: ExecutionResult) -> bool:
-    """At most half a core; the kernel's accounting is a period behind. On a busy machine it may be much less."""
+    """At most half a core, and on a busy machine much less; the kernel's accounting is a period behind."""
     return 0 < result.cpu_time < 0.6 * result.execution_time + 0.2
 
 
