@@ -132,7 +132,7 @@ CARRIED: dict[str, Cells] = {
         ("while (ticks < 3) await new Promise(setImmediate)\nclearInterval(timer); process.cwd()", "'/'"),
         ("process.chdir(home)", None),
     ],
-}  # fmt: skip
+}  # fmt: skip  # one case a line
 
 
 @pytest.mark.parametrize("cells", CARRIED.values(), ids=CARRIED)
@@ -162,7 +162,7 @@ ERRORS = {
     "import in a function": ("function f() {\n  import x from 'y'\n}", "SyntaxError", "Cannot use import statement outside a module", None),
     "after export": ("export const one = 1;  nope", "ReferenceError", "nope is not defined",
                      "<cell 1>:1\nexport const one = 1;  nope\n                       ^\n\nReferenceError: nope is not defined\n    at <cell 1>:1:24"),
-}  # fmt: skip
+}  # fmt: skip  # one case a line
 
 
 @pytest.mark.parametrize(("code", "name", "value", "traceback"), ERRORS.values(), ids=ERRORS)
@@ -196,7 +196,7 @@ VALUES = {
     "its own bundle": ("({ toMimeBundle: () => ({ 'text/html': '<b>', 'text/plain': 'b' }) })", {"text/html": "<b>", "text/plain": "b"}),
     "its own, later": ("({ async [Symbol.for('Jupyter.display')]() { return { 'text/plain': 'b', 'application/json': [1] } } })",
                        {"application/json": [1], "text/plain": "b"}),
-}  # fmt: skip
+}  # fmt: skip  # one case a line
 
 
 @pytest.mark.parametrize(("code", "data"), VALUES.values(), ids=VALUES)
@@ -317,7 +317,7 @@ HOSTILE = {
     "errors": "Error.prepareStackTrace = () => { throw 1 }; Error.stackTraceLimit = 0",
     "console": "globalThis.console = null",
     "the way to modules": "globalThis.import = 1; delete globalThis.import",
-}  # fmt: skip
+}  # fmt: skip  # one case a line
 
 
 @pytest.mark.parametrize("code", HOSTILE.values(), ids=HOSTILE)
@@ -325,7 +325,7 @@ def test_a_session_survives_what_a_program_removes(fresh_js: Session, code: str)
     fresh_js.run(code)
     assert fresh_js.run("({ q: [1, 'x'] })").data == {
         "text/plain": "{ q: [ 1, 'x' ] }", "application/json": {"q": [1, "x"]},
-    }  # fmt: skip
+    }  # fmt: skip  # one case a line
     assert fresh_js.run("null.x").name == "TypeError"
     assert fresh_js.run_interrupted("for (;;) {}").name == "KeyboardInterrupt"
     assert fresh_js.run("await import('path'); 3").text == "3"
@@ -397,7 +397,7 @@ COMPLETENESS = {
     "`abc": ("incomplete", ""), "/* abc": ("incomplete", ""), "x = )": ("invalid", ""), "const s = 'abc": ("invalid", ""),
     "f(`${[1,": ("incomplete", "      "), "f(`abc": ("incomplete", ""), "if (1) /`/": ("complete", ""),
     "let x = 5": ("complete", ""), "": ("complete", ""), "await 1": ("complete", ""), "import x from 'y'": ("complete", ""),
-}  # fmt: skip
+}  # fmt: skip  # one case a line
 
 
 @pytest.mark.parametrize(("code", "status", "indent"), [(code, *told) for code, told in COMPLETENESS.items()])
@@ -488,7 +488,7 @@ TYPED: dict[str, Cells] = {
     "declared in another way": [("function f(x: number) { return x }", None), ("const f = (s: string) => s; f('q')", "'q'")],
     "old declarations keep their types": [("interface S { a: 1 }\nconst s: S = { a: 1 }", None), ("interface S { b: 2 }\ns.a", "1")],
     "templates": [("const t = `a\n  b\n\n c`\n\nt", "'a\\n  b\\n\\n c'")],
-}  # fmt: skip
+}  # fmt: skip  # one case a line
 
 
 @pytest.mark.parametrize("cells", TYPED.values(), ids=TYPED)
