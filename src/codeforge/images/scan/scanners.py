@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import shutil
-import signal
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 from codeforge.images.scan.answer import MALFORMED, MAX_ANSWER_BYTES, Answer, ScannerError, key_of
 from codeforge.images.scan.report import Finding, Severity
 from codeforge.images.scan.sbom import Package
+from codeforge.programs import running
 
 SECONDS = 300.0
 """How long a scanner may run. Its first run downloads its database."""
@@ -94,22 +93,13 @@ async def _run(argv: list[str]) -> bytes:
         ScannerError: it cannot be started, fails, takes too long, or prints too much.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        null = asyncio.subprocess.DEVNULL
         try:
-            process = await asyncio.create_subprocess_exec(
-                *argv, stdin=null, stdout=out, stderr=err, start_new_session=True
-            )
-        except OSError as error:
-            raise ScannerError(f"cannot be started: {error}") from error
-        try:
-            code = await asyncio.wait_for(process.wait(), SECONDS)
+            async with running(*argv, stdout=out, stderr=err) as process:
+                code = await asyncio.wait_for(process.wait(), SECONDS)
         except TimeoutError:
             raise ScannerError(f"no answer within {SECONDS:g} s") from None
-        finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
+        except OSError as error:
+            raise ScannerError(f"cannot be started: {error}") from error
         if code:
             err.seek(max(0, err.seek(0, os.SEEK_END) - 2000))
             raise ScannerError(f"exit code {code}: {err.read().decode('utf-8', 'replace')[-250:]}")
