@@ -157,7 +157,8 @@ class Pool:
         return {
             "sandboxes": self._alive,
             "leased": self._leased,
-            "warm": sum(len(shelf.ready) for shelf in self._stock.values()),
+            # A copy: the blocking executor asks from another thread than the one that changes the stock.
+            "warm": sum(len(shelf.ready) for shelf in list(self._stock.values())),
             "launching": self._launching,
             "waiting": len(self._line),
             **{name: self._counts[name] for name in ("launched", "found_warm", "found_none")},

@@ -1229,3 +1229,19 @@ def test_in_random_histories_every_caller_is_served_and_no_sandbox_is_used_twice
     for channel in storm.engine.sandboxes:
         assert len(set(channel.programs)) <= 1  # a program here is its batch
         assert len(channel.programs) <= (1 if b"None" in channel.programs else 1000)
+
+
+def test_statistics_do_not_mind_that_another_thread_changes_the_stock() -> None:
+    async def scenario() -> None:
+        async with pool_on(ScriptedEngine()) as pool:
+
+            class Changing(list[Sandbox]):
+                def __len__(self) -> int:
+                    pool._shelf(kind(memory_mib=600))
+                    return 0
+
+            pool._shelf(kind()).ready = Changing()  # type: ignore[assignment]
+            assert pool.stats()["warm"] == 0
+            pool._stock.clear()
+
+    run(scenario())

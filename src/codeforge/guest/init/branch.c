@@ -144,16 +144,16 @@ void branch_hung_up(struct branch *b)
 
 bool branch_pump_said(struct branch *b)
 {
-    pump_all_text(b);
-    channel_make_room(TEXT_HEAD_BYTES + SMALL_READ);
-    uint8_t *into = outbox_payload(&outbox);
-    ssize_t n = receive(b, into + 4, outbox_room(&outbox) - 4);
+    static uint8_t said[PAYLOAD_MAX - 4];
+    ssize_t n = receive(b, said, sizeof said);
     if (n <= 0) {
         if (n == 0 || errno != EAGAIN)
             branch_hung_up(b);
         return false;
     }
-    put_u32(into, branch_number(b));
+    pump_all_text(b); /* after receiving: text that came between the two would follow the message */
+    channel_make_room(4 + (size_t)n);
+    memcpy(put_u32(outbox_payload(&outbox), branch_number(b)), said, (size_t)n);
     outbox_commit(&outbox, F_SAID, 4 + (size_t)n);
     return true;
 }
