@@ -1,4 +1,4 @@
-"""gVisor: the host verifies that the kernel of the sandbox is the Sentry, and takes nothing else for it.
+"""gVisor: the host verifies that the kernel of the sandbox is the Sentry, and accepts no other.
 
 ``scripts/gvisor.sh`` registers the runtime.
 """
@@ -112,7 +112,7 @@ os._exit(3)
 
 def test_a_program_that_imitates_init_is_not_believed(executor: BlockingCodeExecutor) -> None:
     """This kernel lets it open init's descriptors, but it cannot know the token."""
-    with pytest.raises(ProtocolViolation, match="an end of the run that init did not say"):
+    with pytest.raises(ProtocolViolation, match="an end of the run that init did not report"):
         executor.execute(SPEAKS_FOR_INIT)
     assert executor.execute("print('well')").output == "well\n"
 

@@ -26,9 +26,9 @@ REPO = Path(__file__).resolve().parents[2]
 SAMPLES = REPO / "tests" / "samples"
 GUEST = REPO / "src" / "codeforge" / "guest"
 GUEST_FILES = {
-    "python": sorted(path.name for path in GUEST.glob("python/*.py")),
-    "javascript": sorted(path.name for path in GUEST.glob("node/*")),
-    "typescript": sorted(path.name for path in (*GUEST.glob("node/*"), *GUEST.glob("typescript/*"))),
+    "python": sorted(GUEST.glob("python/*.py")),
+    "javascript": sorted(GUEST.glob("node/*")),
+    "typescript": sorted((*GUEST.glob("node/*"), *GUEST.glob("typescript/*"))),
 }
 
 IMAGES = {row.name: row.image for row in LANGUAGES}
@@ -189,7 +189,7 @@ def test_guest_files_belong_to_root_and_runner_cannot_write_them(
         f"root:root 755 {GUEST_DIR}",
         *bytecode,
         f"root:root 755 {GUEST_DIR}/init",
-        *(f"root:root 644 {GUEST_DIR}/{file}" for file in GUEST_FILES[name]),
+        *(f"root:root 644 {GUEST_DIR}/{file.name}" for file in GUEST_FILES[name]),
     ]
 
 
@@ -203,7 +203,7 @@ def test_runner_can_write_only_where_everyone_can(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_guest_files_are_those_of_this_tree(name: str) -> None:
     for file in GUEST_FILES[name]:
-        assert output(name, "cat", f"{GUEST_DIR}/{file}") == (GUEST / file).read_text()
+        assert output(name, "cat", f"{GUEST_DIR}/{file.name}") == file.read_text()
 
 
 def test_init_is_static() -> None:
@@ -214,7 +214,7 @@ def test_init_is_static() -> None:
 def test_the_python_worker_is_hooked_in_where_the_interpreter_looks() -> None:
     program = "import sysconfig; print(open(sysconfig.get_path('purelib') + '/codeforge_worker.pth').read())"
     assert output("python", "python", "-c", program).strip() == (
-        (GUEST / "codeforge_worker.pth").read_text().strip()
+        (GUEST / "python/codeforge_worker.pth").read_text().strip()
     )
 
 
