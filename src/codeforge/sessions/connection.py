@@ -5,7 +5,7 @@ calls waits. Another task writes. A message to an interpreter is cut into pieces
 init has passed on the one before. Requests that init answers go out one at a time, so that the next answer
 is always that of the request under way.
 
-When the channel ends, everyone who waits for something gets an error.
+When the channel ends, every call that waits for something raises an error.
 """
 
 from __future__ import annotations
@@ -120,17 +120,18 @@ class Connection:
         """Give the sandbox back, which ends it. May be called again."""
         if not self.closed:
             self.closed = True
-            await self._stop()
-            await self._lease.aclose()
+            try:
+                await self._stop()
+            finally:  # the caller may be cancelled a second time
+                await self._lease.aclose()
 
     def close_soon(self) -> None:
         """Close it in the background."""
         self._closing = asyncio.ensure_future(self.close())
 
     async def _stop(self) -> None:
-        self._lose(
-            SessionEnded("the session was closed")
-        )  # else tasks would wait for events that are no longer read
+        # Otherwise tasks would wait for events that are no longer read.
+        self._lose(SessionEnded("the session was closed"))
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
@@ -143,7 +144,7 @@ class Connection:
                 interpreter.handle_end(None)
             if self._answer is not None and not self._answer.done():
                 self._answer.set_exception(error)
-                self._answer.exception()  # its caller may have left: then nobody else retrieves it
+                self._answer.exception()  # retrieved, even if its caller has left: asyncio would log it
 
     def _break_off(self, error: HostFailure) -> None:
         self._lose(error)
@@ -198,7 +199,7 @@ class Connection:
                 raise
             raise CannotFork(str(error)) from error
         finally:
-            # While the request is still on its way, init must not be told to forget the copy before that.
+            # If the request is not sent yet, _ask_to_fork forgets the copy, after it has sent the request.
             if not is_made and (asking.done() or not answer.cancelled()):
                 self._abandon(number)
 
@@ -229,7 +230,7 @@ class Connection:
         return made
 
     def _free_number(self) -> int:
-        # 0 is never given out again: the first branch's directory is in another place than the others'.
+        # 0 is not used again: the first branch's directory is in another place than the others'.
         most = session_frames.MAX_BRANCHES - 1
         # Numbers are used in turn, as frames about the one that became free last may still be on their way.
         for number in (1 + (self._last_number + step) % most for step in range(most)):
@@ -261,7 +262,7 @@ class Connection:
         Raises:
             HostFailure: the connection ended.
         """
-        # It goes on if its caller is cancelled: else the next request would get the answer to this one.
+        # A task goes on if its caller is cancelled: the next request must not get the answer to this one.
         requesting = asyncio.get_running_loop().create_task(self._request(frame))
         self._requests.add(requesting)
         requesting.add_done_callback(self._requested)
@@ -270,7 +271,7 @@ class Connection:
     def _requested(self, requesting: asyncio.Task[session_frames.Answer]) -> None:
         self._requests.discard(requesting)
         if not requesting.cancelled():
-            requesting.exception()  # its caller may have left: then nobody else retrieves it
+            requesting.exception()  # retrieved, even if its caller has left: asyncio would log it
 
     async def _request(self, frame: bytes) -> session_frames.Answer:
         async with self._request_turn:
@@ -281,10 +282,10 @@ class Connection:
             return await self.within_answer_timeout(self._answer)
 
     async def within_answer_timeout(self, awaitable: Awaitable[T]) -> T:
-        """Wait for something that init does in moments; end the connection if it does not come.
+        """Wait for something that init does in moments; end the connection if it takes too long.
 
         Raises:
-            HostFailure: it did not come, or the connection ended.
+            HostFailure: it took too long, or the connection ended.
         """
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
@@ -303,7 +304,7 @@ class Connection:
                     case protocol.SessionFrame():
                         self._handle(session_frames.parse(event))
                     case protocol.Preloaded() | protocol.Ready():
-                        pass  # of the time before the session began
+                        pass  # from before the session began
                     case protocol.Failed(message):
                         raise SandboxLost(f"the sandbox gave up: {message}")
                     case _:
@@ -312,7 +313,7 @@ class Connection:
         except HostFailure as error:
             self._break_off(error)
         except Exception as error:
-            self._break_off(SandboxLost(f"the host failed: {error!r}"))  # else callers would wait forever
+            self._break_off(SandboxLost(f"the host failed: {error!r}"))  # callers must not wait forever
             raise
 
     def _handle(self, event: session_frames.SessionEvent) -> None:

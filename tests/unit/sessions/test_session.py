@@ -148,6 +148,24 @@ def test_a_caller_that_is_cancelled_twice_loses_no_answer() -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize("steps", range(6))
+def test_a_start_that_is_cancelled_twice_leaves_no_sandbox(steps: int) -> None:
+    async def scenario() -> None:
+        async with world() as it:
+            it.prepare = lambda init: setattr(init, "silent", "s")
+            starting = asyncio.create_task(it.session().start())
+            await settle()
+            starting.cancel()
+            await settle(steps)
+            starting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await starting
+            await it.until_no_sandbox()
+            assert it.pool.stats()["leased"] == 0
+
+    run(scenario())
+
+
 def test_close_does_not_wait_for_a_fork() -> None:
     async def scenario() -> None:
         async with world() as it:
