@@ -28,7 +28,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return what an error text says about the nearest known word; nothing if none is near."""
+    """Return the end of an error text, which suggests the nearest known word; empty if none is near."""
     near = nearest(word, known)
     return "" if near is None else f". Did you mean {near!r}?"
 

@@ -1,4 +1,4 @@
-"""The executor: it takes requests and returns results. ``CodeExecutor._perform`` is the story of a run."""
+"""The executor takes requests and returns results. ``CodeExecutor._perform`` performs one run."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ class CodeExecutor:
     async def run(
         self, request: ExecutionRequest, *, on_stdout: OnText | None = None, on_stderr: OnText | None = None
     ) -> ExecutionResult:
-        """Do what ``execute`` does, for a request that is a value already."""
+        """Run a program as ``execute`` does, from an ``ExecutionRequest``."""
         return await result_of(self.events(request), lambda event: call_listener(event, on_stdout, on_stderr))
 
     def stream(
@@ -203,7 +203,7 @@ class CodeExecutor:
         return self.events(ExecutionRequest(code, language, **options))
 
     def events(self, request: ExecutionRequest) -> AsyncGenerator[Event, None]:
-        """Do what ``stream`` does, for a request that is a value already."""
+        """Run a program as ``stream`` does, from an ``ExecutionRequest``."""
         run = self.validate(request)
         return self._perform(run, SandboxKind.of(run))
 
@@ -235,7 +235,7 @@ class CodeExecutor:
         idle_timeout: float | None = IDLE_TIMEOUT_S,
         **options: Unpack[SessionOptions],
     ) -> Session:
-        """Return a live interpreter in a sandbox of its own, which keeps its state from cell to cell.
+        """Return a live interpreter in its own sandbox, which keeps its state from cell to cell.
 
         Use it as ``async with executor.session() as session``.
 
@@ -314,7 +314,7 @@ class CodeExecutor:
     def as_finished(
         self, requests: Iterable[AnyRequest], *, concurrency: int | None = None, max_runs_per_sandbox: int = 1
     ) -> AsyncGenerator[tuple[int, ExecutionResult], None]:
-        """Do what ``execute_many`` does, but yield results in the order in which the programs end.
+        """Run many programs as ``execute_many`` does, but yield results in the order in which they end.
 
         Each result comes with the index of its request, counted from 0.
         """
@@ -452,6 +452,6 @@ class CodeExecutor:
         return True
 
     def get_stats(self) -> dict[str, Any]:
-        """Return what was run since the start, by status and by language, and the state of the pool."""
+        """Return how many runs there were, by status and by language, and the state of the pool."""
         sessions = 0 if self._sessions is None else len(self._sessions)
         return {**self._stats.to_dict(), "sessions": sessions, **self._pool.stats()}

@@ -1,4 +1,4 @@
-"""What the executors take: their keyword arguments, and the defaults of requests."""
+"""The keyword arguments of the executors, and the defaults of requests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from codeforge.model import ExecutionRequest, Language, Limits, Run
 DEFAULTS = Limits()
 
 AnyRequest: TypeAlias = ExecutionRequest | Mapping[str, Any] | Run
-"""A request, a mapping with its fields, or what ``CodeExecutor.validate`` returned for one."""
+"""A request, a mapping with its fields, or a request that ``CodeExecutor.validate`` has checked."""
 
 
 class ExecutorOptions(TypedDict, total=False):
@@ -25,7 +25,7 @@ class ExecutorOptions(TypedDict, total=False):
         languages: the languages that the executor runs; add yours to ``codeforge.LANGUAGES``.
         engine: ``docker``, ``podman``, ``bubblewrap``, or ``auto``, the first of these that answers. Default:
             CODEFORGE_ENGINE, else ``auto``. Or an ``Engine`` instance, which the executor closes;
-            ``runtime``, ``docker_host`` and ``allow_unenforced_limits`` do not go with one.
+            then ``runtime``, ``docker_host`` and ``allow_unenforced_limits`` are not allowed.
         runtime: Docker's OCI runtime, such as ``runsc`` (gVisor). Default: CODEFORGE_RUNTIME, else the
             daemon's default.
         docker_host: address of Docker or Podman (``unix:///...``). Default: where their own commands find it.

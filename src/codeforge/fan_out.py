@@ -23,7 +23,7 @@ async def fan_out(
         work: the coroutine function for an item.
         items: any number of items.
         width: how many are awaited at once.
-        ordered: whether to yield in the order of the items, or else in the order in which they end.
+        ordered: whether to yield in the order of the items; otherwise, in the order in which they end.
     """
     running: dict[asyncio.Task[T], int] = {}
     numbered = enumerate(items)
@@ -33,9 +33,9 @@ async def fan_out(
                 running[asyncio.create_task(work(item))] = index
             if not running:
                 return
-            looked_at = [next(iter(running))] if ordered else list(running)
-            done, _ = await asyncio.wait(looked_at, return_when=asyncio.FIRST_COMPLETED)
-            for task in sorted(done, key=_failed):  # so that an exception loses no finished result
+            watched = [next(iter(running))] if ordered else list(running)
+            done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+            for task in sorted(done, key=_failed):  # an exception must not lose finished results
                 yield running.pop(task), await task
     finally:
         for task in running:

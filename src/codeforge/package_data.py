@@ -24,7 +24,10 @@ def path_of(name: str) -> Path:
 
 
 def is_left_by_a_build(path: Path) -> bool:
-    """Whether a build on the host left it, which make would take for up to date; as .dockerignore has it."""
+    """Whether it is an artefact of a build on the host, which make would consider up to date.
+
+    .dockerignore excludes the same files.
+    """
     return (
         not {"__pycache__", "build", "bin"}.isdisjoint(path.parts)
         or path.suffix == ".o"

@@ -35,7 +35,7 @@ OOM_SCORE_ADJ = 900
 """If the machine itself runs out of memory, the kernel kills sandboxes first."""
 
 CPU_SHARES = 128
-"""An eighth of a process on the host: runs yield to everything else."""
+"""An eighth of the default: under load, everything else on the host runs first."""
 
 SHM_BYTES = 16 * MiB
 """For multiprocessing's semaphores and small shared arrays."""
@@ -51,7 +51,7 @@ _MASKED_PATHS = (
     *("/sys/kernel/slab", "/sys/fs/bpf", "/sys/class/dmi"),
 )
 
-_TMP, _SHM = "/tmp", "/dev/shm"  # noqa: S108 - paths inside a sandbox, where nobody else can write
+_TMP, _SHM = "/tmp", "/dev/shm"  # noqa: S108 - paths inside a sandbox, where no other user can write
 
 _READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
@@ -126,7 +126,7 @@ def _host_config(limits: SandboxLimits, uid: int) -> dict[str, Any]:
 
 
 def _ulimits(limits: SandboxLimits) -> dict[str, int]:
-    # No nproc, which is counted per user id over the whole host; no address space, of which V8 reserves much.
+    # No nproc: it is counted per user id over the whole host. No address space: V8 reserves much of it.
     return {
         "core": 0,
         "nofile": 1024,
@@ -259,7 +259,7 @@ def posture_faults(
     Args:
         posture: what init and the engine report; see docs/protocol.md.
         limits: what the sandbox was launched with.
-        uid: likewise.
+        uid: the user id that it was launched with.
         ignore: keys of the posture, and flags of mounts, that are not checked.
     """
     return [

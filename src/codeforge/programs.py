@@ -24,9 +24,9 @@ async def running(
     pass_fds: Sequence[int] = (),
     end_with: signal.Signals = signal.SIGKILL,
 ) -> AsyncIterator[Process]:
-    """Start a program in a session of its own, with nothing on its stdin.
+    """Start a program in its own session, with an empty stdin.
 
-    If it still runs when the block ends, its whole process group is sent a signal and it is waited for.
+    If it still runs when the block ends, its whole process group gets a signal, and the block waits for it.
 
     Args:
         command: the program and its arguments.
@@ -35,7 +35,7 @@ async def running(
         cwd: where it starts.
         env: variables on top of this process's own.
         pass_fds: descriptors that it inherits.
-        end_with: that signal; not SIGKILL for a program that has to clean up.
+        end_with: the signal; a program that has to clean up needs another than SIGKILL.
 
     Raises:
         OSError: it cannot be started.
@@ -73,7 +73,7 @@ async def run_program(
     Args:
         command: the program and its arguments.
         on_line: called with each line that it writes to stdout or stderr.
-        stall_s: seconds that it may be silent; ``None``: as long as it likes.
+        stall_s: seconds that it may be silent; ``None``: no limit.
         cwd: where it starts.
         env: variables on top of this process's own.
         pass_fds: descriptors that it inherits.

@@ -1,8 +1,8 @@
-"""Writes files whose names and content come from a program below one directory, and nowhere else.
+"""Writes files whose names and content come from a program: below one directory, and nowhere else.
 
 Every path is walked from an open directory, one name at a time, without following links. So neither
-``..`` nor a link that is there, or is put there meanwhile, leads out of the directory. A file gets its name
-when it is complete, and replaces whatever had that name; a link is replaced, not followed.
+``..`` nor a link, old or made meanwhile, leads out of the directory. A file gets its name when it is
+complete, and replaces anything of that name; a link is replaced, not followed.
 """
 
 from __future__ import annotations

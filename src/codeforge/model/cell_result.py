@@ -15,10 +15,10 @@ from codeforge.model.result import KillReason, StreamName
 from codeforge.protocol import Ended
 
 MAX_DEPTH = 64
-"""How deep JSON in a bundle may be nested, as callers may process it recursively."""
+"""How deep JSON in a bundle may be nested: callers may process it recursively."""
 
-NODE_BYTES = 64
-"""Memory of this process that a value takes besides its text: an empty list takes 56 bytes."""
+VALUE_BYTES = 64
+"""About how much memory a value takes on the host besides its text; an empty list takes 56 bytes."""
 
 
 class CellStatus(enum.StrEnum):
@@ -148,7 +148,7 @@ class CellResult:
 
     Attributes:
         status: how it ended, decided by the host.
-        stdout, stderr: what it wrote, up to the limit; with what was written since the previous cell.
+        stdout, stderr: what was written since the end of the previous cell, up to the limit.
         truncated: whether more was written or displayed than was kept.
         value: the last expression's value as plain text, or ``None``.
         results: what it displayed, in order; the last expression's value comes last.
@@ -218,24 +218,24 @@ class Completions:
 # --- Values from an interpreter's messages, which may be anything -----------------------------------------
 
 
-def text_of(said: object) -> str:
+def text_of(value: object) -> str:
     """Return a text or a number as text, and anything else as the empty text."""
-    if isinstance(said, str):
-        return said.encode(errors="replace").decode()  # replaces lone surrogates, which cannot be encoded
-    return str(said) if isinstance(said, int | float) else ""
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()  # replaces lone surrogates, which cannot be encoded
+    return str(value) if isinstance(value, int | float) else ""
 
 
-def bundle_of(said: object) -> MimeBundle | None:
+def bundle_of(value: object) -> MimeBundle | None:
     """Return a bundle with the text and JSON that is in it; ``None`` if it is not a bundle."""
-    if not isinstance(said, dict) or not isinstance(said.get("data"), dict):
+    if not isinstance(value, dict) or not isinstance(value.get("data"), dict):
         return None
-    return MimeBundle(_contents_of(said["data"]), _contents_of(said.get("metadata")))
+    return MimeBundle(_contents_of(value["data"]), _contents_of(value.get("metadata")))
 
 
-def _contents_of(said: object) -> Mapping[str, Any]:
-    if not isinstance(said, dict):
+def _contents_of(value: object) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
         return MappingProxyType({})
-    return MappingProxyType({text_of(kind): _plain(content) for kind, content in said.items()})
+    return MappingProxyType({text_of(kind): _plain(content) for kind, content in value.items()})
 
 
 def _plain(content: object) -> object:
@@ -259,27 +259,27 @@ def _is_shallow(content: object, levels: int) -> bool:
 
 def bundle_bytes(bundle: MimeBundle) -> int:
     """Return about how much of this process's memory a bundle takes."""
-    return _bytes_of(dict(bundle.data)) + _bytes_of(dict(bundle.metadata)) + NODE_BYTES
+    return _bytes_of(dict(bundle.data)) + _bytes_of(dict(bundle.metadata)) + VALUE_BYTES
 
 
 def _bytes_of(content: object) -> int:
     match content:
         case str():
-            return NODE_BYTES + len(content)
+            return VALUE_BYTES + len(content)
         case dict():
-            return NODE_BYTES + sum(_bytes_of(key) + _bytes_of(value) for key, value in content.items())
+            return VALUE_BYTES + sum(_bytes_of(key) + _bytes_of(value) for key, value in content.items())
         case list():
-            return NODE_BYTES + sum(map(_bytes_of, content))
-    return NODE_BYTES
+            return VALUE_BYTES + sum(map(_bytes_of, content))
+    return VALUE_BYTES
 
 
-def error_of(said: object) -> CellError | None:
+def error_of(value: object) -> CellError | None:
     """Return an error; ``None`` if it is not one."""
-    if not isinstance(said, dict):
+    if not isinstance(value, dict):
         return None
-    lines = said.get("traceback")
+    lines = value.get("traceback")
     return CellError(
-        text_of(said.get("name")),
-        text_of(said.get("value")),
+        text_of(value.get("name")),
+        text_of(value.get("value")),
         tuple(map(text_of, lines)) if isinstance(lines, list) else (),
     )

@@ -111,7 +111,7 @@ def wait_for_result(
 def wait_for_result(
     events: Generator[Any, None, None], on_event: Callable[[Any], object]
 ) -> ExecutionResult | CellResult:
-    """Do what ``result_of`` does, for code that does not use asyncio."""
+    """Wait for the result as ``result_of`` does, without asyncio."""
     with contextlib.closing(events):
         for event in events:
             result = _result_in(event)

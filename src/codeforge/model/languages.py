@@ -85,8 +85,8 @@ class Language:
         session: command line of the program that runs a session's cells; its interpreter waits as a worker
             does. Empty: the language has no sessions.
         branches: whether a session can be forked.
-        preload: what a worker preloads, one step after another. What a step contains is the worker's
-            business; for Python it is a list of modules, separated by spaces.
+        preload: what a worker preloads, one step after another. The worker decides what a
+            step means; for Python it is a list of modules, separated by spaces.
         preload_named: more steps, which help only programs that import what a step names and slow down all
             others. Half of the warm sandboxes of a kind take them; programs that name one of their words in
             an import get these sandboxes.

@@ -50,7 +50,7 @@ def parse_memory(text: str | int) -> int:
 
 
 def parse_size(text: str | int, name: str, low: int, high: int) -> int:
-    """The number of bytes in the same notation, for the argument ``name``: from ``low`` to ``high``.
+    """The number of bytes in the same notation, from ``low`` to ``high``, for the argument ``name``.
 
     Raises:
         InvalidRequest: not that notation, or out of range.
@@ -108,7 +108,7 @@ class Limits:
             raise InvalidRequest(f"network_enabled must be True or False, not {quoted(self.network)}")
 
     def of_sandbox(self, language: Language) -> SandboxLimits:
-        """What a sandbox for such a run is made with."""
+        """The limits of a sandbox for such a run."""
         return SandboxLimits(
             memory_bytes=self.memory_bytes,
             cpu_quota_us=self.cpu_quota_us,
@@ -123,7 +123,7 @@ class Limits:
 
     @property
     def flood_bytes(self) -> int:
-        """A run that writes this much to one stream is ended: nobody will read it."""
+        """How much a run may write to one stream; the host ends a run that writes more."""
         return max(64 * self.output_bytes, 64 * MiB)
 
 
@@ -153,7 +153,7 @@ def require_number(name: str, value: object, low: float, high: float, unit: str)
         InvalidRequest: it is not a number from ``low`` to ``high``.
     """
     if isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high:
-        return  # never for NaN, which no comparison holds for
+        return  # not for NaN: every comparison with it is false
     raise InvalidRequest(
         f"{name} must be a number of {unit} between {low:g} and {high:g}, not {quoted(value)}"
     )

@@ -226,7 +226,7 @@ def text_bytes(name: str, value: object) -> bytes:
 def _string(name: str, value: object, beside: int = 0) -> str:
     data = text_bytes(name, value)
     if b"\0" in data:
-        raise InvalidRequest(f"{name} must not hold a NUL character")
+        raise InvalidRequest(f"{name} must not contain a NUL character")
     if len(data) + beside > MAX_STRING_BYTES:
         raise InvalidRequest(
             f"{name} may have {MAX_STRING_BYTES - beside} bytes, not {len(data)}; use files or stdin"
@@ -309,7 +309,7 @@ def check_path(path: object) -> None:
     """Check that a path is plain and relative.
 
     Raises:
-        InvalidRequest: it is absolute, has ``..``, an empty part a control character, or is too long.
+        InvalidRequest: it is absolute or too long, or has ``.``, ``..``, empty parts or control characters.
     """
     text = _string("files: a path", path)
     parts = text.split("/")

@@ -13,7 +13,7 @@ from codeforge.protocol import Exited
 
 
 class KillReason(enum.StrEnum):
-    """Why the host stopped a run or a cell. It stops neither for any other reason."""
+    """Why the host stopped a run or a cell; there is no other reason."""
 
     DEADLINE = "deadline"
     """Its time was up, by the host's clock."""
@@ -79,7 +79,7 @@ class Status(enum.StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     """The kernel killed it, or a child of it, for lack of memory."""
     KILLED = "killed"
-    """A signal ended it, whoever sent it; ``signal`` has the number."""
+    """A signal ended it, from any sender; ``signal`` has the number."""
     OUTPUT_LIMIT = "output_limit"
     """It flooded stdout or stderr and the host killed it."""
 

@@ -23,7 +23,7 @@ STDIN_WINDOW = 64 * 1024
 """Bytes of stdin that may be sent before init acknowledges them: the size of its buffer."""
 
 MAX_FILES_OUT = 1000
-"""How many files a run may leave, and how many skipped ones on top of that; init is told the same."""
+"""How many files a run may leave, and how many skipped ones besides; ``limits`` sends init this number."""
 
 MAX_PATH_OUT = 4095
 """Longest path of a file that a run left, in bytes; init cannot send a longer one."""
@@ -77,7 +77,7 @@ def worker(*, template: bool = False) -> bytes:
 
 
 def preload(step: str) -> bytes:
-    """Have the worker preload what the language calls ``step``; ``Preloaded`` says that it did."""
+    """Make the worker preload what the language calls ``step``; it answers with ``Preloaded``."""
     return frame(b"p", step.encode())
 
 
@@ -208,7 +208,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """init could not do what it was asked to, and has ended the sandbox."""
+    """init could not continue, and has ended the sandbox."""
 
     message: str
 

@@ -1,4 +1,4 @@
-"""What sessions add to frames.py: frames about branches and their files, and the messages inside. No I/O.
+"""The frames of sessions, about branches and their files, and the messages inside. No I/O.
 
 A branch is one interpreter of a session, and has a number. Frames carry bytes between the host and the
 interpreters' sockets. An interpreter's messages there are JSON, in frames of their own. init vouches for
@@ -47,7 +47,7 @@ def start(branch: int) -> bytes:
 
 
 def fork(branch: int, new: int) -> bytes:
-    """Copy a branch's files, and tell its interpreter to fork; answered once it was told."""
+    """Copy a branch's files, and tell its interpreter to fork. init answers when it has done both."""
     return _for(branch, b"b", new.to_bytes(4, "little"))
 
 
@@ -261,7 +261,7 @@ class MessageDecoder:
         """Yield the messages that ``data`` completes, in order.
 
         Raises:
-            InvalidMessage: this is not a message; nothing after it means anything.
+            InvalidMessage: this is not a message; what follows it cannot be read.
         """
         self._buffer += data
         while len(self._buffer) >= _HEAD.size:
@@ -273,7 +273,7 @@ class MessageDecoder:
                 return
             payload = bytes(self._buffer[_HEAD.size : end])
             del self._buffer[:end]
-            if kind == b"J"[0]:  # P is left from the time when it was a waiting worker: it did a preload step
+            if kind == b"J"[0]:  # P reports a preload step, from when it was a waiting worker
                 yield _parse_message(payload)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from codeforge.model import CODE_DIR, Language, Run, SandboxLimits
 
 PRELOAD_FACTOR = 3
-"""Nothing is preloaded if the memory limit is less than so many times what preloading takes."""
+"""Nothing is preloaded if the memory limit is less than this many times what preloading takes."""
 
 _IMPORT = re.compile(rb"^[ \t]*(?:import|from)\b.{,1000}", re.MULTILINE)
 _WORD = re.compile(rb"\w{1,100}")

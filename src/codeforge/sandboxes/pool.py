@@ -50,10 +50,10 @@ LAUNCHES_AT_ONCE = 8
 
 REFILLS_AT_ONCE = 2
 REFILL_DELAY_S = 0.05
-"""A short run has ended by then, and had the machine to itself."""
+"""By then a short run has ended, and no launch has slowed it down."""
 
 CPUS = os.cpu_count() or 1
-"""So many sandboxes preload at the same time, and none while so many are leased."""
+"""At most this many sandboxes preload at a time, and none while this many are leased."""
 
 TEND_S = 10.0
 """How often the stock is checked for sandboxes that nobody takes."""
@@ -153,7 +153,7 @@ class Pool:
                 self._discard(shelf, sandbox)
 
     def stats(self) -> dict[str, int]:
-        """How many sandboxes there are, by state; and how many launches, warm and cold leases there were."""
+        """How many sandboxes there are in each state, and how many were launched, found warm or not found."""
         return {
             "sandboxes": self._alive,
             "leased": self._leased,
@@ -198,14 +198,14 @@ class Pool:
         # Taking from stock cannot jump the queue: a waiter of this kind would already have it.
         while shelf.ready:
             sandbox = shelf.best(named=named)
-            listening = shelf.remove(sandbox)
+            watching = shelf.remove(sandbox)
             self._refill_in(REFILL_DELAY_S)
             try:
-                await asyncio.wait({listening})  # only one task may read a channel
+                await asyncio.wait({watching})  # only one task may read a channel
             except asyncio.CancelledError:
                 self._retire(sandbox)
                 raise
-            if listening.cancelled():
+            if watching.cancelled():
                 return sandbox
             self._retire(sandbox)  # lost at the same moment
         return await self._wait(shelf)
@@ -252,9 +252,9 @@ class Pool:
         elif shelf.stocked and (len(shelf.ready) >= shelf.target or not self._stock.fits(shelf)):
             self._retire(sandbox)
         else:
-            listening = self._spawn(sandbox.watch())
-            shelf.ready[sandbox] = listening
-            listening.add_done_callback(functools.partial(self._on_loss, shelf, sandbox))
+            watching = self._spawn(sandbox.watch())
+            shelf.ready[sandbox] = watching
+            watching.add_done_callback(functools.partial(self._on_loss, shelf, sandbox))
 
     def _blocks_first_waiter(self, sandbox: Sandbox, shelf: Shelf) -> bool:
         """Whether a batch's sandbox takes the room that the first waiter, of another kind, needs.
@@ -265,8 +265,8 @@ class Pool:
         full = self._alive - self._leaving >= self._max_sandboxes
         return sandbox.runs > 0 and full and first is not None and first.shelf is not shelf
 
-    def _on_loss(self, shelf: Shelf, sandbox: Sandbox, listening: asyncio.Task[None]) -> None:
-        if sandbox in shelf.ready and not listening.cancelled():
+    def _on_loss(self, shelf: Shelf, sandbox: Sandbox, watching: asyncio.Task[None]) -> None:
+        if sandbox in shelf.ready and not watching.cancelled():
             self._discard(shelf, sandbox)
             lost = SandboxLost("a sandbox in stock was lost; was the engine stopped?")
             shelf.failed(lost, asyncio.get_running_loop().time())
@@ -290,7 +290,7 @@ class Pool:
     # --- Launching ------------------------------------------------------------------------------------
 
     def _balance(self) -> None:
-        """Launch for the waiters, and have the stock refilled a moment later."""
+        """Launch for the waiters, and schedule a refill of the stock."""
         if self._closed:
             return
         while self._launching < LAUNCHES_AT_ONCE and (waiter := self._first_unserved()) is not None:

@@ -204,7 +204,7 @@ class RunDriver:
         )
 
     async def _evidence(self) -> Evidence:
-        # If the kernel counted no kill in this run, an event could only be of the time before GO.
+        # If the kernel counted no kill in this run, an event can only be from before GO.
         may_be_oom = not self._over or (self._exited is not None and self._exited.oom_kills > 0)
         return Evidence(
             exited=self._exited,

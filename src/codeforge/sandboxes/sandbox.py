@@ -159,7 +159,7 @@ class Sandbox:
                 self._take_step()
 
     async def preload(self) -> None:
-        """Have the worker do its next step, and wait for it. Another task must run ``watch`` meanwhile."""
+        """Make the worker do its next step, and wait for it; another task must be running ``watch``."""
         self.stepping = True
         self._stepped.clear()
         await self._channel.write(protocol.preload(self._steps.popleft()))
@@ -202,7 +202,7 @@ class Sandbox:
             raise RuntimeError("this sandbox was used before")
         self.runs += 1
         self._clean = False
-        self._stepped.set()  # nobody waits for the worker's step any more
+        self._stepped.set()  # preload() must not wait for this worker any longer
         driver = RunDriver(self._channel, self.posture, run)
         token = new_token()
         if not self._decoder.over:  # else init has failed right after READY, and its message comes below

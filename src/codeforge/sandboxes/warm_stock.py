@@ -1,7 +1,7 @@
 """The stock of warm sandboxes: how many the pool has of each kind, and how many it should have. No I/O.
 
 It learns the demand: a caller that finds no sandbox of its kind raises the kind's target by one. At regular
-intervals, half of what nobody needed since the last time is discarded.
+intervals, half of the sandboxes that were not needed since the last time are discarded.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Shelf:
     error: BaseException | None = None
     ready: dict[Sandbox, asyncio.Task[None]] = field(default_factory=dict)
     waiting: OrderedDict[Waiter, None] = field(default_factory=OrderedDict)
-    _spare: int = 0
+    _spare: int = 0  # the fewest that were in stock since the last call of ``tend``
     _failures: int = 0
 
     @property
@@ -81,7 +81,7 @@ class Shelf:
         return not (self.target or self.launching or self.ready or self.waiting)
 
     def best(self, *, named: bool = False) -> Sandbox:
-        """The best one for a run; ``named``: for one that needs the named steps, which half have done."""
+        """The best one for a run; ``named``: the run needs the named steps, which half of them have done."""
         left = 0 if named else len(self.kind.language.preload_named)
 
         def wait(sandbox: Sandbox) -> tuple[bool, bool, int]:
@@ -105,10 +105,10 @@ class Shelf:
 
     def remove(self, sandbox: Sandbox) -> asyncio.Task[None]:
         """Take one out of stock; returns the task that watched it, which has been cancelled."""
-        listening = self.ready.pop(sandbox)
-        listening.cancel()
+        watching = self.ready.pop(sandbox)
+        watching.cancel()
         self._spare = min(self._spare, len(self.ready))
-        return listening
+        return watching
 
     def ask(self, now_s: float, most: int) -> None:
         """Count a caller that wants one; raises the target, up to ``most``, if none is ready."""
@@ -119,11 +119,10 @@ class Shelf:
 
     def tend(self, now_s: float) -> None:
         """Lower the target if some were never needed since the last call."""
-        least = 0 if now_s - self.used_s > IDLE_S else 1
-        if least == 0:
+        if now_s - self.used_s > IDLE_S:
             self.target = self.floor
         elif self._spare > 0:
-            self.target = max(self.floor, least, self.target - (self._spare + 1) // 2)
+            self.target = max(self.floor, 1, self.target - (self._spare + 1) // 2)
         self._spare = len(self.ready)
 
     def failed(self, error: BaseException, now_s: float) -> None:
@@ -134,7 +133,7 @@ class Shelf:
         first, longest = BACKOFF_S
         pause_s = min(longest, first * 2**self._failures)
         self._failures = min(self._failures + 1, 16)
-        # At random, so that executors that have lost the same engine do not all try at once.
+        # At random: executors that have lost the same engine should not all retry at the same time.
         self.retry_s = now_s + pause_s * random.uniform(0.75, 1.25)  # noqa: S311 - no secret
 
     def succeeded(self) -> None:

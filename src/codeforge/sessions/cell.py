@@ -7,7 +7,6 @@ host's clock, the host's record of what it stopped, the kernel's counters and th
 from __future__ import annotations
 
 import asyncio
-import codecs
 import collections
 import signal
 import time
@@ -24,6 +23,8 @@ from codeforge.model import (
     Limits,
     MiB,
     MimeBundle,
+    Output,
+    OutputDecoder,
     StreamName,
     bundle_bytes,
     bundle_of,
@@ -33,7 +34,7 @@ from codeforge.protocol import Ended
 from codeforge.sandboxes import OutputBuffer, decide_cell, explain_cell
 
 RESULTS_BYTES = 32 * MiB
-"""How much a cell may display in total, by what it takes of the host's memory."""
+"""How much of the host's memory the displays of one cell may take, as ``bundle_bytes`` counts."""
 
 INTERRUPT_GRACE_S = 2.0
 """How long an interrupted cell may take to end before its interpreter is killed."""
@@ -47,7 +48,7 @@ class Cell:
         limits: the limits of this cell.
         unread: what its branch wrote since the cell before.
         oom_kills: the kernel's count of out-of-memory kills in the sandbox when the cell begins.
-        interrupt: makes its interpreter raise KeyboardInterrupt.
+        interrupt: raises KeyboardInterrupt in its interpreter.
         kill: ends its interpreter.
 
     Attributes:
@@ -83,11 +84,7 @@ class Cell:
         self._news = asyncio.Event()
         self._events: collections.deque[CellEvent] = collections.deque()
         self._output = OutputBuffer(limits.output_bytes, limits.flood_bytes)
-        decoder = codecs.getincrementaldecoder("utf-8")
-        self._decoders: dict[StreamName, codecs.IncrementalDecoder] = {
-            "stdout": decoder("replace"),
-            "stderr": decoder("replace"),
-        }
+        self._decoder = OutputDecoder()
         self._truncated = unread.truncated
         self._results: list[MimeBundle] = []
         self._results_bytes = 0
@@ -110,11 +107,11 @@ class Cell:
         return ended is not None and ended.signal == signal.SIGKILL and ended.oom_kills > self._oom_kills
 
     async def wait_until_over(self) -> None:
-        """Wait until it has ended, however it does."""
+        """Wait until it has ended, in whatever way."""
         await self._over.wait()
 
     async def events(self) -> AsyncIterator[CellEvent]:
-        """What it writes and displays, as it does, until it is over. For one listener."""
+        """Yield its output and displays as they come, until it is over. For one listener."""
         while True:
             while self._events:
                 yield self._events.popleft()
@@ -148,7 +145,7 @@ class Cell:
         """Take what it wrote."""
         flooded_before = self._output.flooded
         kept = self._output.add(stream, data)
-        self._tell_text(stream, self._decoders[stream].decode(kept))
+        self._tell_text(self._decoder.decode(stream, kept))
         if self._output.flooded and not flooded_before:
             self._stop(KillReason.FLOOD)
 
@@ -183,9 +180,9 @@ class Cell:
         self._tell(bundle)
         return bundle
 
-    def _tell_text(self, stream: StreamName, text: str) -> None:
-        if text:
-            self._tell(CellOutput(stream, text))
+    def _tell_text(self, output: Output) -> None:
+        if output.text:
+            self._tell(CellOutput(output.stream, output.text))
 
     def _tell(self, event: CellEvent) -> None:
         self._events.append(event)
@@ -195,8 +192,8 @@ class Cell:
         self._ended_s = time.perf_counter()
         for timer in self._timers:
             timer.cancel()
-        for stream, decoder in self._decoders.items():
-            self._tell_text(stream, decoder.decode(b"", final=True))
+        for output in self._decoder.finish():
+            self._tell_text(output)
         self._over.set()
         self._news.set()
 

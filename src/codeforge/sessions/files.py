@@ -132,7 +132,7 @@ class SessionFiles:
         return bytes(content)
 
     async def stream(self, path: str) -> AsyncGenerator[bytes, None]:
-        """Yield a file's content, piece by piece. If the program writes to it meanwhile, that is a mixture.
+        """Yield a file's content, piece by piece. It may mix old and new if the program writes meanwhile.
 
         Raises:
             InvalidRequest: the path cannot be used.
@@ -145,7 +145,7 @@ class SessionFiles:
             at += len(piece)
 
     async def list(self, path: str = "", *, recursive: bool = False) -> _Entries:
-        """Return a directory's entries, sorted by path; ``recursive``: and those of all directories below it.
+        """Return a directory's entries, sorted by path; ``recursive``: with all directories below it.
 
         Raises:
             InvalidRequest: the path cannot be used, or there are too many entries.

@@ -1,7 +1,7 @@
-"""One branch's interpreter: sends it messages, and passes what it says and writes to whoever waits for it.
+"""One branch's interpreter: sends it messages, and passes on its answers and its output.
 
-An interpreter shares its process with the program, so that what it says may be anything. One that sends
-bytes which are not a message is killed: only its own program can have done that.
+An interpreter shares its process with the program, so its messages may be anything. One that sends bytes
+that are not a message is killed: only its own program can have sent them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Message: TypeAlias = dict[str, Any]
 """A JSON object."""
 
 ANSWER_TIMEOUT_S = 30.0
-"""How long init and an interpreter may take for what takes them moments. After that, they hang."""
+"""How long init and an interpreter may take to answer. They need moments; later, they hang."""
 
 READY_TIMEOUT_S = 60.0
 """From START to an interpreter that takes cells: Python with IPython needs a second, on half a core."""
@@ -53,7 +53,7 @@ class Transport(Protocol):
         """Send a frame that init answers, and wait for its answer."""
 
     async def within_answer_timeout(self, awaitable: Awaitable[T]) -> T:
-        """Wait for something that init does in moments; end the connection if it does not come."""
+        """Wait for something that init does in moments; end the connection if it takes too long."""
 
 
 class Interpreter:
@@ -125,9 +125,9 @@ class Interpreter:
             del self._replies[number]
 
     async def ask_to_fork(self, number: int, answer: asyncio.Future[Message]) -> None:
-        """Ask it for a copy, as the branch of that number, and set ``answer`` to what it says.
+        """Ask it for a copy, as the branch of that number, and set ``answer`` to its answer.
 
-        It takes its turn among the messages: an interpreter answers them one after another.
+        This waits for its turn among the messages: an interpreter answers them one after another.
         """
         async with self._sending:
             if answer.done() or not self.alive:
@@ -136,7 +136,7 @@ class Interpreter:
             self._taken.clear()
             files_copied = await self._transport.request(session_frames.fork(self.number, number))
             if files_copied.error:
-                with contextlib.suppress(ValueError):  # its program answered without being asked
+                with contextlib.suppress(ValueError):  # its program sent an answer before it was asked
                     self._forks.remove(answer)
                 why = f"the session's files could not be copied: {os.strerror(files_copied.error)}"
                 _set_result(answer, {"is": "not_forked", "why": why})
@@ -144,7 +144,7 @@ class Interpreter:
                 await self._taken.wait()
 
     def interrupt(self) -> None:
-        """Make its cell raise KeyboardInterrupt."""
+        """Raise KeyboardInterrupt in its cell."""
         self._transport.send(session_frames.signal(self.number, signal.SIGINT))
 
     def kill(self) -> None:
@@ -153,7 +153,7 @@ class Interpreter:
         self._transport.spawn(self._wait_until_killed())
 
     async def _wait_until_killed(self) -> None:
-        with contextlib.suppress(SandboxLost):  # the callers who wait for it are told
+        with contextlib.suppress(SandboxLost):  # the callers that wait for it get the error
             await self._transport.within_answer_timeout(self._over.wait())
 
     async def end(self) -> None:

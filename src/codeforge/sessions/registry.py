@@ -77,7 +77,7 @@ class SessionGroup:
     Args:
         registry: admits it.
         run: the limits, variables and files that it starts with.
-        idle_timeout: seconds after which a branch that nobody uses is closed; ``None``: never.
+        idle_timeout: seconds without use after which a branch is closed; ``None``: never.
 
     Attributes:
         connection: to the sandbox; ``None`` before the first use.
@@ -124,7 +124,7 @@ class SessionGroup:
             await self.connection.close()
 
     def next_cell_number(self) -> int:
-        """Return a number for a cell. No two branches use the same one, so that none takes another's cell."""
+        """Return a number for a cell, which no other cell of the group has."""
         return next(self._cell_numbers)
 
     def _first_frames(self) -> list[bytes]:

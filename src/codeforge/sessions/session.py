@@ -123,8 +123,8 @@ class Session:
         Args:
             code: the cell; the value of its last expression is its result.
             timeout: seconds, not counting the wait for its turn; default: the session's.
-            on_stdout: called with text as it is written.
-            on_stderr: likewise.
+            on_stdout: called with text as it is written to stdout.
+            on_stderr: the same for stderr.
             on_display: called with each bundle as it is displayed.
 
         Raises:

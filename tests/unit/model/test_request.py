@@ -179,7 +179,7 @@ def test_an_argument_that_is_not_a_string_is_refused_with_its_index(arg: Any) ->
     [({"args": ["a", "b\0c"]}, "args[1]"), ({"env_vars": {"KEY": "\0"}}, "env_vars['KEY']")],
 )
 def test_a_nul_character_is_refused(fields: dict[str, Any], name: str) -> None:
-    assert refusal(**fields) == f"{name} must not hold a NUL character"
+    assert refusal(**fields) == f"{name} must not contain a NUL character"
 
 
 @pytest.mark.parametrize(
@@ -446,7 +446,7 @@ def test_an_unsafe_path_is_refused(path: str) -> None:
 
 
 def test_a_nul_in_a_path_is_refused() -> None:
-    assert refusal(files={"a\0b": b""}) == "files: a path must not hold a NUL character"
+    assert refusal(files={"a\0b": b""}) == "files: a path must not contain a NUL character"
 
 
 @pytest.mark.parametrize("path", [1, None, b"a", ("a",), True])
