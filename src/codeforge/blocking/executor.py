@@ -175,7 +175,7 @@ class BlockingCodeExecutor:
 
 
 class DockerCodeExecutor(BlockingCodeExecutor):
-    """The same, but on Docker, or on Podman if ``engine`` or CODEFORGE_ENGINE says so; never on bubblewrap.
+    """A ``BlockingCodeExecutor`` on Docker, or on Podman if ``engine`` or CODEFORGE_ENGINE says so.
 
     Example::
 

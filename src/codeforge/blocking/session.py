@@ -21,7 +21,15 @@ from codeforge.model import (
     call_listener,
     wait_for_result,
 )
-from codeforge.sessions import READ_BYTES, Download, FileEntry, Session, SessionFiles
+from codeforge.sessions import (
+    DOWNLOAD_BYTES,
+    DOWNLOAD_FILES,
+    READ_BYTES,
+    Download,
+    FileEntry,
+    Session,
+    SessionFiles,
+)
 
 
 class BlockingSession:
@@ -151,6 +159,14 @@ class BlockingSessionFiles:
         """See ``SessionFiles.remove``."""
         self._loop.wait_for(self._files.remove(path))
 
-    def download(self, directory: str | os.PathLike[str], path: str = "", **most: int) -> Download:
+    def download(
+        self,
+        directory: str | os.PathLike[str],
+        path: str = "",
+        *,
+        max_bytes: int = DOWNLOAD_BYTES,
+        max_files: int = DOWNLOAD_FILES,
+    ) -> Download:
         """See ``SessionFiles.download``."""
-        return self._loop.wait_for(self._files.download(directory, path, **most))
+        downloading = self._files.download(directory, path, max_bytes=max_bytes, max_files=max_files)
+        return self._loop.wait_for(downloading)

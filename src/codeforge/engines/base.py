@@ -85,7 +85,7 @@ class Provisions(Protocol):
         """Pull, build or install what the language needs, unless it is on this machine.
 
         Returns:
-            whether it is there now; ``on_step`` is told why not.
+            whether it is there now; if not, the last step says why.
         """
 
 
@@ -105,7 +105,7 @@ class Engine(Protocol):
         """Its images.
 
         Raises:
-            InvalidRequest: it has none, or, being ``auto``, has not started and chosen an engine yet.
+            InvalidRequest: it has none, or it is ``auto`` and has not chosen an engine yet.
         """
 
     async def provisions(self) -> Provisions:
@@ -159,8 +159,8 @@ class Engine(Protocol):
         Args:
             channel: the sandbox.
             posture: what its init reported, overridden by what ``observe`` returned.
-            limits: as it was launched with.
-            uid: likewise.
+            limits: the limits that it was launched with.
+            uid: the user id that it was launched with.
         """
 
     async def close(self) -> None:

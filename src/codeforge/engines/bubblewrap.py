@@ -1,11 +1,11 @@
-"""Sandboxes made by bubblewrap, without a daemon or images: for machines without Docker, and for fast starts.
+"""Sandboxes made by bubblewrap, without a daemon or images: for machines without Docker and for fast starts.
 
 Theory of operation: ``bwrap`` makes the namespaces and the read-only mounts, then runs ``enter``, which
 does the rest and becomes init (guest/enter/). Before bwrap's child runs anything, it waits until the host
 has moved it into the sandbox's control group. The channel is a socket that is both stdin and stdout of
 init. When this process ends, in whatever way, init reads the end of it and ends the sandbox.
 
-If this process is root, each sandbox has a user id of its own on the machine, too. Otherwise they all run
+If this process is root, each sandbox has its own user id on the machine, too. Otherwise they all run
 as the user who started them, without that user's privileges; see docs/engines.md.
 """
 
@@ -71,7 +71,7 @@ _NO_NAMESPACES = {
 }
 """Settings that forbid user namespaces: file to the value that does, and the error text."""
 _REFUSED = ("namespace", "uid map", "loopback")
-"""Words in bwrap's error text if they are forbidden. AppArmor lets it make them, but not set them up."""
+"""Words in bwrap's errors if they are forbidden. AppArmor lets it make namespaces, but not set them up."""
 
 
 class BubblewrapEngine:
@@ -135,10 +135,10 @@ class BubblewrapEngine:
         """See ``Engine.info``."""
         await self.start()
         process = await asyncio.create_subprocess_exec("bwrap", "--version", stdout=subprocess.PIPE)
-        said, _ = await process.communicate()
+        output, _ = await process.communicate()
         return EngineInfo(
             name="bubblewrap",
-            version=said.decode().split()[-1],
+            version=output.decode().split()[-1],
             kernel=os.uname().release,
             cgroup_version=str(self._tree.version) if self._tree else "none",
             cpus=os.cpu_count() or 1,
@@ -262,7 +262,7 @@ class BubblewrapChannel:
                     os.close(fd)
 
     async def _admit(self, child: int) -> bool:
-        """Move the child into its control group; returns false if bwrap has failed, and has said why."""
+        """Move the child into its control group; returns false if bwrap has failed, which read() reports."""
         try:
             self._child_fd = os.pidfd_open(child)
             if self._cgroup is not None:
@@ -292,18 +292,18 @@ class BubblewrapChannel:
 
     async def _child_of(self, info: int) -> int | None:
         """The pid of the child that will become init; ``None`` if bwrap failed before it made one."""
-        said = b""
+        output = b""
         os.set_blocking(info, False)
         try:
             async with asyncio.timeout(CHILD_TIMEOUT_S):
-                while not said.rstrip().endswith(b"}"):
+                while not output.rstrip().endswith(b"}"):
                     await _readable(self._loop, info)
                     if not (piece := os.read(info, 4096)):
                         return None
-                    said += piece
+                    output += piece
         except TimeoutError:
             raise EngineError(f"bwrap made no sandbox within {CHILD_TIMEOUT_S:g} s") from None
-        return int(json.loads(said)["child-pid"])
+        return int(json.loads(output)["child-pid"])
 
     def _watch(self, pid: int) -> None:
         ended = os.pidfd_open(pid)
@@ -330,14 +330,14 @@ class BubblewrapChannel:
         return data
 
     def _failure(self) -> EngineError | EngineUnavailable:
-        said = os.pread(self._stderr, 2000, 0).decode("utf-8", "replace").strip()
-        if any(word in said for word in _REFUSED):
+        errors = os.pread(self._stderr, 2000, 0).decode("utf-8", "replace").strip()
+        if any(word in errors for word in _REFUSED):
             for path, (value, advice) in _NO_NAMESPACES.items():
                 with contextlib.suppress(OSError):
                     if Path(path).read_text().strip() == value:
-                        return EngineUnavailable(f"{advice}\n{said}")
-            return EngineUnavailable(f"bubblewrap may make no namespaces here: {said}")
-        return EngineError(f"bubblewrap: {said or 'the sandbox ended before it was ready'}")
+                        return EngineUnavailable(f"{advice}\n{errors}")
+            return EngineUnavailable(f"bubblewrap may make no namespaces here: {errors}")
+        return EngineError(f"bubblewrap: {errors or 'the sandbox ended before it was ready'}")
 
     async def write(self, data: bytes) -> None:
         """See ``Channel.write``."""

@@ -3,7 +3,7 @@
 Theory of operation: the kernel counts and limits memory, CPU and processes by control group. Version 2
 has one tree of them, version 1 has one for each controller. Root's sandboxes have theirs below a group
 called ``ai-codeforge``, which all executors of this machine share. When an executor starts, it removes the
-empty groups there that are older than a launch takes; so those of a killed process do not stay.
+empty groups there that are older than a launch takes, so the groups of a killed process do not stay.
 
 Other users may make groups only in a scope of their own systemd user manager. Each executor starts a scope
 around a process that does nothing and ends with the executor. Users may not move processes into a scope
@@ -244,8 +244,8 @@ def _own_group(keeper: subprocess.Popen[bytes], scope: str) -> PurePosixPath:
             return path
         time.sleep(0.002)
     keeper.kill()
-    said = keeper.stderr.read().decode("utf-8", "replace").strip() if keeper.stderr else ""
-    raise EngineError(f"systemd-run --user --scope: {said or f'no scope within {SCOPE_TIMEOUT_S:g} s'}")
+    errors = keeper.stderr.read().decode("utf-8", "replace").strip() if keeper.stderr else ""
+    raise EngineError(f"systemd-run --user --scope: {errors or f'no scope within {SCOPE_TIMEOUT_S:g} s'}")
 
 
 def _manager(method: str, *arguments: str) -> None:

@@ -21,7 +21,7 @@ from codeforge.engines.docker_client import (
     API_TIMEOUT_S,
     DOCKER,
     Dialect,
-    connect_unbounded,
+    connect,
     disconnect,
     docker_errors,
 )
@@ -71,7 +71,7 @@ class DockerEngine:
         """
         async with self._connecting:
             if self._client is None:
-                client = await connect_unbounded(self._docker_host, self.dialect)
+                client = await connect(self._docker_host, self.dialect)
                 try:
                     with self.errors():
                         async with asyncio.timeout(API_TIMEOUT_S):
@@ -173,7 +173,7 @@ class DockerEngine:
         try:
             return await asyncio.shield(launching)
         except asyncio.CancelledError:
-            # If the create call were cancelled, its container would remain and nobody would know its id.
+            # If the create call were cancelled, its container would remain, and its id would be lost.
             launching.add_done_callback(self._destroy_unwanted)
             raise
 
@@ -260,7 +260,7 @@ class DockerEngine:
                 yield json.loads(line)
 
     async def _sweep(self, client: aiodocker.Docker) -> None:
-        """Remove, at intervals, containers that nobody else removes.
+        """Remove, at intervals, containers that were left behind.
 
         Some were created and never started, because their host process died in between or the answer to the
         create call was lost. Others have ended while the engine was down. A container that runs is never
@@ -333,7 +333,7 @@ class DockerChannel:
             self._gone.set()
 
     async def open(self) -> None:
-        """Attach, and start without waiting: init will find what is written from now on."""
+        """Attach, and start without waiting: init reads what is written from now on."""
         with self._engine.errors():
             async with asyncio.timeout(API_TIMEOUT_S):
                 await self._stream.__aenter__()

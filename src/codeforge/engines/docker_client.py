@@ -88,8 +88,11 @@ def _connection_failure(error: BaseException | None, dialect: Dialect) -> HostFa
     return EngineUnavailable(dialect.not_available)
 
 
-def connect(docker_host: str | None, dialect: Dialect = DOCKER) -> aiodocker.Docker:
+async def connect(docker_host: str | None, dialect: Dialect) -> aiodocker.Docker:
     """A client for ``docker_host``, else for DOCKER_HOST, the docker context or the default socket.
+
+    If the engine is on this machine, the client is without aiohttp's bound of 100 connections: a sandbox
+    holds one connection as long as it exists, and the pool bounds how many sandboxes there are.
 
     Raises:
         EngineUnavailable: there is no address at all.
@@ -98,15 +101,6 @@ def connect(docker_host: str | None, dialect: Dialect = DOCKER) -> aiodocker.Doc
         client = aiodocker.Docker(docker_host)
     except (AssertionError, ValueError) as error:  # aiodocker asserts that there is a socket
         raise EngineUnavailable(dialect.not_available) from error
-    return client
-
-
-async def connect_unbounded(docker_host: str | None, dialect: Dialect = DOCKER) -> aiodocker.Docker:
-    """The same, without aiohttp's bound of 100 connections if the engine is on this machine.
-
-    A sandbox holds one connection as long as it exists, and the pool bounds how many sandboxes there are.
-    """
-    client = connect(docker_host, dialect)
     if not isinstance(client.connector, aiohttp.UnixConnector):
         return client
     path = client.connector.path
@@ -117,6 +111,6 @@ async def connect_unbounded(docker_host: str | None, dialect: Dialect = DOCKER) 
 
 
 async def disconnect(client: aiodocker.Docker) -> None:
-    """Close it, and the session that ``connect_unbounded`` may have given it."""
+    """Close it, and the session that ``connect`` may have given it."""
     await client.close()
     await client.session.close()

@@ -1,4 +1,4 @@
-"""gVisor: Docker containers with a kernel of their own, a process on the host called the Sentry.
+"""gVisor: Docker containers with their own kernel, a process on the host called the Sentry.
 
 A program's system calls end in the Sentry, and the host's kernel enforces limits and a seccomp filter on
 the Sentry. So this module reads those on the host, and also that the process is a Sentry: what init reads

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from codeforge.engines.base import GVISOR, Channel, Engine, EngineInfo, Provisions
 from codeforge.engines.sockets import unreachable_reason
-from codeforge.errors import EngineUnavailable, InvalidRequest, nearest, quoted
+from codeforge.errors import EngineUnavailable, InvalidRequest, did_you_mean, quoted
 from codeforge.model import Language, SandboxLimits
 
 if TYPE_CHECKING:
@@ -62,9 +62,8 @@ def engine_name(asked: object, *, docker_host: str | None, runtime: str | None, 
     name = asked or os.environ.get(ENGINE_VARIABLE) or default
     known = (AUTO, *ENGINES)
     if not isinstance(name, str) or name not in known:
-        near = nearest(str(name), known)
-        hint = "" if near is None else f" Did you mean {near!r}?"
-        raise InvalidRequest(f"unknown engine {quoted(name)}; known: {', '.join(known)}.{hint}")
+        hint = did_you_mean(str(name), known)
+        raise InvalidRequest(f"unknown engine {quoted(name)}; known: {', '.join(known)}{hint}")
     if name == AUTO and (docker_host or runtime):
         return "docker"
     if runtime is not None and name != "docker":
@@ -185,8 +184,8 @@ class FirstThatAnswers:
                         self._on_choice(name, reasons)
                     return engine
             reasons[name] = reason
-        told = "\n".join(f"{name}: {reason.partition(chr(10))[0]}" for name, reason in reasons.items())
-        raise EngineUnavailable(f"{reasons[ENGINES[-1]]}\nNo engine can run sandboxes here:\n{told}")
+        summary = "\n".join(f"{name}: {reason.splitlines()[0]}" for name, reason in reasons.items())
+        raise EngineUnavailable(f"{reasons[ENGINES[-1]]}\nNo engine can run sandboxes here:\n{summary}")
 
     async def start(self) -> None:
         """See ``Engine.start``."""

@@ -11,7 +11,7 @@ _PODMAN_SOCKET = "podman/podman.sock"
 
 
 def podman_address() -> str:
-    """CONTAINER_HOST; else this user's own service, if there is one; else, and for root, the system's."""
+    """CONTAINER_HOST; else this user's own service; the system's for root, or if only that one exists."""
     asked = os.environ.get("CONTAINER_HOST")
     if asked:
         return asked
@@ -44,7 +44,7 @@ def _answers(path: Path) -> bool:
         try:
             connection.connect(str(path))
         except PermissionError:
-            return True  # something listens; the engine's error will say what to do
+            return True  # something listens, and the engine's error says what to do
         except OSError:
             return False
     return True

@@ -1,4 +1,4 @@
-"""The guest's C programs: compiled when the package is built, or else when an environment is made.
+"""The guest's C programs: compiled when the package is built, otherwise when an environment is made.
 
 The hook that builds the package (hatch_build.py) loads this file by its path, before the package can be
 imported, so it imports the standard library alone.
@@ -56,7 +56,7 @@ def compile_into(guest: Path, into: Path) -> None:
     """
     with tempfile.TemporaryDirectory() as scratch:
         for name in PROGRAMS:
-            # A build on this machine leaves these, and make would take them for up to date.
+            # A build on this machine leaves these, and make would consider them up to date.
             ignored = shutil.ignore_patterns("*.o", "build", name)
             shutil.copytree(guest / name, Path(scratch) / name, ignore=ignored)
         for name in PROGRAMS:

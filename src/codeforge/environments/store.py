@@ -3,9 +3,9 @@
 Theory of operation: an environment consists of folders in the user's cache: the language's packages, and
 the guest's files, which all languages share. A third one, Node with its npm, is needed only to make others.
 A folder's name ends with a digest of everything that it is made from, so a folder that is found is up to
-date. It is made under another name and renamed when it is complete. Whoever makes one holds a lock, and so
-do the programs that it runs: after an installer was killed, the next one waits until those have ended, and
-starts afresh.
+date. It is made under another name and renamed when it is complete. A process that makes one holds a lock,
+and so do the programs that it runs: after an installer was killed, the next one waits until those programs
+have ended, and starts afresh.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class EnvironmentStore:
 
         removed = path.with_name(f".{path.name}.removed")
         shutil.rmtree(removed, ignore_errors=True)  # an earlier removal may have been interrupted
-        path.rename(removed)  # at once, so that nobody finds half of it
+        path.rename(removed)  # in one step, so that no process finds half of it
         shutil.rmtree(removed)
 
     def packages(self, language: Language) -> Path:
@@ -132,7 +132,7 @@ def _default_cache() -> Path:
     cache_home = os.environ.get("XDG_CACHE_HOME", "")
     if Path(cache_home).is_absolute():
         return Path(cache_home) / "ai-codeforge"
-    # Sandboxes that root starts run as users of their own, who may not enter root's home.
+    # Sandboxes that root starts run as other users, who may not enter root's home.
     return (Path("/var/cache") if os.geteuid() == 0 else Path.home() / ".cache") / "ai-codeforge"
 
 

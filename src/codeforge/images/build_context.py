@@ -29,7 +29,7 @@ def write(into: IO[bytes]) -> None:
         for name, root in roots.items():
             for path in _regular_files(root):
                 info = tar.gettarinfo(path, f"{name}/{path.relative_to(root)}")
-                # The same contents give the same layers, whoever checked them out and when.
+                # The same contents give the same layers, independent of who checked them out and when.
                 info.mtime, info.uid, info.gid, info.uname, info.gname = 0, 0, 0, "", ""
                 info.mode = 0o755 if path.suffix == ".sh" else 0o644
                 tar.addfile(info, io.BytesIO(path.read_bytes()))

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PULL_STALL_S = 60.0
-"""A pull that is silent for this long is given up; one that is slow but makes progress is not."""
+"""A pull without any progress for this long has failed; a slow one has not."""
 
 BUILD_STALL_S = 900.0
 """The same for a build, whose steps may compile in silence."""
@@ -254,7 +254,7 @@ def _names_a_registry(reference: str) -> bool:
 
 
 def _full_reference(language: Language, tag: str | None) -> str:
-    """``custom`` is a tag of the language's image; ``name:tag`` and ``host/name`` stand as they are."""
+    """The reference for a tag: ``custom`` is a tag of the language's image, ``name:tag`` is complete."""
     if tag is None:
         return language.image
     if _TAG.fullmatch(tag):
@@ -265,7 +265,7 @@ def _full_reference(language: Language, tag: str | None) -> str:
     return tag
 
 
-# Daemons pass on the registry's message without a code; these words tell what it means.
+# Daemons pass on the registry's message without a code; these words show what it means.
 _NOT_THERE = ("not found", "manifest unknown", "access denied", "does not exist")
 _OUT_OF_REACH = ("timeout", "deadline exceeded", "no such host", "connection refused", "lookup ")
 

@@ -1,4 +1,4 @@
-"""Progress of pulls, builds and batches, shown on stderr: a bar on a terminal, else a line now and then."""
+"""Progress of pulls, builds and batches on stderr: bars on a terminal, otherwise occasional lines."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rich.progress import (
 from codeforge.progress.steps import OnStep, Step
 
 LINE_EVERY_S = 10.0
-"""Without a terminal, at least so many seconds lie between two lines about one image."""
+"""Without a terminal, at least this many seconds lie between two lines about one image."""
 
 RATE_OVER_S = 600.0
 """The remaining time is estimated from the last ten minutes: programs may take minutes each."""
@@ -84,7 +84,7 @@ class _Bars:
 
 
 class _Lines:
-    """For output that is no terminal: the first step of each image, one now and then, and every failure."""
+    """Prints the first step of each image, another from time to time, and every failure; for no terminal."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

@@ -8,6 +8,12 @@ from codeforge.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from codeforge.sessions.files import (
+        DOWNLOAD_BYTES as DOWNLOAD_BYTES,
+    )
+    from codeforge.sessions.files import (
+        DOWNLOAD_FILES as DOWNLOAD_FILES,
+    )
+    from codeforge.sessions.files import (
         READ_BYTES as READ_BYTES,
     )
     from codeforge.sessions.files import (
@@ -31,7 +37,7 @@ if TYPE_CHECKING:
 else:
     __getattr__ = lazy_exports(
         __name__,
-        files="Download FileEntry READ_BYTES SessionFiles",
+        files="DOWNLOAD_BYTES DOWNLOAD_FILES Download FileEntry READ_BYTES SessionFiles",
         registry="SessionGroup SessionRegistry",
         session="Session",
     )

@@ -1,7 +1,7 @@
 """Looks up the known vulnerabilities of an image's packages.
 
 The first of trivy and grype that is installed and answers examines the image. The OSV service is asked about
-the packages that are left: all of them if neither program is installed, else what the program does not
+the other packages: all of them if neither program is installed, otherwise those that the program does not
 look up, such as an interpreter that was built from source.
 
 A package counts as checked only if a scanner says that it looked it up. A report with an unchecked package
@@ -22,7 +22,7 @@ from codeforge.images.scan.sbom import Package
 async def scan(
     archive: Path, packages: Sequence[Package], *, severity: Severity, osv_url: str | None = osv.OSV_URL
 ) -> ScanReport:
-    """Scan an image with trivy or grype, and ask the OSV service about the packages that are left.
+    """Scan an image with trivy or grype, and ask the OSV service about the other packages.
 
     Args:
         archive: the image as ``docker save`` writes it.

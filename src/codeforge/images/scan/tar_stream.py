@@ -38,7 +38,7 @@ class Stream(Protocol):
 
 
 class Body(io.RawIOBase):
-    """The next ``left`` bytes of a stream, as a stream of their own."""
+    """The next ``left`` bytes of a stream, as a stream that ends after them."""
 
     def __init__(self, stream: Stream, left: int) -> None:
         self._stream = stream
