@@ -9,26 +9,12 @@ from codeforge.lazy_exports import lazy_exports
 if TYPE_CHECKING:
     from codeforge.audit.model import (
         EXIT_ALL_HOLD as EXIT_ALL_HOLD,
-    )
-    from codeforge.audit.model import (
         EXIT_FAILS as EXIT_FAILS,
-    )
-    from codeforge.audit.model import (
         EXIT_NOT_TESTED as EXIT_NOT_TESTED,
-    )
-    from codeforge.audit.model import (
         Check as Check,
-    )
-    from codeforge.audit.model import (
         Layer as Layer,
-    )
-    from codeforge.audit.model import (
         Verdict as Verdict,
-    )
-    from codeforge.audit.model import (
         counts as counts,
-    )
-    from codeforge.audit.model import (
         exit_code as exit_code,
     )
     from codeforge.audit.mutations import (
@@ -36,14 +22,10 @@ if TYPE_CHECKING:
     )
     from codeforge.audit.run import (
         audit as audit,
-    )
-    from codeforge.audit.run import (
         expected_count as expected_count,
     )
     from codeforge.audit.selftest import (
         Outcome as Outcome,
-    )
-    from codeforge.audit.selftest import (
         self_test as self_test,
     )
 else:

@@ -9,8 +9,6 @@ from codeforge.lazy_exports import lazy_exports
 if TYPE_CHECKING:
     from codeforge.blocking.executor import (
         BlockingCodeExecutor as BlockingCodeExecutor,
-    )
-    from codeforge.blocking.executor import (
         DockerCodeExecutor as DockerCodeExecutor,
     )
     from codeforge.blocking.session import (

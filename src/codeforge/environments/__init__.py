@@ -12,11 +12,7 @@ if TYPE_CHECKING:
     )
     from codeforge.environments.store import (
         Environment as Environment,
-    )
-    from codeforge.environments.store import (
         EnvironmentFailed as EnvironmentFailed,
-    )
-    from codeforge.environments.store import (
         EnvironmentStore as EnvironmentStore,
     )
 else:

@@ -9,26 +9,14 @@ from codeforge.lazy_exports import lazy_exports
 if TYPE_CHECKING:
     from codeforge.sessions.files import (
         DOWNLOAD_BYTES as DOWNLOAD_BYTES,
-    )
-    from codeforge.sessions.files import (
         DOWNLOAD_FILES as DOWNLOAD_FILES,
-    )
-    from codeforge.sessions.files import (
         READ_BYTES as READ_BYTES,
-    )
-    from codeforge.sessions.files import (
         Download as Download,
-    )
-    from codeforge.sessions.files import (
         FileEntry as FileEntry,
-    )
-    from codeforge.sessions.files import (
         SessionFiles as SessionFiles,
     )
     from codeforge.sessions.registry import (
         SessionGroup as SessionGroup,
-    )
-    from codeforge.sessions.registry import (
         SessionRegistry as SessionRegistry,
     )
     from codeforge.sessions.session import (

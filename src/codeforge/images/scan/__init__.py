@@ -15,20 +15,12 @@ if TYPE_CHECKING:
     )
     from codeforge.images.scan.report import (
         ScanReport as ScanReport,
-    )
-    from codeforge.images.scan.report import (
         Severity as Severity,
-    )
-    from codeforge.images.scan.report import (
         exit_code as exit_code,
-    )
-    from codeforge.images.scan.report import (
         render as render,
     )
     from codeforge.images.scan.sbom import (
         Package as Package,
-    )
-    from codeforge.images.scan.sbom import (
         to_cyclonedx as to_cyclonedx,
     )
     from codeforge.images.scan.scan import (
