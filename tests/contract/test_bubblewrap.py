@@ -96,7 +96,7 @@ def ids_of(process: Path, kind: str) -> set[int]:
 
 
 @needs_root
-def test_each_sandbox_has_a_user_id_of_its_own_on_this_machine(seen: Seen) -> None:
+def test_each_sandbox_has_its_own_user_id_on_this_machine(seen: Seen) -> None:
     with waiting("javascript") as other:
         users = [
             set().union(*(ids_of(process, "Uid") for process in each.processes)) for each in (seen, other)
@@ -223,7 +223,7 @@ def test_groups_that_a_killed_process_left_are_swept(monkeypatch: pytest.MonkeyP
     assert young.remove()
 
 
-# --- What it cannot do, and says ------------------------------------------------------------------------
+# --- What it does not support ---------------------------------------------------------------------------
 
 
 def test_a_network_is_refused_before_anything_is_started() -> None:

@@ -65,7 +65,7 @@ def test_there_are_examples() -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        # Else it would have its sandboxes beside those that tests of that engine count.
+        # Elsewhere its sandboxes would be among those that bubblewrap's tests count.
         pytest.param(command, marks=pytest.mark.engine("bubblewrap")) if "bubblewrap" in command else command
         for command in COMMANDS
     ],

@@ -47,8 +47,8 @@ def test_the_limits_in_a_result_are_read_on_the_host(executor: BlockingCodeExecu
 
 def test_the_error_for_an_unregistered_runtime_says_what_to_do() -> None:
     with (
-        BlockingCodeExecutor(runtime="runsc-of-nobody") as executor,
-        pytest.raises(EngineUnavailable, match=r"'runsc-of-nobody'; it has .*runc.*\n.*daemon\.json"),
+        BlockingCodeExecutor(runtime="runsc-unregistered") as executor,
+        pytest.raises(EngineUnavailable, match=r"'runsc-unregistered'; it has .*runc.*\n.*daemon\.json"),
     ):
         executor.execute("print(1)")
 

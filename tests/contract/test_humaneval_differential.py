@@ -65,7 +65,7 @@ for number in range(int(sys.argv[1])):
 
 
 def reference_of_all(problems: Sequence[Program]) -> dict[str, Reference]:
-    """What plain Docker makes of them: one container, in which each has an interpreter of its own."""
+    """Their outputs in plain Docker: one container, in which each program has its own interpreter."""
     together = Program(
         language="python",
         name="HumanEval",

@@ -234,7 +234,7 @@ def test_memory_of_the_host_stays_flat_under_a_flood() -> None:
 @pytest.mark.engine("docker")
 def test_a_container_left_between_create_and_start_is_swept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("codeforge.engines.docker.STALE_S", -1.0)
-    label = "ai-codeforge.sandbox=somebody-who-died"
+    label = "ai-codeforge.sandbox=an-executor-that-died"
     left = docker("create", "--label", label, "ai-codeforge-python:latest", "true").strip()
     with BlockingCodeExecutor() as executor:
         assert executor.is_docker_available()

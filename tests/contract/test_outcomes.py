@@ -225,7 +225,7 @@ def test_nothing_outlives_a_run_and_the_result_does_not_wait(executor: BlockingC
     assert not result.files
 
 
-def test_each_run_has_a_sandbox_of_its_own(executor: BlockingCodeExecutor) -> None:
+def test_each_run_has_its_own_sandbox(executor: BlockingCodeExecutor) -> None:
     code = """
         import os
         print(sorted(os.listdir("/tmp")), sorted(os.listdir("/dev/shm")), sorted(os.listdir("/code")))

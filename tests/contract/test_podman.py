@@ -131,7 +131,7 @@ def test_containers_that_were_never_started_are_swept(
     monkeypatch.setattr("codeforge.engines.docker.STALE_S", -1.0)
     # Podman's own limits are more than it may give where root has not all capabilities.
     limits = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=4096:4096")
-    create = ("create", "--interactive", *limits, "--label", f"{LABEL}=somebody", PYTHON.image)
+    create = ("create", "--interactive", *limits, "--label", f"{LABEL}=an-executor-that-died", PYTHON.image)
     created, initialized = (service.podman(*create).strip() for _ in range(2))
     service.podman("init", initialized)
     assert {created, initialized} <= sandboxes(service)

@@ -23,7 +23,7 @@ MiB = 1 << 20
 
 
 def run(scenario: Coroutine[Any, Any, None], within_s: float = WITHIN_S) -> None:
-    """Run it in an event loop of its own, with a time limit."""
+    """Run it in a new event loop, with a time limit."""
 
     async def bounded() -> None:
         async with asyncio.timeout(within_s):

@@ -408,7 +408,7 @@ def test_branches_restart_concurrently(fresh: SessionMaker) -> None:
 
 @pytest.fixture(scope="module")
 def holder(maker: BlockingCodeExecutor) -> Iterator[BlockingSession]:
-    """A session for tests of files; each test has names of its own."""
+    """A session for tests of files; each test uses other names."""
     with maker.session("python") as session:
         yield session
 

@@ -1,6 +1,6 @@
-"""Stands between an executor and its daemon, does harm to chosen calls, and counts what is run.
+"""Stands between an executor and its daemon, damages chosen calls, and counts the programs that are run.
 
-A program counts as run when GO for it has passed through to a sandbox, whatever becomes of it.
+A program counts as run when its GO has passed through to a sandbox.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Broken(Exception):
 
 
 class ChaosProxy:
-    """A proxy of HTTP and of hijacked streams, on a socket of its own.
+    """A proxy of HTTP and of hijacked streams, on its own socket.
 
     Attributes:
         faults: the first one that matches a call is applied.
@@ -88,7 +88,7 @@ class ChaosProxy:
     def harm(
         self, harm: Harm, call: str, *, times: int = 1_000_000, after: int = 0, delay_s: float = 5.0
     ) -> Fault:
-        """Do so to such calls from now on."""
+        """Damage calls that match from now on."""
         fault = Fault(harm, call, times, after, delay_s)
         self.faults.append(fault)
         return fault

@@ -1,5 +1,5 @@
 #!/usr/local/bin/python3
-"""Plays init inside a sandbox: a variable has the script, one step a line; the last step never ends."""
+"""Acts as init inside a sandbox. A variable has the script, with a step on each line; the last never ends."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """A second Docker daemon, for tests that kill, stop and starve it.
 
-It lives in a PID and a mount namespace of its own: when their first process ends, everything in them is
-gone, processes, sandboxes and mounts alike. A keeper outside sees to that as soon as the tests' process is
-gone, by whatever signal, and removes the folder and the cgroups.
-Its data are in memory, so that the room for them can be changed at any time.
+It runs in its own PID and mount namespaces: when their first process ends, everything in them is gone:
+processes, sandboxes and mounts. A keeper outside ends that process when the tests' process has ended, even
+if it was killed, and removes the folder and the cgroups. The daemon's data are in memory, so that the room
+for them can be changed at any time.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class SecondDaemon:
         return (self.root / "log").read_text(errors="replace")
 
     def restore(self) -> None:
-        """Have it up again, whatever a test did to it."""
+        """Make it run again, whatever a test did to it."""
         if self._entered_ended:
             self.start()
         else:
@@ -153,17 +153,17 @@ class SecondDaemon:
         self._entered.wait()
 
     def stop(self) -> None:
-        """Have it stand still, as by a machine that is out of breath."""
+        """Stop it with a signal, so that it answers nothing, as on an overloaded machine."""
         self.signal("dockerd", signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Have it go on; ``nsenter`` stops along with what it started."""
+        """Let it continue; ``nsenter`` stops together with its child."""
         assert self._entered is not None
         self.signal("dockerd", signal.SIGCONT)
         self._entered.send_signal(signal.SIGCONT)
 
     def set_room(self, size: str) -> None:
-        """Have that much room for its data: ``4g``, or no more than is used for ``0``."""
+        """Set the room for its data: ``4g``, or with ``0`` only what is used already."""
         if size == "0":
             stat = os.statvfs(self._inside(self.root / "data"))
             size = str((stat.f_blocks - stat.f_bfree) * stat.f_frsize)
@@ -189,7 +189,7 @@ class SecondDaemon:
             raise OSError(f"{image} could not be saved")
 
     def processes(self, command: str) -> list[int]:
-        """Its processes of that name, as ``dockerd``, ``containerd`` or ``containerd-shim``."""
+        """Its processes of that name: ``dockerd``, ``containerd`` or ``containerd-shim``."""
         namespace = _pid_namespace(self._first)
         return [
             int(entry.name)
@@ -214,7 +214,7 @@ class SecondDaemon:
         return set(self.docker("ps", "--all", "--quiet", "--no-trunc", label, option).split())
 
     def cgroups(self) -> set[str]:
-        """Names of the cgroups that it has made for containers."""
+        """Names of the cgroups that it made for containers."""
         parents = [controller / self._name for controller in _controllers()]
         return {
             child.name
@@ -225,7 +225,7 @@ class SecondDaemon:
         }
 
     def holdings(self) -> dict[str, int]:
-        """How many of everything that might pile up it has."""
+        """How many of each thing that might accumulate it has."""
         (daemon,) = self.processes("dockerd")
         data = self._inside(self.root / "data")
         mounts = Path(f"/proc/{self._first}/mounts").read_text()
@@ -242,7 +242,7 @@ class SecondDaemon:
         }
 
     def memory_mib(self) -> int:
-        """The resources that the daemon holds."""
+        """The resident memory of the daemon, in MiB."""
         (daemon,) = self.processes("dockerd")
         pages = int(Path(f"/proc/{daemon}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") >> 20
@@ -252,7 +252,7 @@ class SecondDaemon:
 
 
 def grown(before: dict[str, int], daemon: SecondDaemon, *, spare: int = 8) -> dict[str, int]:
-    """Of what it holds more than before; ``spare`` descriptors it may keep."""
+    """What it holds more of than before, apart from ``spare`` descriptors."""
     now = daemon.holdings()
     return {name: now[name] for name in now if now[name] > before[name] + spare * (name == "descriptors")}
 

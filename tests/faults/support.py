@@ -27,7 +27,7 @@ class Stage:
     """What a scenario works with: a daemon, the proxy in front of it, and an executor.
 
     Attributes:
-        answers: what each program came to, by its source.
+        answers: the answer for each program, by its source.
     """
 
     daemon: SecondDaemon
@@ -69,11 +69,11 @@ class Stage:
             assert answer.stdout == "hello\n"
 
     async def until(self, condition: Callable[[], bool], within_s: float) -> None:
-        """Wait for something outside of this process."""
+        """Wait for a condition outside of this process."""
         assert await asyncio.to_thread(eventually, condition, within_s)
 
     async def outside(self, work: Callable[[], object]) -> None:
-        """Do what blocks, in a thread."""
+        """Run a blocking function in a thread."""
         await asyncio.to_thread(work)
 
 

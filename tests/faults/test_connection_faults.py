@@ -124,7 +124,7 @@ def test_a_stream_that_breaks_is_never_a_success(
     monkeypatch.setattr("codeforge.sandboxes.sandbox.START_TIMEOUT_S", 3.0)
 
     async def scenario(stage: Stage) -> None:
-        # Twice: a sandbox of which nothing was ever heard is launched once more.
+        # Twice: a sandbox that sent nothing is launched once more.
         stage.proxy.harm(harm, ATTACH, times=2 if after == 0 else 1, after=after)
         answer = await stage.ask(f"print('y' * 5000); {BRIEF}", timeout=2)
         if isinstance(answer, ExecutionResult):

@@ -1,4 +1,4 @@
-"""Many sandboxes made and killed: nothing piles up, in the daemon or in this process."""
+"""Many sandboxes are launched and killed: nothing accumulates, in the daemon or in this process."""
 
 from __future__ import annotations
 

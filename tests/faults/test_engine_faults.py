@@ -94,7 +94,7 @@ def test_a_stopped_daemon_delays_runs_and_loses_none(daemon: SecondDaemon, tmp_p
 def test_a_deadline_that_passes_while_the_daemon_is_stopped_is_no_success(
     daemon: SecondDaemon, tmp_path: Path
 ) -> None:
-    """The program may have ended in time; the result is by the host's clock, or says that it is not known."""
+    """The program may have ended in time; the host's clock decides, or the sandbox counts as lost."""
 
     async def scenario(stage: Stage) -> None:
         run = await stage.start(BRIEF, timeout=2)

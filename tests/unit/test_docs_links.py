@@ -1,4 +1,4 @@
-"""The documents say what the code says: links, error texts, options, fields, frames and posture keys."""
+"""The documents match the code: links, error texts, options, fields, frames and posture keys."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ def anchors(path: Path) -> set[str]:
 
 
 def named(text: str) -> set[str]:
-    """Every word that stands in backticks, alone or among others."""
+    """Every word in backticks, alone or among others."""
     code = re.findall(r"`([^`\n]+)`", FENCE.sub("", text))
     return set(code) | {word for span in code for word in re.findall(r"[\w-]+", span)}
 
 
 def cells(text: str, heading: str) -> set[str]:
-    """What stands in backticks in the first column of the tables under a heading, up to the next one."""
+    """The words in backticks in the first column of the tables under a heading, up to the next one."""
     level = heading.partition(" ")[0]
     part = re.split(rf"\n#{{2,{len(level)}}} ", text.partition(f"\n{heading}\n")[2], maxsplit=1)[0]
     rows = re.findall(r"^\| (`[^|]*) \|", part, re.MULTILINE)
@@ -260,7 +260,7 @@ def test_troubleshooting_has_posture_faults_in_their_own_words() -> None:
     assert set(told) <= set(posture_faults())
 
 
-def test_api_md_says_what_the_limits_are() -> None:
+def test_api_md_has_the_limits_of_the_code() -> None:
     defaults, text = Limits(), read("docs/api.md")
     assert f"{defaults.memory_bytes >> 20} MiB, no swap" in text
     assert f"a quota of {defaults.cpu_quota_us} us in each 100000 us" in text

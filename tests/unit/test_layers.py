@@ -1,4 +1,4 @@
-"""Layers: imports point down only, and nobody reaches past what a package offers in its ``__init__``."""
+"""Layers: imports point down only, and reach only what a package offers in its ``__init__``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LAYERS = [  # top to bottom; a module imports from its own package and from the 
     "errors progress package_data fan_out programs",
 ]
 RANK = {room: rank for rank, layer in enumerate(reversed(LAYERS)) for room in layer.split()}
-# What stands above and below them all: the front doors, and what makes packages cheap to import.
+# Above them all: the public import paths. Below: the version, and what makes packages cheap to import.
 RANK |= {"execution": 90, "__main__": 90, "__init__": 80, "_version": -1, "lazy_exports": -1}
 
 
@@ -43,7 +43,7 @@ def room_of(path: Path) -> str:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """The full names of all that a file imports, wherever in it: of ``from a import b``, ``a.b``."""
+    """The full name of each import anywhere in a file; for ``from a import b`` it is ``a.b``."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -70,7 +70,7 @@ def test_imports_point_down(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(SRC)))
-def test_nobody_reaches_past_what_a_package_offers(path: Path) -> None:
+def test_imports_reach_only_what_a_package_offers(path: Path) -> None:
     room = room_of(path)
     for other, inside in our_imports(path):
         module, _, name = inside.rpartition(".")
@@ -102,7 +102,7 @@ def test_values_and_policy_do_no_io() -> None:
     assert {(path, name) for path, name in found if name.partition(".")[0] in io} == set()
 
 
-def test_the_guest_knows_nobody_and_nobody_knows_the_guest() -> None:
+def test_the_guest_and_the_host_import_nothing_of_each_other() -> None:
     for path in files(guest=True):
         ours = {name for name in imports(path) if name.startswith(("codeforge", "execution"))}
         assert not {name for name in ours if not name.startswith("codeforge.guest.")}  # of each other: types

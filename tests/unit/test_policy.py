@@ -199,7 +199,7 @@ def test_the_owner_is_in_the_label_and_nowhere_else() -> None:
 
 
 @pytest.mark.parametrize(("memory", "heap"), [(16 * MiB, 12), (512 * MiB, 384), (GiB, 768)])
-def test_a_heap_is_told_to_stay_below_the_memory_limit(memory: int, heap: int) -> None:
+def test_nodes_heap_is_limited_to_less_than_the_memory_limit(memory: int, heap: int) -> None:
     assert f"NODE_OPTIONS=--max-old-space-size={heap}" in spec(TYPESCRIPT, memory_bytes=memory)["Env"]
 
 
@@ -325,7 +325,7 @@ MOST = {
     **dict.fromkeys(("code_inodes", "tmp_inodes"), PYTHON.tmp_inodes),
     "shm_bytes": 16 * MiB,
 }
-"""Here less is fine."""
+"""For these keys, a smaller value is no fault."""
 
 
 def one_fault(posture: dict[str, str], key: str) -> None:

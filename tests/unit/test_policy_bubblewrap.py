@@ -51,7 +51,7 @@ def test_the_command_is_exactly_the_reviewed_one() -> None:
 @pytest.mark.parametrize("language", LANGUAGES, ids=lambda row: row.name)
 @pytest.mark.parametrize("memory", [16 * MiB, 512 * MiB, 4 * GiB])
 @pytest.mark.parametrize("as_root", [True, False])
-def test_whatever_is_asked_for_nothing_of_the_host_is_writable(
+def test_nothing_of_the_host_is_writable_whatever_the_options(
     language: Language, memory: int, as_root: bool
 ) -> None:
     made = plan(language, Limits(memory_bytes=memory), as_root=as_root)

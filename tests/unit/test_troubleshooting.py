@@ -24,7 +24,7 @@ VARIES = "..."
 """In a quoted text: anything. In a text of the code: a value that is filled in."""
 
 LEAST_LETTERS = 8
-"""A text with fewer fixed letters, such as ``{name}: {error}``, says nothing that one could look for."""
+"""A text with fewer fixed letters, such as ``{name}: {error}``, has nothing to search for."""
 
 BY_CLASS = {
     "InvalidRequest": "each text names the argument, and what it may be",
@@ -119,9 +119,9 @@ EXCEPTIONS = [
 
 
 def raised() -> Iterator[tuple[str, Template]]:
-    """Each text that the package gives to an exception of its own, with the exception's class.
+    """Each error text that the package raises with one of its own exception classes, and that class.
 
-    Of a text of several lines it is the first that says something by itself.
+    Of a text with several lines it is the first with at least ``LEAST_LETTERS``.
     """
     kinds = set(EXCEPTIONS)
     for tree in trees().values():  # and the subclasses that other modules define

@@ -345,7 +345,7 @@ def test_a_silent_program_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture
 def guest(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the package of its own, for tests that change it; gives the guest in it."""
+    """The guest in another copy of the package, for tests that change it."""
     shutil.copytree(package, tmp_path / "package")
     monkeypatch.setattr(package_data, "PACKAGE_DIR", tmp_path / "package")
     return tmp_path / "package/guest"

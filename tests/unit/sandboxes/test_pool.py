@@ -1,6 +1,6 @@
 """The pool: which caller gets which sandbox and when, and that none is left over or used twice.
 
-Everything runs in virtual time on an engine that is played (``scripted_engine.py``): seconds are exact.
+Everything runs in virtual time on a simulated engine (``scripted_engine.py``): seconds are exact.
 """
 
 from __future__ import annotations
@@ -939,7 +939,7 @@ def test_a_batch_has_no_stock() -> None:
 
 
 async def go_on(pool: Pool, wanted: SandboxKind) -> None:
-    """As a batch does that has no end."""
+    """Run programs forever, as an endless batch does."""
     while True:
         await use(pool, wanted)
 
@@ -1071,7 +1071,7 @@ def test_a_caller_may_be_cancelled_at_any_step(situation: str) -> None:
     for steps in range(200):
         if run(cancelled_after(steps, SITUATIONS[situation])):
             return
-    pytest.fail("it never came to its end")
+    pytest.fail("the caller never ended")
 
 
 # --- The end ------------------------------------------------------------------------------------------
@@ -1145,8 +1145,8 @@ def test_close_at_any_step_of_a_launch_leaves_nothing(steps: int) -> None:
 KINDS = (JS, TS, PY, of_batch(1, 3), of_batch(2, 1000), of_batch(1, 3, STEPS))
 
 
-class Storm:
-    """Callers come, leave, and are let down, in an order that a seed decides."""
+class RandomHistory:
+    """Callers come and leave, and the engine fails, in an order that a seed decides."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
@@ -1163,8 +1163,8 @@ class Storm:
             "max_waiting": self.random.choice((0, 3, 100)),
         }
 
-    async def blow(self, pool: Pool) -> None:
-        """One thing happens."""
+    async def step(self, pool: Pool) -> None:
+        """Do one thing at random."""
         engine, chance = self.engine, self.random.random()
         if chance < 0.5:
             wanted = self.random.choice(KINDS)
@@ -1186,10 +1186,10 @@ class Storm:
             await settle(self.random.randint(0, 9))
         else:
             await asyncio.sleep(self.random.choice((0.01, 0.1, 1.0, 20.0)))
-        self.look(pool)
+        self.check(pool)
 
-    def look(self, pool: Pool) -> None:
-        """What holds at every moment."""
+    def check(self, pool: Pool) -> None:
+        """Check what must be true at every moment."""
         stats = pool.stats()
         assert self.engine.there <= stats["sandboxes"] <= self.options["max_sandboxes"]
         assert stats["launching"] <= LAUNCHES_AT_ONCE
@@ -1197,8 +1197,8 @@ class Storm:
         for shelf in pool._stock.values():
             assert not (shelf.ready and any(not waiter.served.done() for waiter in shelf.waiting))
 
-    async def calm(self, pool: Pool) -> None:
-        """Nothing else happens, so every caller that is left is served."""
+    async def finish(self, pool: Pool) -> None:
+        """Wait: as nothing else happens, every remaining caller is served."""
         self.engine.gate.set()
         self.engine.failures.clear()
         done, pending = await asyncio.wait(self.callers, timeout=1000) if self.callers else (set(), set())
@@ -1216,16 +1216,16 @@ class Storm:
 @given(seed=st.integers(0, 2**32 - 1))
 def test_in_random_histories_every_caller_is_served_and_no_sandbox_is_used_twice_or_left(seed: int) -> None:
     async def scenario() -> None:
-        async with pool_on(storm.engine, **storm.options) as pool:
+        async with pool_on(history.engine, **history.options) as pool:
             for _ in range(120):
-                await storm.blow(pool)
-            await storm.calm(pool)
+                await history.step(pool)
+            await history.finish(pool)
             for batch in (1, 2):
                 pool.forget_batch(batch)
 
-    storm = Storm(seed)
+    history = RandomHistory(seed)
     run(scenario())
-    for channel in storm.engine.sandboxes:
+    for channel in history.engine.sandboxes:
         assert len(set(channel.programs)) <= 1  # a program here is its batch
         assert len(channel.programs) <= (1 if b"None" in channel.programs else 1000)
 

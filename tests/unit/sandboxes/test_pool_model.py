@@ -1,7 +1,7 @@
 """The pool against a model: callers and the engine act at random, step by step, in virtual time.
 
-The model knows who came when for what, and who holds which sandbox. hypothesis makes up what happens,
-and cuts a failure down to the few steps that it takes.
+The model knows when each caller came, what it asked for, and which sandbox it holds. hypothesis generates
+the steps, and reduces a failure to the few that cause it.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def one_of(there: list[T], which: int) -> list[T]:
 
 
 class Engine(ScriptedEngine):
-    """Notes which user ids its sandboxes have for as long as they are there."""
+    """Records the user ids of its sandboxes for as long as they exist."""
 
     def __init__(self, **durations: float) -> None:
         super().__init__(**durations)
@@ -83,7 +83,7 @@ class Engine(ScriptedEngine):
 
     @property
     def uids(self) -> list[int]:
-        """Of all that are there or on their way."""
+        """The user ids of all sandboxes that exist or are being launched."""
         return self._launching + [uid for channel, uid in self._there.items() if not channel.gone]
 
     def channel(self, name: str) -> ScriptedChannel:
@@ -95,10 +95,10 @@ class Caller:
     """One call of ``lease``.
 
     Attributes:
-        runs: whether it has a program run before it lets go.
+        runs: whether it runs a program before it returns the sandbox.
         held: the sandbox, for as long as it has it.
         served_s: when it was given one, on the event loop's clock.
-        cancelled: whether it was told to leave.
+        cancelled: whether the test cancelled it.
     """
 
     kind: SandboxKind
@@ -115,7 +115,7 @@ class Caller:
 
 
 class PoolMachine(RuleBasedStateMachine):
-    """What may happen to a pool, and what must be true after each of it."""
+    """The steps that a pool may see, and what must be true after each of them."""
 
     @initialize(
         durations=st.tuples(*(st.sampled_from((0.0, 0.1)),) * 4),
@@ -145,7 +145,7 @@ class PoolMachine(RuleBasedStateMachine):
     # --- Callers
 
     @rule(kind=KINDS, stay=st.lists(st.booleans(), min_size=1, max_size=4), run=st.booleans(), pause=PAUSES)
-    def some_come(self, kind: SandboxKind, stay: list[bool], run: bool, pause: float) -> None:
+    def callers_come(self, kind: SandboxKind, stay: list[bool], run: bool, pause: float) -> None:
         async def start() -> None:
             for stays in stay:
                 caller = Caller(kind, run)
@@ -174,7 +174,7 @@ class PoolMachine(RuleBasedStateMachine):
             self.heard.append(error)
 
     def serve(self, caller: Caller, sandbox: Sandbox) -> None:
-        """Whose turn it was, and what one may be given."""
+        """Check that it was the caller's turn, and that it may have this sandbox."""
         now_s = asyncio.get_running_loop().time()
         before = self.came[: self.came.index(caller)]
         self.overtaken += [(other, now_s) for other in before if other.waits and other.kind == caller.kind]
@@ -192,14 +192,14 @@ class PoolMachine(RuleBasedStateMachine):
         assert pieces == [("stdout", request.code.encode())]
 
     @rule(which=NUMBERS, all_do=st.booleans(), pause=PAUSES)
-    def some_let_go(self, which: int, all_do: bool, pause: float) -> None:
+    def callers_return_their_sandboxes(self, which: int, all_do: bool, pause: float) -> None:
         holders = [caller for caller in self.came if caller.held]
         for caller in holders if all_do else one_of(holders, which):
             caller.let_go.set()
         self.wait(pause)
 
     @rule(which=NUMBERS, pause=PAUSES)
-    def one_leaves(self, which: int, pause: float) -> None:
+    def a_caller_is_cancelled(self, which: int, pause: float) -> None:
         for caller in one_of([caller for caller in self.came if not caller.task.done()], which):
             caller.cancelled = caller.task.cancel() or caller.cancelled
         self.wait(pause)
@@ -209,7 +209,7 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(
         what=st.sampled_from(("fail", "break off", "dirty", "hang", "restart")), which=NUMBERS, pause=PAUSES
     )
-    def something_is_wrong(self, what: str, which: int, pause: float) -> None:
+    def the_engine_fails(self, what: str, which: int, pause: float) -> None:
         engine = self.engine
         match what:
             case "fail":
@@ -236,7 +236,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: not self.closed)
     @rule(kind=KINDS, count=st.integers(0, 3))
-    def a_kind_is_to_be_kept_or_forgotten(self, kind: SandboxKind, count: int) -> None:
+    def a_kind_is_kept_or_a_batch_forgotten(self, kind: SandboxKind, count: int) -> None:
         async def keep_or_forget() -> None:
             if kind.batch is None:
                 with contextlib.suppress(InvalidRequest):  # more than may be kept
@@ -248,8 +248,8 @@ class PoolMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: not self.closed and len(self.came) > 20)
     @rule(sure=NUMBERS)
-    def it_is_closed(self, sure: int) -> None:
-        if sure > 6:  # seldom: not much happens afterwards
+    def the_pool_is_closed(self, sure: int) -> None:
+        if sure > 6:  # rarely, because little happens afterwards
             self.closed = True
             self.runner.run(self.pool.close())
 
@@ -265,7 +265,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert set(uids) <= set(USER_IDS)
 
     @invariant()
-    def it_counts_right_and_keeps_its_bounds(self) -> None:
+    def counts_are_right_and_within_bounds(self) -> None:
         stats = self.pool.stats()
         assert stats["leased"] == sum(caller.held is not None for caller in self.came)
         assert self.engine.there <= stats["sandboxes"] <= self.max_sandboxes
@@ -274,20 +274,20 @@ class PoolMachine(RuleBasedStateMachine):
         assert sum(len(shelf.ready) for shelf in stocked) <= self.max_warm
 
     @invariant()
-    def who_comes_first_is_served_no_later(self) -> None:
-        # Two callers that each find one at the same moment may be served in either order.
+    def callers_of_a_kind_are_served_in_order(self) -> None:
+        # Two callers that each find a sandbox at the same moment may be served in either order.
         for caller, when_s in self.overtaken:
             assert not caller.waits
             assert caller.served_s in (None, when_s)
         self.overtaken.clear()
 
     @invariant()
-    def an_error_is_one_callers(self) -> None:
+    def an_error_reaches_only_one_caller(self) -> None:
         errors = [error for error in self.heard if type(error) is EngineError]
         assert len({id(error) for error in errors}) == len(errors)
 
     @invariant()
-    def nobody_ended_but_as_he_was_told_or_should(self) -> None:
+    def callers_end_only_as_expected(self) -> None:
         for caller in self.came:
             if caller.task.done() and not caller.task.cancelled():
                 caller.task.result()
@@ -298,17 +298,17 @@ class PoolMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "runner"):
             with self.runner:
-                self.runner.run(self.come_to_rest())
+                self.runner.run(self.finish())
 
-    async def come_to_rest(self) -> None:
-        """Nothing happens any more; so everybody is served, and then nothing is left."""
+    async def finish(self) -> None:
+        """Wait until every caller is served, and check that nothing is left."""
         self.engine.failures.clear()
         self.engine.gate.set()
         for caller in self.came:
             caller.let_go.set()
         if self.came:
             _, pending = await asyncio.wait([caller.task for caller in self.came], timeout=1000)
-            assert not pending, "nobody is forgotten"
+            assert not pending, "a caller was forgotten"
         if not self.closed:
             await asyncio.sleep(100)
             stats = self.pool.stats()

@@ -1,4 +1,4 @@
-"""One run as the host drives it, in virtual time, with an init that a test plays by hand."""
+"""One run as the host drives it, in virtual time, with events that a test makes up."""
 
 from __future__ import annotations
 

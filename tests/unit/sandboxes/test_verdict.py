@@ -1,4 +1,4 @@
-"""Verdicts: what decides how a run or a cell ended, and what people are text."""
+"""Verdicts: what decides how a run or a cell ended, and how that is explained."""
 
 from __future__ import annotations
 

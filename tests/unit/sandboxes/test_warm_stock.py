@@ -31,7 +31,7 @@ class Ready:
         self.stepping = stepping
 
 
-class Listening:
+class Watching:
     """The part of the task that watches a sandbox that the stock uses."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ def shelf(*ready: Ready, target: int = 0, floor: int = 0, kind: SandboxKind = KI
 
 def put(into: Shelf, *ready: Ready) -> None:
     for sandbox in ready:
-        into.ready[cast(Sandbox, sandbox)] = cast("asyncio.Task[None]", Listening())
+        into.ready[cast(Sandbox, sandbox)] = cast("asyncio.Task[None]", Watching())
 
 
 def take(out_of: Shelf) -> None:
@@ -197,8 +197,8 @@ def test_worst_is_the_one_that_has_preloaded_least() -> None:
 def test_removing_one_cancels_the_task_that_watches_it() -> None:
     sandbox = Ready()
     stocked = shelf(sandbox)
-    listening = cast(Listening, stocked.remove(cast(Sandbox, sandbox)))
-    assert listening.stopped
+    watching = cast(Watching, stocked.remove(cast(Sandbox, sandbox)))
+    assert watching.stopped
     assert not stocked.ready
 
 
