@@ -322,13 +322,16 @@ async def _follow_build(lines: AsyncIterator[dict[str, Any]], tag: str, on_step:
 
 
 async def _make_offline_base(base: str, on_step: OnStep, *, force: bool) -> None:
-    status, log = await run_program(
-        "bash",
-        path_of("docker/offline/make-base-images.sh"),
-        base.partition(":")[0],
-        on_line=lambda line: on_step(Step(base, line)),
-        env={"FORCE": "1" if force else ""},
-        end_with=signal.SIGTERM,  # it removes what it has made so far
-    )
+    try:
+        status, log = await run_program(
+            "bash",
+            path_of("docker/offline/make-base-images.sh"),
+            base.partition(":")[0],
+            on_line=lambda line: on_step(Step(base, line)),
+            env={"FORCE": "1" if force else ""},
+            end_with=signal.SIGTERM,  # it removes what it has made so far
+        )
+    except OSError as error:
+        raise ImageBuildFailed(f"cannot make the base image {base}:\n{error}") from error
     if status != 0:
         raise ImageBuildFailed("\n".join([f"cannot make the base image {base}:", *log]))

@@ -278,6 +278,14 @@ def test_an_image_without_a_dockerfile_is_not_built() -> None:
         build(dataclasses.replace(PYTHON, image="mine:1", dockerfile=None))
 
 
+def test_a_base_image_that_cannot_be_made_without_bash_is_a_build_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(ImageBuildFailed, match=r"cannot make the base image node:18-slim:\n.*bash"):
+        asyncio.run(store._make_offline_base("node:18-slim", lambda step: None, force=False))
+
+
 # --- Errors of a pull ---------------------------------------------------------------------------------
 
 
