@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
 from codeforge.errors import ExecutorClosed
@@ -39,8 +39,8 @@ class LoopThread:
                 work.close()
                 raise ExecutorClosed("the executor is closed")
             self._running = self._running or _Running()
-            running = self._running
-        return running.wait_for(work)
+            wait = self._running.begin(work)  # inside the lock, so that close() waits for it
+        return wait()
 
     def iterate(self, items: AsyncGenerator[T, None]) -> Generator[T, None, None]:
         """Yield what ``items`` yields, and close it at the end."""
@@ -61,7 +61,7 @@ class LoopThread:
             last.close()
             return
         try:
-            running.wait_for(last)
+            running.begin(last)()
         finally:
             running.stop()
 
@@ -74,25 +74,29 @@ class _Running:
         self._thread = threading.Thread(target=self._loop.run_forever, name="codeforge", daemon=True)
         self._thread.start()
 
-    def wait_for(self, work: Coroutine[Any, Any, T]) -> T:
+    def begin(self, work: Coroutine[Any, Any, T]) -> Callable[[], T]:
+        """Schedule ``work``; the returned function waits for it."""
         ended = threading.Event()
         tasks: list[asyncio.Task[T]] = []
 
-        def begin() -> None:
+        def start() -> None:
             tasks.append(self._loop.create_task(work))
             tasks[0].add_done_callback(lambda _: ended.set())
 
-        self._loop.call_soon_threadsafe(begin)
-        try:
-            ended.wait()
-        except BaseException:
-            self._loop.call_soon_threadsafe(lambda: tasks[0].cancel())
-            ended.wait(CANCEL_GRACE_S)
-            raise
-        try:
-            return tasks[0].result()
-        except asyncio.CancelledError:  # by stop()
-            raise concurrent.futures.CancelledError from None
+        def wait() -> T:
+            try:
+                ended.wait()
+            except BaseException:
+                self._loop.call_soon_threadsafe(lambda: tasks[0].cancel())
+                ended.wait(CANCEL_GRACE_S)
+                raise
+            try:
+                return tasks[0].result()
+            except asyncio.CancelledError:  # by stop()
+                raise concurrent.futures.CancelledError from None
+
+        self._loop.call_soon_threadsafe(start)
+        return wait
 
     def stop(self) -> None:
         asyncio.run_coroutine_threadsafe(_finish_others(), self._loop).result()

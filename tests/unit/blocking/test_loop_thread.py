@@ -75,6 +75,35 @@ def test_close_gives_other_calls_time_to_return() -> None:
         assert running.result(30) == "done"
 
 
+def test_a_call_that_begins_just_before_close_returns(monkeypatch: pytest.MonkeyPatch) -> None:
+    released, closed = threading.Event(), threading.Event()
+
+    class PausingLock:
+        """A lock that stops all threads but this one after they have released it."""
+
+        def __init__(self) -> None:
+            self._lock = threading.Lock()
+
+        def __enter__(self) -> None:
+            self._lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self._lock.release()
+            if threading.current_thread() is not threading.main_thread():
+                released.set()
+                assert closed.wait(30)
+
+    loop = LoopThread()
+    loop.wait_for(nothing())
+    monkeypatch.setattr(loop, "_lock", PausingLock())
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(loop.wait_for, name_of_thread())
+        assert released.wait(30)
+        loop.close(nothing())
+        closed.set()
+        assert running.result(30) == "codeforge"
+
+
 def test_close_cancels_calls_that_do_not_return(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop_thread, "CLOSE_GRACE_S", 0.01)
     loop = LoopThread()
