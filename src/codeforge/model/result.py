@@ -26,7 +26,7 @@ class Evidence:
     """What is known about the end of a run, and who reported it.
 
     Attributes:
-        exited: init's report of what the kernel told it; ``None`` if there was no report.
+        exited: how init reported the end, from what the kernel told it; ``None``: it reported nothing.
         killed: why the host stopped the run, if it did.
         oom_event: whether the engine reported an out-of-memory kill in this sandbox.
         stdout_bytes, stderr_bytes: how much was written, kept or not.
@@ -134,7 +134,7 @@ class ExecutionResult:
         memory_used: peak bytes of the whole sandbox.
         container_id: the engine's name for the sandbox that it ran in.
         evidence: what the verdict is based on.
-        posture: what the kernel said about the sandbox; docs/protocol.md has the fields.
+        posture: what the kernel reported about the sandbox; docs/protocol.md has the fields.
         tests: the outcome of each test, from ``execute_with_tests``.
     """
 

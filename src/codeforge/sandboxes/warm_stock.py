@@ -110,12 +110,12 @@ class Shelf:
         self._spare = min(self._spare, len(self.ready))
         return watching
 
-    def ask(self, now_s: float, most: int) -> None:
-        """Count a caller that wants one; raises the target, up to ``most``, if none is ready."""
+    def ask(self, now_s: float, max_target: int) -> None:
+        """Count a caller that wants one; raises the target, up to ``max_target``, if none is ready."""
         self.used_s = now_s
         if self.stocked:
             wanted = self.target + (not self.ready)
-            self.target = max(self.floor, min(most, max(1, wanted)))
+            self.target = max(self.floor, min(max_target, max(1, wanted)))
 
     def tend(self, now_s: float) -> None:
         """Lower the target if some were never needed since the last call."""

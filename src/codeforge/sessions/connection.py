@@ -109,7 +109,7 @@ class Connection:
 
     @property
     def posture(self) -> dict[str, str]:
-        """What the kernel said about the sandbox."""
+        """What the kernel reported about the sandbox."""
         return dict(self._sandbox.posture)
 
     async def oom_event(self) -> bool:
@@ -166,9 +166,9 @@ class Connection:
         Raises:
             SandboxLost: it did not start.
         """
-        made = self._add(number)
+        interpreter = self._add(number)
         self.send(b"".join([*frames, session_frames.start(number)]))
-        await made.wait_until_ready()
+        await interpreter.wait_until_ready()
 
     async def fork(self, source: Interpreter) -> Interpreter:
         """Copy an interpreter, and return the copy, which is a new branch.
@@ -186,9 +186,9 @@ class Connection:
         is_made = False
         try:
             async with asyncio.timeout(READY_TIMEOUT_S):
-                said = await source.wait_unless_over(answer)
-            if said.get("is") != "forked":
-                raise CannotFork(text_of(said.get("why")))
+                reply = await source.wait_unless_over(answer)
+            if reply.get("is") != "forked":
+                raise CannotFork(text_of(reply.get("why")))
             await copy.wait_until_ready()
             is_made = True
             return copy
@@ -225,9 +225,9 @@ class Connection:
 
     def _add(self, number: int) -> Interpreter:
         before = self._interpreters.get(number)
-        made = Interpreter(self, number, unread=before.unread if before is not None else None)
-        self._interpreters[number] = made
-        return made
+        interpreter = Interpreter(self, number, unread=before.unread if before is not None else None)
+        self._interpreters[number] = interpreter
+        return interpreter
 
     def _free_number(self) -> int:
         # 0 is not used again: the first branch's directory is in another place than the others'.

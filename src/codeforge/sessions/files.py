@@ -153,10 +153,10 @@ class SessionFiles:
         """
         if path:
             check_path(path)
-        found, _ = await self._walk(path, recursive=recursive, most=DOWNLOAD_FILES)
+        found, _ = await self._walk(path, recursive=recursive, max_entries=DOWNLOAD_FILES)
         return sorted((entry for entry, _ in found), key=lambda entry: entry.path)
 
-    async def _walk(self, path: str, *, recursive: bool, most: int) -> tuple[_Found, dict[str, str]]:
+    async def _walk(self, path: str, *, recursive: bool, max_entries: int) -> tuple[_Found, dict[str, str]]:
         """Return entries, each with whether its name is text, and why some directories were not read."""
         found: _Found = []
         closed: dict[str, str] = {}
@@ -172,9 +172,10 @@ class SessionFiles:
                             folders.append(entry.path)
                         else:
                             closed[entry.path] = _UNUSABLE
-                    if len(found) > most:
+                    if len(found) > max_entries:
                         raise InvalidRequest(
-                            f"there are more than {most} files and directories; name single directories"
+                            f"there are more than {max_entries} files and directories; "
+                            "name single directories"
                         )
             except FileError as error:
                 if folder == path:
@@ -232,8 +233,8 @@ class SessionFiles:
         """
         if path:
             check_path(path)
-        most = max(max_files, DOWNLOAD_FILES)
-        entries, skipped = await self._walk(path, recursive=True, most=most)
+        max_entries = max(max_files, DOWNLOAD_FILES)
+        entries, skipped = await self._walk(path, recursive=True, max_entries=max_entries)
         files = [(entry, is_text) for entry, is_text in entries if entry.kind is EntryKind.FILE]
         size = sum(entry.size for entry, _ in files)
         if len(files) > max_files or size > max_bytes:

@@ -95,7 +95,7 @@ class Session:
 
     @property
     def posture(self) -> Mapping[str, str]:
-        """What the kernel said about the sandbox; empty before the first use."""
+        """What the kernel reported about the sandbox; empty before the first use."""
         return {} if self._group.connection is None else self._group.connection.posture
 
     async def start(self) -> None:
