@@ -38,7 +38,8 @@ class SessionRegistry:
 
     def __len__(self) -> int:
         """How many groups hold a sandbox, or are getting one."""
-        return sum(group.is_open for group in self._groups)
+        # A copy: the blocking executor asks from another thread than the one that changes the set.
+        return sum(group.is_open for group in list(self._groups))
 
     @contextlib.contextmanager
     def admission(self, group: SessionGroup) -> Iterator[None]:

@@ -1230,7 +1230,7 @@ def test_in_random_histories_every_caller_is_served_and_no_sandbox_is_used_twice
         assert len(channel.programs) <= (1 if b"None" in channel.programs else 1000)
 
 
-def test_statistics_do_not_mind_that_another_thread_changes_the_stock() -> None:
+def test_statistics_can_be_read_while_another_thread_changes_the_stock() -> None:
     async def scenario() -> None:
         async with pool_on(ScriptedEngine()) as pool:
 

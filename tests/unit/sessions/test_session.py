@@ -16,6 +16,7 @@ from codeforge.errors import (
     SessionEnded,
 )
 from codeforge.model.cell_result import CellResult, MimeBundle
+from codeforge.sessions.registry import SessionGroup
 from scripted_engine import frame
 from scripted_sessions import BRANCH, value, world
 from virtual_time import run, settle
@@ -232,6 +233,21 @@ def test_a_session_too_many_is_busy_until_another_one_is_closed() -> None:
             await it.sessions.close()
             with pytest.raises((ExecutorClosed, SessionEnded)):
                 await it.session().start()
+
+    run(scenario())
+
+
+def test_sessions_can_be_counted_while_another_thread_opens_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with world() as it, it.session():
+
+            def is_open(group: SessionGroup) -> bool:
+                it.sessions._groups.add(SessionGroup(it.sessions, group.run, None))
+                return True
+
+            with monkeypatch.context() as patch:
+                patch.setattr(SessionGroup, "is_open", property(is_open))
+                assert len(it.sessions) == 1
 
     run(scenario())
 
