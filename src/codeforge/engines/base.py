@@ -109,7 +109,7 @@ class Engine(Protocol):
         """
 
     async def provisions(self) -> Provisions:
-        """What gives it languages; starts the engine first.
+        """What provides its languages: images or environments. Starts the engine first.
 
         Raises:
             EngineUnavailable: as ``start``.

@@ -11,7 +11,7 @@ _PODMAN_SOCKET = "podman/podman.sock"
 
 
 def podman_address() -> str:
-    """CONTAINER_HOST; else this user's own service; the system's for root, or if only that one exists."""
+    """CONTAINER_HOST if set; else the user's service; the system's for root, or if only that one exists."""
     asked = os.environ.get("CONTAINER_HOST")
     if asked:
         return asked

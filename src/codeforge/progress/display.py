@@ -84,7 +84,7 @@ class _Bars:
 
 
 class _Lines:
-    """Prints the first step of each image, another from time to time, and every failure; for no terminal."""
+    """Without a terminal: prints the first step of each image, some of the others, and every failure."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

@@ -179,7 +179,7 @@ class Sandbox:
             raise RuntimeError("this sandbox was used before")
         self._clean = False
         self._stepped.set()
-        if not self._decoder.over:  # else init has failed, and its message is the next event
+        if not self._decoder.over:  # otherwise init has failed, and its message is the next event
             self._decoder.expect_session()
         await self._channel.write(frames)
 
@@ -205,7 +205,7 @@ class Sandbox:
         self._stepped.set()  # preload() must not wait for this worker any longer
         driver = RunDriver(self._channel, self.posture, run)
         token = new_token()
-        if not self._decoder.over:  # else init has failed right after READY, and its message comes below
+        if not self._decoder.over:  # otherwise init has failed after READY, and its message comes below
             self._decoder.expect_run(files_bytes=run.limits.files_bytes, token=token)
         try:
             await driver.start(token=token, keep=self.runs < self.kind.max_runs)

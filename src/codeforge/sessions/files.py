@@ -9,10 +9,10 @@ from __future__ import annotations
 import collections
 import errno
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from codeforge.errors import FileError, InvalidRequest, ProtocolViolation
 from codeforge.model import MiB, check_path, format_memory, require_int, text_bytes
@@ -72,22 +72,15 @@ _Entries: TypeAlias = list[FileEntry]
 _Found: TypeAlias = list[tuple[FileEntry, bool]]
 
 
-class FileRequester(Protocol):
-    """Sends a request about files to init, and returns its answer."""
-
-    async def __call__(self, frame: bytes) -> Answer:
-        """Send one of the frames about files that ``session_frames`` makes."""
-
-
 class SessionFiles:
     """Reads and writes the files of one branch, also while a cell runs, and after its interpreter ended.
 
     Args:
         branch: the number of the branch.
-        request: sends its requests.
+        request: sends a frame about files to init, and returns the answer.
     """
 
-    def __init__(self, branch: int, request: FileRequester) -> None:
+    def __init__(self, branch: int, request: Callable[[bytes], Awaitable[Answer]]) -> None:
         self._branch = branch
         self._request = request
 

@@ -227,7 +227,7 @@ class Interpreter:
             self.unread.add(stream, data)
 
     def take_unread(self) -> OutputBuffer:
-        """Return what its branch wrote since the last cell, and begin anew."""
+        """Return what its branch wrote since the last cell, and start a new buffer."""
         unread, self.unread = self.unread, OutputBuffer(UNREAD_BYTES)
         return unread
 
