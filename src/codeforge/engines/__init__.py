@@ -34,7 +34,6 @@ if TYPE_CHECKING:
         ENGINES as ENGINES,
         RUNTIME_VARIABLE as RUNTIME_VARIABLE,
         EngineSettings as EngineSettings,
-        FirstThatAnswers as FirstThatAnswers,
         OnChoice as OnChoice,
         engine_for as engine_for,
         engine_name as engine_name,
@@ -52,8 +51,8 @@ else:
         docker="DockerEngine",
         gvisor="with_sentry",
         select=(
-            "AUTO ENGINES ENGINE_VARIABLE EngineSettings FirstThatAnswers OnChoice RUNTIME_VARIABLE "
-            "engine_for engine_name make_engine"
+            "AUTO ENGINES ENGINE_VARIABLE EngineSettings OnChoice RUNTIME_VARIABLE engine_for engine_name "
+            "make_engine"
         ),
         sockets="unreachable_reason",
     )

@@ -60,7 +60,7 @@ DOCKER = Dialect(
 
 
 @contextlib.contextmanager
-def docker_errors(dialect: Dialect = DOCKER) -> Iterator[None]:
+def docker_errors(dialect: Dialect) -> Iterator[None]:
     """Turn aiodocker's exceptions into this package's own."""
     try:
         yield
