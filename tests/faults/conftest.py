@@ -40,7 +40,7 @@ def _not_here(reason: str) -> NoReturn:
 
 @pytest.fixture
 def daemon(_second_daemon: SecondDaemon) -> Iterator[SecondDaemon]:
-    """A daemon to do harm to; afterwards nothing of ours may be left on it."""
+    """A daemon that a test may harm; afterwards no sandbox may be left on it."""
     _second_daemon.restore()
     yield _second_daemon
     _second_daemon.restore()

@@ -37,7 +37,7 @@ def files(*, guest: bool = False) -> list[Path]:
 
 
 def room_of(path: Path) -> str:
-    """The top-level package or module of ours that a file belongs to."""
+    """The top-level package or module that a file belongs to."""
     parts = path.relative_to(PACKAGE if path.is_relative_to(PACKAGE) else SRC).with_suffix("").parts
     return parts[0]
 
@@ -53,7 +53,7 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def our_imports(path: Path) -> Iterator[tuple[str, str]]:
-    """The room that each import of ours reaches, and the rest of the name."""
+    """For each import of this project: the room that it reaches, and the rest of the name."""
     for name in imports(path):
         first, _, rest = name.partition(".")
         if first == "codeforge":

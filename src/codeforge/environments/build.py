@@ -11,7 +11,7 @@ from codeforge.programs import run_program
 from codeforge.progress import OnStep, Step
 
 STALL_S = 300.0
-"""An installer that is silent for this long is given up; one that is slow but makes progress is not."""
+"""An installer that is silent for this long is killed; one that is slow but makes progress is not."""
 
 
 @dataclass(frozen=True, slots=True)

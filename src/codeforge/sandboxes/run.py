@@ -125,7 +125,7 @@ class RunDriver:
         """Handle one event; return the part of its output that is kept, if it is output.
 
         Raises:
-            SandboxLost: init gave up.
+            SandboxLost: init failed.
             ProtocolViolation: init cannot send this event during a run.
         """
         match event:
@@ -150,9 +150,9 @@ class RunDriver:
             case protocol.Done() | protocol.Clean():
                 self._over = True
             case protocol.Failed(message):
-                raise SandboxLost(f"the sandbox gave up: {message}")
+                raise SandboxLost(f"the sandbox's init failed: {message}")
             case _:
-                raise ProtocolViolation(f"{event} in the middle of a run")
+                raise ProtocolViolation(f"{event} during a run")
         return None
 
     def _kill_if_flooded(self) -> None:
@@ -175,14 +175,14 @@ class RunDriver:
         """Return the result, once there are no more events.
 
         Raises:
-            SandboxLost: the sandbox broke off, and the host did not end it.
+            SandboxLost: the sandbox ended, and the host did not end it.
             BaseException: whatever the caller's source of stdin raised.
         """
         if self._stdin_error is not None:
             raise self._stdin_error
         evidence = await self._evidence()
         if not self._over and evidence.killed is None and not evidence.oom_event:
-            raise SandboxLost("the sandbox broke off in the middle of a run; was the engine stopped?")
+            raise SandboxLost("the sandbox ended unexpectedly during a run; was the engine stopped?")
         status = decide_run(evidence)
         exited = self._exited
         return ExecutionResult(

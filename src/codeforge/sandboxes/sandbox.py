@@ -123,7 +123,7 @@ class Sandbox:
         if not isinstance(first, protocol.Ready):
             lost = _NeverStarted if first is None else SandboxLost
             why = first.message if isinstance(first, protocol.Failed) else "no init answered"
-            raise lost(f"the sandbox did not start: {why} (is {row.image} ours?)")
+            raise lost(f"the sandbox did not start: {why} (is {row.image} an AI CodeForge image?)")
         self.posture = {**first.posture, **await engine.observe(self._channel)}
         faults = await engine.faults(self._channel, self.posture, self.kind.limits, uid=self.uid)
         if faults:

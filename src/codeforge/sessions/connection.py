@@ -306,10 +306,10 @@ class Connection:
                     case protocol.Preloaded() | protocol.Ready():
                         pass  # from before the session began
                     case protocol.Failed(message):
-                        raise SandboxLost(f"the sandbox gave up: {message}")
+                        raise SandboxLost(f"the sandbox's init failed: {message}")
                     case _:
                         raise ProtocolViolation(f"{event} in a session")
-            raise SandboxLost("the session's sandbox broke off; was the engine stopped?")
+            raise SandboxLost("the session's sandbox ended unexpectedly; was the engine stopped?")
         except HostFailure as error:
             self._break_off(error)
         except Exception as error:

@@ -173,7 +173,7 @@ class Session:
     async def _conclude(self, connection: Connection, cell: Cell) -> CellResult:
         oom = (cell.lost or cell.may_be_out_of_memory) and await connection.oom_event()
         if cell.lost and not oom:
-            raise connection.lost or SandboxLost("the session's sandbox broke off")
+            raise connection.lost or SandboxLost("the session's sandbox ended unexpectedly")
         return cell.result(oom=oom)
 
     async def interrupt(self) -> None:

@@ -178,11 +178,11 @@ def test_the_engine_is_asked_about_memory_only_if_the_kernel_counted_a_kill(oom:
     run(scenario())
 
 
-def test_a_sandbox_that_breaks_off_is_no_result_unless_memory_ran_out() -> None:
+def test_a_sandbox_that_ends_unexpectedly_has_no_result_unless_memory_ran_out() -> None:
     async def scenario() -> None:
         channel = RecordingChannel()
         driver = await started(channel)
-        with pytest.raises(SandboxLost, match="broke off"):
+        with pytest.raises(SandboxLost, match="ended unexpectedly"):
             await driver.result()
         channel.oom = True
         assert (await finished(driver)).status is Status.OUT_OF_MEMORY

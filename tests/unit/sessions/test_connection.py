@@ -1,4 +1,4 @@
-"""A session whose init lies, hangs or breaks off.
+"""A session whose init lies, hangs or ends.
 
 Whatever it does, every caller that waits gets an answer in (virtual) time, and no sandbox is left.
 """
