@@ -38,7 +38,7 @@ CANARIES_IN = (
     "/opt",
     *MAY_BE_WRITABLE,
 )
-READ_MOST = 256 * 1024
+MAX_READ_BYTES = 256 * 1024
 SECRETS = (
     "/run/secrets",
     "/var/run/secrets",
@@ -228,7 +228,7 @@ def file_tokens(entry: os.DirEntry[str]) -> set[str]:
     if is_searched(entry.path) and entry.is_file(follow_symlinks=False):
         try:
             with open(entry.path, "rb") as file:  # noqa: PTH123 - it may be no regular file any more
-                found |= tokens(file.read(READ_MOST))
+                found |= tokens(file.read(MAX_READ_BYTES))
         except OSError:
             pass
     return found
