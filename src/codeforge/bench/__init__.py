@@ -20,10 +20,10 @@ if TYPE_CHECKING:
         Way as Way,
     )
     from codeforge.bench.measure import (
-        beside_warm as beside_warm,
+        circumstances as circumstances,
     )
     from codeforge.bench.measure import (
-        circumstances as circumstances,
+        compare_with_warm as compare_with_warm,
     )
     from codeforge.bench.measure import (
         interleaved as interleaved,
@@ -54,7 +54,7 @@ else:
         __name__,
         figures="Table",
         measure=(
-            "COLD Program Way beside_warm circumstances interleaved load references run_fresh sustained "
+            "COLD Program Way compare_with_warm circumstances interleaved load references run_fresh sustained "
             "within"
         ),
         report="draw grid",
