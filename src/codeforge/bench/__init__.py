@@ -54,8 +54,8 @@ else:
         __name__,
         figures="Table",
         measure=(
-            "COLD Program Way compare_with_warm circumstances interleaved load references run_fresh sustained "
-            "within"
+            "COLD Program Way circumstances compare_with_warm interleaved load references run_fresh "
+            "sustained within"
         ),
         report="draw grid",
     )
