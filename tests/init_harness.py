@@ -1,10 +1,10 @@
 """Starts init without a container engine, and plays its host.
 
 init must be PID 1 and needs a /code. Namespaces provide both. A *world*, one for each test session, is a
-mount namespace: its root is a tmpfs with the host's directories bound into it and an empty /code beside
-them. Each ``Init`` is a PID namespace in that world, with a new tmpfs on /code. As root, init runs under a
-uid of its own. Otherwise a user namespace gives the privileges that mounting needs, and init starts in
-another one, where it has none.
+mount namespace: its root is a tmpfs with the host's directories bound into it and an empty /code. Each
+``Init`` is a PID namespace in that world, with a new tmpfs on /code. As root, init runs under its own uid.
+Otherwise a user namespace gives the privileges that mounting needs, and init starts in another one, where it
+has none.
 
 Everything that init empties between two runs belongs to one ``Init``: /code, /tmp, /dev/shm, /dev/mqueue and
 System V IPC. So does the network. A test therefore cannot share files with its sandboxes in /tmp.

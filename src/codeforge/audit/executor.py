@@ -25,9 +25,9 @@ from codeforge.engines import (
     make_engine,
     unreachable_reason,
 )
-from codeforge.errors import Unsupported
+from codeforge.errors import ImageNotFound, Unsupported
 from codeforge.executor import CodeExecutor
-from codeforge.model import Language, Output, SandboxLimits
+from codeforge.model import PYTHON, Language, Output, SandboxLimits
 from codeforge.policy import LABEL
 
 HELD_FOR_S = 600.0
@@ -216,6 +216,19 @@ class AuditExecutor(CodeExecutor):
             # The program's output often arrives before the engine reports the sandbox as running.
             await until(lambda: self._is_running(new), ENGINE_NOTICES_WITHIN_S)
             yield await self.inspect(new)
+
+
+def python_image_id(configs: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the id of the image in which the audit runs its programs, from what ``image_configs`` returns.
+
+    Raises:
+        ImageNotFound: the engine does not have it.
+    """
+    if PYTHON.name not in configs:
+        raise ImageNotFound(
+            f"{PYTHON.image} is not on this machine\nBuild or pull it: codeforge images pull {PYTHON.name}"
+        )
+    return str(configs[PYTHON.name]["Id"])
 
 
 async def until(condition: Callable[[], Awaitable[bool]], within_s: float) -> bool:

@@ -15,7 +15,7 @@ from codeforge.audit import (
 )
 from codeforge.audit.attack_cases import FULL, QUICK, Case
 from codeforge.audit.canaries import VARIABLE, Canaries, planted
-from codeforge.audit.executor import BUBBLEWRAP, DOCKER, PODMAN, AuditExecutor, until
+from codeforge.audit.executor import BUBBLEWRAP, DOCKER, PODMAN, AuditExecutor, python_image_id, until
 from codeforge.audit.model import Check, Rule, Verdict
 from codeforge.audit.proc_facts import Facts, gather
 from codeforge.engines import GVISOR, with_sentry
@@ -68,7 +68,7 @@ async def _engine_and_sandbox(
                 yield check
         for check in engine_checks.images(configs, [row.name for row in LANGUAGES]):
             yield check
-        languages, image_id = list(configs), str(configs[PYTHON.name]["Id"])
+        languages, image_id = list(configs), python_image_id(configs)
     hidden = {VARIABLE: canaries.neighbour}
     async with executor.held(env_vars=hidden, files={"secret": canaries.neighbour}) as neighbour:
         async with executor.held() as subject:

@@ -13,7 +13,7 @@ from typing import Any
 
 from codeforge.audit import probe_runner
 from codeforge.audit.canaries import planted
-from codeforge.audit.executor import AuditExecutor, Weaken
+from codeforge.audit.executor import AuditExecutor, Weaken, python_image_id
 from codeforge.audit.model import Check, Verdict
 from codeforge.audit.mutations import WITHOUT_INIT, Mutation
 from codeforge.audit.probes import PROBES
@@ -66,7 +66,7 @@ async def self_test(mutations: Iterable[Mutation]) -> AsyncGenerator[Outcome, No
     """Try each mutation, one after another, and finally a sandbox without our init."""
     async with AuditExecutor() as unharmed:
         socket = await unharmed.socket_path() or "/var/run/docker.sock"
-        image_id = str((await unharmed.image_configs())[PYTHON.name]["Id"])
+        image_id = python_image_id(await unharmed.image_configs())
     with planted() as canaries:
         places = {"{folder}": str(canaries.folder), "{socket}": socket}
         for mutation in mutations:

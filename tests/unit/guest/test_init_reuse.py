@@ -709,7 +709,7 @@ def test_what_cannot_be_removed_ends_the_sandbox(sandbox_of: Opener, kind: str, 
 
 
 BOMBS: Mapping[str, str] = {
-    "everybody forks": "while True:\n    try: os.fork()\n    except OSError: pass",
+    "every process forks": "while True:\n    try: os.fork()\n    except OSError: pass",
     "a chain": "while True:\n    if os.fork(): os._exit(0)",
     "chains": """
 for _ in range(8):
