@@ -6,7 +6,7 @@
 Each checkout needs its own .venv. Both run in turn, in one run, through the public API:
 
     warm      print('hello') in a warm sandbox, from the call to the result
-    launch    the same without a stock (max_warm=0)
+    launch    the same without warm sandboxes (max_warm=0)
     cell      a cell in a session that is open
     reused    runs a second of one batch by 8 callers in reused sandboxes
     start     `codeforge --version`, the whole command
@@ -65,7 +65,7 @@ with BlockingCodeExecutor() as warm, BlockingCodeExecutor(max_warm=0) as cold:
 
 LABELS = {
     "warm": "warm hello, ms",
-    "launch": "hello without a stock, ms",
+    "launch": "hello, no warm sandbox, ms",
     "cell": "a session's cell, ms",
     "reused": "reused runs a second",
     "start": "codeforge --version, ms",
