@@ -8,8 +8,7 @@ import itertools
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from codeforge.fan_out import fan_out
 from virtual_time import run

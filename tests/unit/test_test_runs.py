@@ -8,8 +8,7 @@ from typing import Any
 from xml.sax.saxutils import quoteattr
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from codeforge.errors import InvalidRequest
 from codeforge.model.languages import JAVASCRIPT, LANGUAGES, PYTHON, TYPESCRIPT, Language

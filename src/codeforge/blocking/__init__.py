@@ -9,13 +9,9 @@ from codeforge.lazy_exports import lazy_exports
 if TYPE_CHECKING:
     from codeforge.blocking.executor import (
         BlockingCodeExecutor as BlockingCodeExecutor,
-    )
-    from codeforge.blocking.executor import (
         DockerCodeExecutor as DockerCodeExecutor,
     )
-    from codeforge.blocking.session import (
-        BlockingSession as BlockingSession,
-    )
+    from codeforge.blocking.session import BlockingSession as BlockingSession
 else:
     __getattr__ = lazy_exports(
         __name__,

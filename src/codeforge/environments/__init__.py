@@ -7,16 +7,10 @@ from typing import TYPE_CHECKING
 from codeforge.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
-    from codeforge.environments.maker import (
-        EnvironmentMaker as EnvironmentMaker,
-    )
+    from codeforge.environments.maker import EnvironmentMaker as EnvironmentMaker
     from codeforge.environments.store import (
         Environment as Environment,
-    )
-    from codeforge.environments.store import (
         EnvironmentFailed as EnvironmentFailed,
-    )
-    from codeforge.environments.store import (
         EnvironmentStore as EnvironmentStore,
     )
 else:

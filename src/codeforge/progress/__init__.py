@@ -9,20 +9,12 @@ from codeforge.lazy_exports import lazy_exports
 if TYPE_CHECKING:
     from codeforge.progress.display import (
         OnCount as OnCount,
-    )
-    from codeforge.progress.display import (
         show_count as show_count,
-    )
-    from codeforge.progress.display import (
         show_steps as show_steps,
     )
     from codeforge.progress.steps import (
         OnStep as OnStep,
-    )
-    from codeforge.progress.steps import (
         Step as Step,
-    )
-    from codeforge.progress.steps import (
         silently as silently,
     )
 else:

@@ -9,25 +9,15 @@ from codeforge.lazy_exports import lazy_exports
 if TYPE_CHECKING:
     from codeforge.sessions.files import (
         READ_BYTES as READ_BYTES,
-    )
-    from codeforge.sessions.files import (
         Download as Download,
-    )
-    from codeforge.sessions.files import (
         FileEntry as FileEntry,
-    )
-    from codeforge.sessions.files import (
         SessionFiles as SessionFiles,
     )
     from codeforge.sessions.registry import (
         SessionGroup as SessionGroup,
-    )
-    from codeforge.sessions.registry import (
         SessionRegistry as SessionRegistry,
     )
-    from codeforge.sessions.session import (
-        Session as Session,
-    )
+    from codeforge.sessions.session import Session as Session
 else:
     __getattr__ = lazy_exports(
         __name__,

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from codeforge.audit import engine_checks, host_checks, probe_runner, selftest
-from codeforge.audit import run as audit_run
+from codeforge.audit import engine_checks, host_checks, probe_runner, run as audit_run, selftest
 from codeforge.audit.attack_cases import FULL, QUICK, Case
 from codeforge.audit.canaries import VARIABLE, planted
 from codeforge.audit.catalogue import GROUPS, ids, ids_in

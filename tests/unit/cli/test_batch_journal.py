@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from codeforge.cli.batch_journal import Journal, Line, count_lines, read_lines
 from codeforge.errors import HostFailure, InvalidRequest

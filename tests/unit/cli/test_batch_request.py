@@ -8,8 +8,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from codeforge.cli.batch_journal import Line, read_lines
 from codeforge.cli.batch_request import read_id, read_object, read_request

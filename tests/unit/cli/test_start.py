@@ -8,8 +8,7 @@ import sys
 
 import pytest
 
-from codeforge.cli import plain_run
-from codeforge.cli import run as run_command
+from codeforge.cli import plain_run, run as run_command
 from codeforge.cli.app import run as run_with_options
 
 HEAVY = {"aiodocker", "aiohttp", "cvss", "cyclonedx", "defusedxml", "packageurl", "rich", "typer"}

@@ -10,8 +10,7 @@ import struct
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from codeforge.errors import HostFailure, ProtocolViolation, SandboxLost
 from codeforge.model.languages import JAVASCRIPT, LanguageTable

@@ -18,8 +18,7 @@ import pytest
 from codeforge import package_data
 from codeforge.engines.docker import DockerEngine
 from codeforge.errors import EngineError, ImageBuildFailed, ImageNotFound, ImagePullTimeout, InvalidRequest
-from codeforge.images import build_context as build_context
-from codeforge.images import store
+from codeforge.images import build_context as build_context, store
 from codeforge.images.store import ImageStore
 from codeforge.model.languages import (
     JAVASCRIPT,

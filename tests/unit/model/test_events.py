@@ -7,8 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from codeforge.errors import ExecutorClosed
 from codeforge.model import (

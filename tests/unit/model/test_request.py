@@ -10,8 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from codeforge import protocol
 from codeforge.errors import InvalidRequest, UnknownLanguage

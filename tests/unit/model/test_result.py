@@ -8,8 +8,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from codeforge.model.result import Evidence, ExecutionResult, KillReason, Output, Status, TestOutcome
 

@@ -9,8 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from codeforge import protocol
 from codeforge.errors import ProtocolViolation

@@ -8,8 +8,7 @@ import struct
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from codeforge import protocol
 from codeforge.errors import ProtocolViolation

@@ -7,8 +7,7 @@ import dataclasses
 from typing import cast
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from codeforge.errors import EngineError
 from codeforge.model.languages import PYTHON

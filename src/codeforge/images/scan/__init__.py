@@ -7,33 +7,19 @@ from typing import TYPE_CHECKING
 from codeforge.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
-    from codeforge.images.scan.inventory import (
-        read_packages as read_packages,
-    )
-    from codeforge.images.scan.osv import (
-        OSV_URL as OSV_URL,
-    )
+    from codeforge.images.scan.inventory import read_packages as read_packages
+    from codeforge.images.scan.osv import OSV_URL as OSV_URL
     from codeforge.images.scan.report import (
         ScanReport as ScanReport,
-    )
-    from codeforge.images.scan.report import (
         Severity as Severity,
-    )
-    from codeforge.images.scan.report import (
         exit_code as exit_code,
-    )
-    from codeforge.images.scan.report import (
         render as render,
     )
     from codeforge.images.scan.sbom import (
         Package as Package,
-    )
-    from codeforge.images.scan.sbom import (
         to_cyclonedx as to_cyclonedx,
     )
-    from codeforge.images.scan.scan import (
-        scan as scan,
-    )
+    from codeforge.images.scan.scan import scan as scan
 else:
     __getattr__ = lazy_exports(
         __name__,

@@ -16,8 +16,7 @@ from datetime import UTC, datetime
 import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from codeforge.errors import HostFailure
 from codeforge.images.scan import inventory as image_archive

@@ -12,11 +12,9 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from codeforge.images.scan import osv as osv_client
-from codeforge.images.scan import scanners
+from codeforge.images.scan import osv as osv_client, scanners
 from codeforge.images.scan.report import Finding, ScanReport, Severity, exit_code, render
 from codeforge.images.scan.sbom import Package
 from codeforge.images.scan.scan import scan
