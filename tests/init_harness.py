@@ -508,6 +508,17 @@ def wait_until(holds: Callable[[], bool], what: str, deadline_s: float = DEADLIN
         time.sleep(0.005)
 
 
+def wait_until_worker_hung_up(init: Init) -> None:
+    """Wait until the worker has made /code/ran, and has closed its socket since or is gone."""
+
+    def hung_up() -> bool:
+        workers = set(init.processes()) - {init.pid}
+        ran = Path(f"/proc/{init.pid}/root/code/ran").exists()
+        return ran and not any(Path(f"/proc/{pid}/fd/3").is_symlink() for pid in workers)
+
+    wait_until(hung_up, "the worker has closed its socket, or is gone")
+
+
 def frame(kind: bytes, payload: bytes = b"") -> bytes:
     """A frame of any type, including types that the host never sends."""
     return struct.pack("<IB", len(payload), kind[0]) + payload

@@ -30,9 +30,8 @@ def test_writable_folders_fill_up_and_nothing_reaches_the_disk(watch: Watch) -> 
     places = ("/tmp", "/code", "/dev/shm")
     with watch(program("resources.py", "fill_folder", *places), memory_limit="64m") as seen:
         upper = seen.inspected.get("GraphDriver", {}).get("Data", {}).get("UpperDir")
-        found = (
-            Path(upper).rglob("*") if upper else ()
-        )  # an engine without such a folder keeps root in memory
+        # An engine without such a folder keeps root in memory.
+        found = Path(upper).rglob("*") if upper else ()
         on_disk = sum(path.stat().st_size for path in found if path.is_file())
     assert seen.reported["answer"] == "ENOSPC"
     assert all(0 < int(seen.reported[place]) <= 16 * MIB for place in places)
