@@ -69,9 +69,9 @@ def test_verbose_gives_the_reasons_every_time(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(engine, "verbose", True)
-    told = "Note: the engine is bubblewrap\n  docker: Docker is not available\n  podman: no socket\n"
+    note = "Note: the engine is bubblewrap\n  docker: Docker is not available\n  podman: no socket\n"
     for _ in range(2):
         print_engine_note("bubblewrap", WHY)
-        assert capsys.readouterr().err == told
+        assert capsys.readouterr().err == note
     print_engine_note("docker", {})
     assert capsys.readouterr().err == "Note: the engine is docker\n"
