@@ -91,13 +91,13 @@ async def try_mutation(mutation: Mutation, image_id: str, places: Mapping[str, s
     if not mutation.runs:
         return Outcome(name=mutation.name, caught_by=tuple(caught), missed=tuple(missed))
     try:
-        said = await _checks(weaken, mutation.caught_by, image_id)
+        checks = await _checks(weaken, mutation.caught_by, image_id)
     except HostFailure as error:
-        said = {}
+        checks = {}
         missed.append(f"{LAUNCH}: {error}")
     blind: list[str] = []
     for name in mutation.caught_by:
-        check = said.get(name)
+        check = checks.get(name)
         if check is None:
             missed.append(f"{name}: was not checked")
         elif check.verdict is Verdict.FAILS:
@@ -144,16 +144,18 @@ def _fresh(weaken: Weaken) -> Weaken:
 
 async def without_init() -> Outcome:
     """Run the programs in sandboxes whose process 1 is not init, which the posture check would refuse."""
-    said: dict[str, Check] = {}
+    checks: dict[str, Check] = {}
     for payload in {probe.payload for probe in PROBES if probe.rule.id in WITHOUT_INIT}:
         try:
             observed = await _observe_without_init(payload)
         except (HostFailure, TimeoutError) as error:
             observed = str(error)
-        said |= {check.id: check for check in probe_runner.judge_all(payload, observed)}
-    failed = [name for name in WITHOUT_INIT if said[name].verdict is Verdict.FAILS]
+        checks |= {check.id: check for check in probe_runner.judge_all(payload, observed)}
+    failed = [name for name in WITHOUT_INIT if checks[name].verdict is Verdict.FAILS]
     missed = [
-        f"{name}: {said[name].verdict.value} {said[name].got}" for name in WITHOUT_INIT if name not in failed
+        f"{name}: {checks[name].verdict.value} {checks[name].got}"
+        for name in WITHOUT_INIT
+        if name not in failed
     ]
     return Outcome(name=NO_INIT, caught_by=tuple(failed), missed=tuple(missed))
 
@@ -173,5 +175,5 @@ async def _observe_without_init(payload: str) -> Mapping[str, str] | str:
                     text += data
         finally:
             await channel.destroy()
-    said = text.decode(errors="replace")
-    return probe_runner.parse_text(said) or f"{PurePosixPath(payload).name} said {said[-300:]!r}"
+    printed = text.decode(errors="replace")
+    return probe_runner.parse_text(printed) or f"{PurePosixPath(payload).name} printed {printed[-300:]!r}"
