@@ -151,13 +151,10 @@ async def without_init() -> Outcome:
         except (HostFailure, TimeoutError) as error:
             observed = str(error)
         checks |= {check.id: check for check in probe_runner.judge_all(payload, observed)}
-    failed = [name for name in WITHOUT_INIT if checks[name].verdict is Verdict.FAILS]
-    missed = [
-        f"{name}: {checks[name].verdict.value} {checks[name].got}"
-        for name in WITHOUT_INIT
-        if name not in failed
-    ]
-    return Outcome(name=NO_INIT, caught_by=tuple(failed), missed=tuple(missed))
+    failed = tuple(name for name in WITHOUT_INIT if checks[name].verdict is Verdict.FAILS)
+    others = (checks[name] for name in WITHOUT_INIT if name not in failed)
+    missed = tuple(f"{check.id}: {check.verdict.value} {check.got}" for check in others)
+    return Outcome(name=NO_INIT, caught_by=failed, missed=missed)
 
 
 async def _observe_without_init(payload: str) -> Mapping[str, str] | str:
