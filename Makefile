@@ -28,7 +28,7 @@ images: $(RUNTIME) ## provide a Docker engine and the three images
 	@scripts/engine.sh
 	@$(BIN)/codeforge images build
 
-bench: images ## measure warm, reused and cold runs beside docker run and other libraries
+bench: images ## compare warm, reused and cold runs with docker run and other libraries
 	@$(BIN)/python benchmarks/warm.py
 	@if [ -n "$$CODEFORGE_DATA" ]; then $(BIN)/python benchmarks/humaneval.py; \
 	else echo "HumanEval is left out: set CODEFORGE_DATA to the folder with its data"; fi

@@ -35,7 +35,7 @@ async def main() -> int:
         series = await interleaved(ways, shown(rounds, "measuring"))
     measured = Measured(
         Table("python: print('hello'), from the call to the result", series),
-        (Target(COLD, at_most=0.7, beside=DOCKER_RUN),),
+        (Target(COLD, at_most=0.7, versus=DOCKER_RUN),),
     )
     measured.show()
     return 0 if measured.reached else 1

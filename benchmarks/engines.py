@@ -9,7 +9,7 @@ Tables, all for Python's print('hello'):
     warm     from the call to the result, with warm sandboxes
     fresh    the same without warm sandboxes: start a sandbox, run, return the result
     callers  fresh sandboxes a second by 8 callers
-    command  "codeforge run hello.py" from the start of its process to its end, beside a bwrap command
+    command  "codeforge run hello.py" from the start of its process to its end, and a bwrap command
 
 All rows of a table are measured in turn, in one run. An engine that cannot run the program is left out, with
 the reason. Podman needs the images, and gVisor must be registered: docs/engines.md.
@@ -84,8 +84,8 @@ def executor_of(name: str, max_warm: int) -> CodeExecutor:
     return CodeExecutor(engine=engine, runtime=runtime, max_warm=max_warm)
 
 
-def bubblewrap_beside_docker(engines: Sequence[str], *targets: Target) -> tuple[Target, ...]:
-    """Return the targets if both engines are measured."""
+def if_both_measured(engines: Sequence[str], *targets: Target) -> tuple[Target, ...]:
+    """Return the targets if both bubblewrap and Docker are measured."""
     return targets if {DOCKER, BUBBLEWRAP} <= set(engines) else ()
 
 
@@ -107,8 +107,8 @@ async def warm(engines: Sequence[str], rounds: int) -> Tables:
 
         ways = [Way(name, partial(run_fresh, executor, HELLO)) for name, executor in there.items()]
         table = Table(title, await interleaved(ways, shown(rounds, title), settle=settle))
-    target = Target(BUBBLEWRAP, at_most=1.0, beside=DOCKER)
-    yield Measured(table, bubblewrap_beside_docker(engines, target))
+    target = Target(BUBBLEWRAP, at_most=1.0, versus=DOCKER)
+    yield Measured(table, if_both_measured(engines, target))
 
 
 async def fresh(engines: Sequence[str], rounds: int) -> Tables:
@@ -130,8 +130,8 @@ async def callers(engines: Sequence[str], rounds: int) -> Tables:
 
     ways = [Way(name, partial(sustained, name), "/s") for name in engines]
     table = Table(title, await interleaved(ways, shown(-(-rounds // SLOW), title), warm_up=False))
-    target = Target(BUBBLEWRAP, at_least=5.0, beside=DOCKER)
-    yield Measured(table, bubblewrap_beside_docker(engines, target))
+    target = Target(BUBBLEWRAP, at_least=5.0, versus=DOCKER)
+    yield Measured(table, if_both_measured(engines, target))
 
 
 async def command(engines: Sequence[str], rounds: int) -> Tables:
@@ -162,7 +162,7 @@ async def command(engines: Sequence[str], rounds: int) -> Tables:
         table = Table(title, await interleaved(ways, shown(rounds, title)))
     targets = [Target(VERSION, at_most=150)]
     if BUBBLEWRAP in engines and by_hand is not None:
-        targets.append(Target(BUBBLEWRAP, at_most=3.0, beside=BY_HAND))
+        targets.append(Target(BUBBLEWRAP, at_most=3.0, versus=BY_HAND))
     note = f"by hand: {' '.join(by_hand)}" if by_hand is not None else "no bwrap on this machine"
     yield Measured(Table(title, table.series, (note,)), tuple(targets))
 

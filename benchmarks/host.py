@@ -103,12 +103,12 @@ async def watched_flood() -> tuple[float, list[float]]:
     assert await process.stdout.readline() == b"ready\n"
     before = most = resident_mb(process.pid)
     process.stdin.write(b"go\n")
-    told = asyncio.ensure_future(process.stdout.read())
-    while not told.done():
+    answer = asyncio.ensure_future(process.stdout.read())
+    while not answer.done():
         most = max(most, resident_mb(process.pid))
-        await asyncio.wait({told}, timeout=SAMPLE_S)
+        await asyncio.wait({answer}, timeout=SAMPLE_S)
     assert await process.wait() == 0
-    return most - before, [float(line) for line in told.result().split()]
+    return most - before, [float(line) for line in answer.result().split()]
 
 
 def resident_mb(pid: int) -> float:

@@ -29,24 +29,24 @@ class Target:
     of: str
     at_most: float = math.inf
     at_least: float = 0.0
-    beside: str | None = None
+    versus: str | None = None
 
     def reached(self, table: Table) -> bool:
         """Return whether the median reaches it."""
         return self.at_least <= self._found(table) <= self.at_most
 
-    def told(self, table: Table) -> str:
+    def line(self, table: Table) -> str:
         """Return the measured value and the target, as one line."""
         bound, limit = ("at least", self.at_least) if self.at_least else ("at most", self.at_most)
         found, verdict = self._found(table), "reached" if self.reached(table) else "MISSED"
-        if self.beside is None:
+        if self.versus is None:
             series = table[self.of]
             return f"{self.of}: {figure(series, found)}, target {bound} {figure(series, limit)}: {verdict}"
-        return f"{self.of}: {_times(found)} {self.beside}, target {bound} {_times(limit)}: {verdict}"
+        return f"{self.of}: {_times(found)} {self.versus}, target {bound} {_times(limit)}: {verdict}"
 
     def _found(self, table: Table) -> float:
         median = table[self.of].median
-        return median if self.beside is None else median / table[self.beside].median
+        return median if self.versus is None else median / table[self.versus].median
 
 
 def _times(ratio: float) -> str:
@@ -70,16 +70,16 @@ class Measured:
         console = Console(highlight=False, soft_wrap=True)
         console.print()
         console.print(grid(self.table))
-        for line in (*(target.told(self.table) for target in self.targets), *self.table.notes):
+        for line in (*(target.line(self.table) for target in self.targets), *self.table.notes):
             console.print(f"  {line}", markup=False)
 
     def to_dict(self) -> dict[str, object]:
         """Return everything, for JSON."""
-        told = [
-            {"text": target.told(self.table), "reached": target.reached(self.table)}
+        targets = [
+            {"text": target.line(self.table), "reached": target.reached(self.table)}
             for target in self.targets
         ]
-        return {**self.table.to_dict(), "targets": told}
+        return {**self.table.to_dict(), "targets": targets}
 
 
 async def around() -> dict[str, str]:

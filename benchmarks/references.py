@@ -72,7 +72,7 @@ def node_version() -> str:
 def bare_python(program: Program) -> Way:
     """Run the program on the host's interpreter, with the packages of our image and nothing else.
 
-    It is not the interpreter that runs this benchmark: other packages beside that one may slow its start.
+    It is not the interpreter that runs this benchmark, whose other packages may slow its start.
     """
     python = environment("host", IMAGE_LOCK)
     # As in the image: threads of the linear algebra library only cost time here.

@@ -6,8 +6,8 @@
 
 Tables:
     start    from executor.session() to the first cell's result, without and with warm sandboxes
-    cell     a cell in an open session, beside a fresh sandbox for the same
-    fork     a session with a DataFrame of 200 MB: fork until the copy's first result, beside making the
+    cell     a cell in an open session, and the same program in a fresh sandbox
+    fork     a session with a DataFrame of 200 MB: fork until the copy's first result, and making the
              DataFrame again in another session
     memory   the same session and ten idle copies of it, as the kernel's PSS
     many     fifty sessions at the same time
@@ -65,7 +65,7 @@ def pss(path):
         return 0
 sum(map(pss, glob.glob("/proc/[0-9]*/smaps_rollup"))) // 1024
 """
-"""MiB of all processes of the sandbox, except init, whose memory nobody can read."""
+"""MiB of all processes of the sandbox, except init, whose memory cannot be read."""
 
 AMPLE: SessionOptions = {"memory_limit": "2g", "cpu_quota": 100_000, "timeout": 120.0}
 
@@ -142,7 +142,7 @@ async def fork(rounds: int) -> Tables:
 
         ways = [Way("fork", copied), Way("made again", made_again)]
         table = Table(title, await interleaved(ways, shown(-(-rounds // 2), title)))
-        targets = (Target("fork", at_most=50), Target("fork", at_most=0.1, beside="made again"))
+        targets = (Target("fork", at_most=50), Target("fork", at_most=0.1, versus="made again"))
         yield Measured(table, targets)
 
 
@@ -161,7 +161,7 @@ async def memory(rounds: int) -> Tables:
                 together.append(float(await value(session, PSS)))
     name = f"with {COPIES} idle copies"
     table = Table(title, (Series("alone", "MB", tuple(alone)), Series(name, "MB", tuple(together))))
-    yield Measured(table, (Target(name, at_most=1.3, beside="alone"),))
+    yield Measured(table, (Target(name, at_most=1.3, versus="alone"),))
 
 
 async def many(rounds: int) -> Tables:
@@ -193,7 +193,7 @@ TABLES: Mapping[str, Callable[[int], Tables]] = {
 
 
 async def main() -> int:
-    """Measure what was asked for."""
+    """Measure the tables that were asked for."""
     asked = command_line(__doc__, TABLES, "slow ones").parse_args()
     about = await around()
     print(heading(about))

@@ -1,4 +1,4 @@
-"""Two checkouts beside each other: is this version as fast as another?
+"""Compares two checkouts: is this version as fast as another?
 
     .venv/bin/python benchmarks/versions.py ../other-checkout
     CODEFORGE_ENGINE=bubblewrap .venv/bin/python benchmarks/versions.py ../other-checkout --rounds 60
@@ -6,13 +6,13 @@
 Each checkout needs its own .venv. Both run in turn, in one run, through the public API:
 
     warm      print('hello') in a warm sandbox, from the call to the result
-    launch    the same without a stock (max_warm=0)
+    launch    the same without warm sandboxes (max_warm=0)
     cell      a cell in a session that is open
     reused    runs a second of one batch by 8 callers in reused sandboxes
     start     `codeforge --version`, the whole command
     command   `codeforge run hello.py`, the whole command
 
-Every figure is a median, with the 95th percentile beside it; the last column is the ratio of the medians.
+Every figure is a median, followed by the 95th percentile; the last column is the ratio of the medians.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ with BlockingCodeExecutor() as warm, BlockingCodeExecutor(max_warm=0) as cold:
 
 LABELS = {
     "warm": "warm hello, ms",
-    "launch": "hello without a stock, ms",
+    "launch": "hello, no warm sandbox, ms",
     "cell": "a session's cell, ms",
     "reused": "reused runs a second",
     "start": "codeforge --version, ms",
     "command": "codeforge run hello.py, ms",
 }
 SELDOM = {"reused": 5, "command": 3}
-"""What takes long is measured in one of so many rounds."""
+"""Slow figures are measured in one of this many rounds."""
 
 
 class Version:
@@ -94,12 +94,12 @@ class Version:
 
     @property
     def name(self) -> str:
-        """The checkout's commit."""
+        """The checkout's commit, as ``git describe`` names it."""
         git = ["git", "-C", str(self.checkout), "describe", "--always", "--dirty"]
         return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
 
     def measure(self, what: str) -> float:
-        """One figure."""
+        """Return one figure."""
         if what == "start":
             return self._command("--version")
         if what == "command":
@@ -108,7 +108,7 @@ class Version:
         self._ask.flush()
         answer = self._answer.readline()
         if not answer:
-            raise SystemExit(f"Error: {self.checkout} measures no longer; see its error above")
+            raise SystemExit(f"Error: the measuring process of {self.checkout} ended; see its error above")
         return float(answer)
 
     def _command(self, *arguments: str) -> float:
@@ -118,13 +118,13 @@ class Version:
 
 
 def p95(values: list[float], better: Callable[[list[float]], float]) -> float:
-    """95 % of the values are at least as good."""
+    """Return the value that 95 % of the values reach; ``better`` is ``min`` or ``max``."""
     ordered = sorted(values, reverse=better is max)
     return ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))]
 
 
 def lines(found: dict[str, tuple[list[float], list[float]]]) -> Iterator[str]:
-    """The table."""
+    """Yield the rows of the table."""
     for what, (ours, others) in found.items():
         better = max if what == "reused" else min
         one, other = statistics.median(ours), statistics.median(others)
@@ -133,7 +133,7 @@ def lines(found: dict[str, tuple[list[float], list[float]]]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure, print the table, and write the JSON file if asked to."""
     title, _, more = (__doc__ or "").partition("\n\n")
     parser = argparse.ArgumentParser(
         description=title, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -155,7 +155,7 @@ def main() -> None:
         versions = [Version(path.resolve(), stack, hello) for path in (HERE, asked.other)]
         for version in versions:
             for what in figures:
-                version.measure(what)  # the first of each is warming up
+                version.measure(what)  # warm up
         for number in track(
             range(asked.rounds), "measuring", console=console, disable=not console.is_terminal
         ):

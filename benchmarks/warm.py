@@ -1,4 +1,4 @@
-"""Measures warm, fresh and reused sandboxes beside other ways to run the same programs.
+"""Compares warm, fresh and reused sandboxes with other ways to run the same programs.
 
     .venv/bin/python benchmarks/warm.py                               # every table, some minutes
     .venv/bin/python benchmarks/warm.py --only hello --only callers   # some
@@ -18,8 +18,8 @@ Tables:
     peers       hello, the groupby and 10 MB of output, with the libraries in peers-requirements.in
 
 All rows of a table are measured in turn, in one run. "Warm" means that sandboxes are ready and preloaded,
-as a caller finds them who pauses between runs. Every figure waits for that, and does not include it. Limits
-are the defaults; docker run has the same flags as our containers. p95: 95 % are at least as good.
+as for a caller who pauses between runs. Every figure waits until they are, and does not include that time.
+Limits are the defaults; docker run has the same flags as our containers. p95: 95 % are at least as good.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from codeforge.bench.measure import (
     WARM,
     Program,
     Way,
-    beside_warm,
+    compare_with_warm,
     interleaved,
     load,
     references,
@@ -81,40 +81,40 @@ def containers(program: Program) -> Way:
     return way
 
 
-async def beside(program: Program, title: str, others: Sequence[Way], rounds: int) -> Table:
+async def compare(program: Program, title: str, others: Sequence[Way], rounds: int) -> Table:
     """Measure milliseconds from the call to the result: other ways, and our warm sandboxes."""
     async with CodeExecutor(max_output_bytes=MAX_OUTPUT_BYTES) as executor:
-        return Table(title, await beside_warm(program, others, shown(rounds, title), executor))
+        return Table(title, await compare_with_warm(program, others, shown(rounds, title), executor))
 
 
 async def hello(rounds: int) -> Tables:
     """Table ``hello``."""
     others = [containers(HELLO), bare_python(HELLO)]
-    table = await beside(HELLO, "python: print('hello')", others, rounds)
-    docker = Target(WARM, at_most=1 / 40, beside=DOCKER_RUN)
-    yield Measured(table, (Target(WARM, at_most=0.4, beside="bare python"), docker))
+    table = await compare(HELLO, "python: print('hello')", others, rounds)
+    docker = Target(WARM, at_most=1 / 40, versus=DOCKER_RUN)
+    yield Measured(table, (Target(WARM, at_most=0.4, versus="bare python"), docker))
 
 
 async def pandas(rounds: int) -> Tables:
     """Table ``pandas``."""
     others = [containers(GROUPBY), bare_python(GROUPBY)]
-    table = await beside(GROUPBY, "python: numpy and pandas, a groupby", others, rounds)
-    yield Measured(table, (Target(WARM, at_most=1 / 20, beside="bare python"),))
+    table = await compare(GROUPBY, "python: numpy and pandas, a groupby", others, rounds)
+    yield Measured(table, (Target(WARM, at_most=1 / 20, versus="bare python"),))
 
 
 async def javascript(rounds: int) -> Tables:
     """Table ``javascript``."""
     others = list(references(CONSOLE_LOG))
-    table = await beside(CONSOLE_LOG, "javascript: console.log('hello')", others, rounds)
-    targets = [Target(WARM, at_most=0.25, beside=way.name) for way in others if way.name != DOCKER_RUN]
+    table = await compare(CONSOLE_LOG, "javascript: console.log('hello')", others, rounds)
+    targets = [Target(WARM, at_most=0.25, versus=way.name) for way in others if way.name != DOCKER_RUN]
     yield Measured(table, tuple(targets))
 
 
 async def typescript(rounds: int) -> Tables:
     """Table ``typescript``."""
     title = "typescript: 30 lines with Node's types, type-checked"
-    table = await beside(THIRTY_LINES, title, [containers(THIRTY_LINES)], slow(rounds))
-    yield Measured(table, (Target(WARM, at_most=1 / 8, beside=DOCKER_RUN),))
+    table = await compare(THIRTY_LINES, title, [containers(THIRTY_LINES)], slow(rounds))
+    yield Measured(table, (Target(WARM, at_most=1 / 8, versus=DOCKER_RUN),))
 
 
 async def callers(rounds: int) -> Tables:
@@ -123,9 +123,9 @@ async def callers(rounds: int) -> Tables:
     yield Measured(
         table,
         (
-            Target(FRESH, at_least=1.5, beside=DOCKER_RUN),
+            Target(FRESH, at_least=1.5, versus=DOCKER_RUN),
             Target(REUSED, at_least=300),
-            Target(REUSED, at_least=50, beside=DOCKER_RUN),
+            Target(REUSED, at_least=50, versus=DOCKER_RUN),
         ),
     )
 
@@ -153,10 +153,10 @@ async def burst(rounds: int) -> Tables:
 
     ways = [Way(DOCKER_RUN, partial(until_last, BURST, docker.measure)), Way(COLD, cold)]
     table = Table(title, await interleaved(ways, shown(slow(rounds), title)))
-    yield Measured(table, (Target(COLD, at_most=1.0, beside=DOCKER_RUN),))
+    yield Measured(table, (Target(COLD, at_most=1.0, versus=DOCKER_RUN),))
 
 
-async def beside_peers(rounds: int) -> Tables:
+async def with_peers(rounds: int) -> Tables:
     """Table ``peers``, one for each program."""
     versions = peer_versions()
     notes = (
@@ -176,7 +176,7 @@ async def beside_peers(rounds: int) -> Tables:
                 *(Way(name, partial(peer.run, program)) for name, peer in there.items()),
                 Way(COLD, partial(run_fresh, cold, program)),
             ]
-            table = await beside(program, title, others, -(-rounds // share))
+            table = await compare(program, title, others, -(-rounds // share))
             yield Measured(Table(table.title, table.series, notes))
 
 
@@ -200,7 +200,7 @@ TABLES: Mapping[str, Callable[[int], Tables]] = {
     "burst": burst,
     "memory": memory,
     "flood": flood,
-    "peers": beside_peers,
+    "peers": with_peers,
 }
 
 

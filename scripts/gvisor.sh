@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Have gVisor's runsc as a runtime of the Docker engine that answers, without restarting it.
-# Exits 1, having said why, where that cannot be.
+# Register gVisor's runsc as a runtime of the Docker engine that answers, without restarting the engine.
+# Exits with 1 and a message if that is not possible.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
-# Of the machine's daemon, unless it is told of another's.
+# By default the configuration of the machine's daemon.
 CONFIG=${DOCKER_CONFIG_FILE:-/etc/docker/daemon.json}
 
 registered() { docker info --format '{{range $name, $_ := .Runtimes}}{{println $name}}{{end}}' | grep -qx runsc; }
@@ -17,7 +17,7 @@ fi
 [ "$(id -u)" = 0 ] || die "Docker has no runtime runsc, and only root can register one: docs/engines.md"
 need runsc runsc
 
-# A container of the machine's own files, in namespaces of its own, that runs nothing to speak of.
+# A trial container: the machine's own files, new namespaces, and a program that ends at once.
 trial=$(mktemp -d)
 trap 'rm -rf "$trial"' EXIT
 (cd "$trial" && runsc spec -- /bin/true)
@@ -27,7 +27,7 @@ runs() {
     > /dev/null 2>&1 < /dev/null
 }
 
-# A platform that the machine cannot run hangs or fails; the slowest runs anywhere.
+# A platform that the machine does not support hangs or fails. The last and slowest one runs almost anywhere.
 for platform in systrap kvm ptrace; do
   runs --platform=$platform --network=none && break
   [ $platform != ptrace ] || die "runsc can run on none of its platforms on this machine"
@@ -35,7 +35,7 @@ done
 arguments=("--platform=$platform")
 # An older runsc takes every network namespace of a newer kernel for the machine's own, and refuses it.
 if ! runs "${arguments[@]}"; then
-  say "this runsc cannot give a container a network on this kernel: none of them gets one"
+  say "this runsc cannot give a container a network on this kernel; its containers will have none"
   arguments+=(--network=none)
 fi
 
@@ -52,7 +52,7 @@ config.setdefault("runtimes", {})["runsc"] = {"path": runsc, "runtimeArgs": argu
 path.write_text(json.dumps(config, indent=2) + "\n")
 PYTHON
 
-# The daemon reads this part of its configuration anew on SIGHUP; containers that run are left alone.
+# On SIGHUP the daemon reads this part of its configuration again; running containers are not affected.
 if [ -z "${DOCKER_PIDFILE:-}" ] && [ -d /run/systemd/system ]; then
   systemctl reload docker
 else
@@ -62,4 +62,4 @@ for _ in $(seq 20); do
   if registered; then exit 0; fi
   sleep 0.5
 done
-die "Docker did not take up the runtime; is it configured by something else than $CONFIG?"
+die "Docker did not accept the runtime; is it configured by something other than $CONFIG?"

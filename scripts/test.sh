@@ -23,7 +23,7 @@ PYTHON_DATA=tests/contract/test_python_data.py
 logs=$(mktemp -d)
 skipped=()
 pids=()
-# Kills every suite that still runs, with its children: each leads a process group.
+# Kill every suite that is still running, with its children: each leads a process group.
 finish() {
   local pid
   for pid in "${pids[@]}"; do kill -- "-$pid" 2> /dev/null || true; done
@@ -82,14 +82,14 @@ elif ! have runsc && ! install runsc; then
   skip gvisor "it is not installed: apt-get install runsc"
 fi
 
-# on_gvisor COMMAND...: with a daemon of its own, so that the machine's daemon keeps its configuration.
+# on_gvisor COMMAND...: run it with a second Docker daemon, so that the machine's daemon keeps its configuration.
 on_gvisor() {
   local root images daemon status=0
   root=$(mktemp -d /tmp/cf-gvisor-XXXXXX)
   mapfile -t images < <(.venv/bin/python -c 'from codeforge import LANGUAGES
 for row in LANGUAGES: print(row.image)')
   echo '{}' > "$root/daemon.json"
-  # In a network namespace of its own: a daemon without a bridge removes docker0, which belongs to the other one.
+  # In a new network namespace: a daemon without a bridge removes docker0, which belongs to the machine's daemon.
   unshare --net dockerd --config-file="$root/daemon.json" --host="unix://$root/docker.sock" \
     --data-root="$root/data" --exec-root="$root/exec" --pidfile="$root/pid" --bridge=none --iptables=false \
     --ip6tables=false --log-level=error > "$root/log" 2>&1 &
@@ -117,7 +117,7 @@ suite() (
     unit) "${tests[@]}" tests/unit ;;
     faults) "${tests[@]}" tests/faults ;;
     docker) "${tests[@]}" tests/contract tests/hostile --ignore "$PYTHON_DATA" ;;
-    # What does not run programs on an engine runs once, with Docker's.
+    # Tests that do not run programs on an engine run once, in Docker's suite.
     bubblewrap) CODEFORGE_TEST_ENGINE='' CODEFORGE_ENGINE=$name "${tests[@]}" tests/contract tests/hostile -m engine ;;
     podman) CODEFORGE_TEST_ENGINE='' CODEFORGE_ENGINE=$name "${tests[@]}" tests/contract tests/hostile "${core[@]}" ;;
     gvisor) CODEFORGE_RUNTIME=runsc on_gvisor "${tests[@]}" tests/contract tests/hostile "${core[@]}" ;;
@@ -175,8 +175,8 @@ for name in "${suites[@]}"; do
   esac
 done
 
-# Suites that run beside each other keep every core busy, and some tests are about time. A test that fails runs once
-# more, alone. If it passes then, it is unstable, which is a defect to find; if it fails again, it is a failure.
+# Parallel suites keep every core busy, and some tests are about time. A test that fails runs once more, alone. If it
+# passes then, it is unstable, which is a defect to find; if it fails again, it is a failure.
 broken=()
 unstable=()
 for name in "${failed[@]}"; do
@@ -187,7 +187,7 @@ for name in "${failed[@]}"; do
   while read -r test; do [ -z "$test" ] || unstable+=("$name: $test"); done < <(comm -23 <(echo "$first") <(echo "$second"))
 done
 for line in "${skipped[@]}"; do say "SKIPPED, all that needs $line"; done
-for line in "${unstable[@]}"; do say "UNSTABLE, failed beside other tests and passed alone: $line"; done
+for line in "${unstable[@]}"; do say "UNSTABLE, failed among other tests and passed alone: $line"; done
 [ ${#broken[@]} = 0 ] || die "tests failed, alone as well (see above): ${broken[*]}"
 most=${CODEFORGE_TEST_MAX_UNSTABLE:-}
 [ -z "$most" ] || [ ${#unstable[@]} -le "$most" ] || die "${#unstable[@]} unstable tests; at most $most are accepted"

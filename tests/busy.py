@@ -1,4 +1,4 @@
-"""Time limits that hold on a busy machine, too."""
+"""Time limits for a busy machine."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import os
 
 
 def scaled(seconds: float) -> float:
-    """A limit that is right on an idle machine, multiplied by how many processes compete for each core."""
+    """Return the limit of an idle machine, multiplied by the number of processes that compete for a core."""
     return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))

@@ -45,7 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.addinivalue_line(
         "markers",
-        "core: each language, each outcome and each kind of isolation; all that runs on gVisor and Podman",
+        "core: each language, each outcome and each kind of isolation; gVisor and Podman run only these",
     )
 
 

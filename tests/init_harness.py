@@ -1,10 +1,10 @@
 """Starts init without a container engine, and plays its host.
 
 init must be PID 1 and needs a /code. Namespaces provide both. A *world*, one for each test session, is a
-mount namespace: its root is a tmpfs with the host's directories bound into it and an empty /code beside
-them. Each ``Init`` is a PID namespace in that world, with a new tmpfs on /code. As root, init runs under a
-uid of its own. Otherwise a user namespace gives the privileges that mounting needs, and init starts in
-another one, where it has none.
+mount namespace: its root is a tmpfs with the host's directories bound into it and an empty /code. Each
+``Init`` is a PID namespace in that world, with a new tmpfs on /code. As root, init runs under its own uid.
+Otherwise a user namespace gives the privileges that mounting needs, and init starts in another one, where it
+has none.
 
 Everything that init empties between two runs belongs to one ``Init``: /code, /tmp, /dev/shm, /dev/mqueue and
 System V IPC. So does the network. A test therefore cannot share files with its sandboxes in /tmp.
@@ -506,6 +506,17 @@ def wait_until(holds: Callable[[], bool], what: str, deadline_s: float = DEADLIN
         if time.monotonic() > until:
             raise AssertionError(f"not within {deadline_s} s: {what}")
         time.sleep(0.005)
+
+
+def wait_until_worker_hung_up(init: Init) -> None:
+    """Wait until the worker has made /code/ran, and has closed its socket since or is gone."""
+
+    def hung_up() -> bool:
+        workers = set(init.processes()) - {init.pid}
+        ran = Path(f"/proc/{init.pid}/root/code/ran").exists()
+        return ran and not any(Path(f"/proc/{pid}/fd/3").is_symlink() for pid in workers)
+
+    wait_until(hung_up, "the worker has closed its socket, or is gone")
 
 
 def frame(kind: bytes, payload: bytes = b"") -> bytes:

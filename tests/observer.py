@@ -86,8 +86,8 @@ class ContainerObserver:
         """Select the sandboxes of this runtime: tests of the other one may run at the same time."""
         command = ["docker", "inspect", "--format", "{{.Id}} {{.HostConfig.Runtime}}", *found]
         if found:  # the command fails if one of them is gone by now
-            told = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-            for sandbox, runtime in map(str.split, filter(None, told.splitlines())):
+            listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+            for sandbox, runtime in map(str.split, filter(None, listed.splitlines())):
                 if (runtime == "runsc") == (RUNTIME == "runsc"):
                     yield sandbox
 

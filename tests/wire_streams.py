@@ -105,7 +105,7 @@ class Model:
 
 
 def event_of(kind: str, payload: bytes) -> Event:
-    """Return the event of a frame of any kind but those of files."""
+    """Return the event of a frame of any kind except the kinds for files."""
     match kind:
         case "R":
             pairs = (line.partition("=")[::2] for line in payload.decode(errors="replace").splitlines())

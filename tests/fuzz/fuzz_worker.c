@@ -13,14 +13,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { TOLD_MAX = 1 << 20, SAID_MAX = 1 << 16, FORKS_MAX = 1000 };
+enum { SENT_MAX = 1 << 20, SAID_MAX = 1 << 16, FORKS_MAX = 1000 };
 
 /* --- The expected outcome ---------------------------------------------------------------------------- */
 
 static struct {
-    uint8_t told[TOLD_MAX], said[SAID_MAX];
-    size_t told_end, told_read, said_end, said_heard;
-    size_t fork_at[FORKS_MAX]; /* in told */
+    uint8_t sent[SENT_MAX], said[SAID_MAX];
+    size_t sent_end, sent_read, said_end, said_heard;
+    size_t fork_at[FORKS_MAX]; /* in sent */
     size_t forks, forks_read;  /* with their descriptors */
     bool failing;              /* init has to fail now */
     unsigned steps, done;
@@ -88,18 +88,18 @@ static uint8_t next(struct script *s)
     return s->at < s->end ? *s->at++ : 0;
 }
 
-static void told_frame(uint8_t type, const void *payload, size_t size)
+static void expect_frame(uint8_t type, const void *payload, size_t size)
 {
-    put_u32(model.told + model.told_end, (uint32_t)size)[0] = type;
-    memcpy(model.told + model.told_end + HEADER_BYTES, payload, size);
-    model.told_end += HEADER_BYTES + size;
+    put_u32(model.sent + model.sent_end, (uint32_t)size)[0] = type;
+    memcpy(model.sent + model.sent_end + HEADER_BYTES, payload, size);
+    model.sent_end += HEADER_BYTES + size;
 }
 
 static void start(enum worker_kind kind)
 {
     uint8_t program[] = "program";
     close_fd(&worker_end);
-    model.told_end = model.told_read = model.said_end = model.said_heard = 0;
+    model.sent_end = model.sent_read = model.said_end = model.said_heard = 0;
     model.steps = model.done = model.pid = 0;
     model.forks = model.forks_read = 0;
     model.running = model.ended = model.failing = false;
@@ -114,7 +114,7 @@ static void preload(struct script *s)
     static uint8_t text[255 * 17];
     size_t size = next(s) * (next(s) & 1 ? 17u : 1u);
     memset(text, 'x', size);
-    if (model.running || model.told_end > TOLD_MAX / 2)
+    if (model.running || model.sent_end > SENT_MAX / 2)
         return;
     if (worker.control >= 0) {
         /* There is a limit on what is on its way, and only worker.c knows how much that is. */
@@ -129,7 +129,7 @@ static void preload(struct script *s)
     worker_preload(&f);
     HOLDS(!model.failing);
     if (there) {
-        told_frame('p', text, size);
+        expect_frame('p', text, size);
         model.steps++;
     }
 }
@@ -139,14 +139,14 @@ static void say_go(struct script *s)
     static char whole[COMMAND_BYTES + 16];
     static uint8_t argument[255 * 200];
     int count = next(s) % 5, size = next(s) * (next(s) & 1 ? 200 : 1);
-    if (model.running || worker.control < 0 || model.told_end > TOLD_MAX / 2 || model.forks == FORKS_MAX)
+    if (model.running || worker.control < 0 || model.sent_end > SENT_MAX / 2 || model.forks == FORKS_MAX)
         return;
     memset(argument, 'a', sizeof argument);
     for (int i = 0; i < count; i++)
         command_arg(&command, argument, (size_t)size);
     size_t n = command_message(&command, whole, sizeof whole);
-    size_t at = model.told_end;
-    told_frame(worker.kind == TEMPLATE ? 'f' : 'g', whole, n);
+    size_t at = model.sent_end;
+    expect_frame(worker.kind == TEMPLATE ? 'f' : 'g', whole, n);
     model.pid = 0;
     model.ended = false;
     model.running = true;
@@ -239,11 +239,11 @@ static void worker_reads(size_t most)
     ssize_t n = recvmsg(worker_end, &message, MSG_CMSG_CLOEXEC);
     if (n <= 0)
         return;
-    HOLDS(model.told_read + (size_t)n <= model.told_end);
-    HOLDS(memcmp(bytes, model.told + model.told_read, (size_t)n) == 0);
-    size_t at = model.told_read;
+    HOLDS(model.sent_read + (size_t)n <= model.sent_end);
+    HOLDS(memcmp(bytes, model.sent + model.sent_read, (size_t)n) == 0);
+    size_t at = model.sent_read;
     bool has_first = model.forks_read < model.forks && model.fork_at[model.forks_read] - at < (size_t)n;
-    model.told_read += (size_t)n;
+    model.sent_read += (size_t)n;
     struct cmsghdr *c = CMSG_FIRSTHDR(&message);
     HOLDS((c != NULL) == has_first && !(message.msg_flags & MSG_CTRUNC));
     if (!c)
@@ -258,7 +258,7 @@ static void worker_reads(size_t most)
     }
 }
 
-static void tell(void)
+static void send_some(void)
 {
     if (worker.control >= 0 && worker_poll().events & POLLOUT)
         worker_send();
@@ -302,7 +302,7 @@ static void obey(struct script *s)
         hear_without_room();
         break;
     case 7:
-        tell();
+        send_some();
         break;
     case 8:
         worker_reads(1u + next(s));
@@ -331,10 +331,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     while (s.at < s.end)
         obey(&s);
     hear();
-    for (int i = 0; i < 1000 && worker_end >= 0 && worker.control >= 0 && model.told_read < model.told_end; i++) {
-        tell();
+    for (int i = 0; i < 1000 && worker_end >= 0 && worker.control >= 0 && model.sent_read < model.sent_end; i++) {
+        send_some();
         worker_reads(65536);
     }
-    HOLDS(worker_end < 0 || worker.control < 0 || model.told_read == model.told_end);
+    HOLDS(worker_end < 0 || worker.control < 0 || model.sent_read == model.sent_end);
     return 0;
 }

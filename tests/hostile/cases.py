@@ -19,7 +19,7 @@ MARK = "catalogue"
 _NOT_SHOWN = "not shown here: "
 
 TRIED = tuple(group for group in GROUPS if group != "H")
-"""The groups that hostile programs are about; the host and the engine are what the audit looks at."""
+"""The groups that hostile programs can show. The rest, the host and the engine, is for the audit."""
 
 NOT_SHOWN = {
     "N09": "there is no allowlist of destinations: a run has a network or has none",
@@ -74,10 +74,10 @@ class Tally:
             # pytest reports a skip as (file, line, "Skipped: reason").
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
             for case in named:
-                told = self.reasons[case]
+                reasons = self.reasons[case]
                 text = reason.removeprefix("Skipped: ").removeprefix(_NOT_SHOWN)
-                if text not in told:
-                    told.append(text)
+                if text not in reasons:
+                    reasons.append(text)
         elif report.when == "call":
             self.shown.update(named)
 

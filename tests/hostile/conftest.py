@@ -99,13 +99,13 @@ class Watched:
         container: its id.
         inspected: the engine's description of it; empty where the engine has none.
         first: the id of its first process on this machine.
-        told: what the program has reported.
+        reported: what the program has reported.
     """
 
     container: str
     inspected: dict[str, Any]
     first: int
-    told: Any
+    reported: Any
 
     @property
     def init(self) -> Path:
@@ -135,7 +135,7 @@ def watch() -> Iterator[Watch]:
                 code = payload(program) if language == "python" else program
                 program = {"code": code, "language": language}
             before = OBSERVER.of(executor, running=True)
-            told: list[str] = []
+            output: list[str] = []
             release = threading.Event()
 
             async def stdin() -> AsyncIterator[bytes]:
@@ -144,14 +144,13 @@ def watch() -> Iterator[Watch]:
 
             with ThreadPoolExecutor(1) as threads:
                 request = ExecutionRequest(**{**program, "stdin": stdin(), **AMPLE, **options})
-                running = threads.submit(executor._run, request, told.append, None)
+                running = threads.submit(executor._run, request, output.append, None)
                 try:
-                    reported = eventually(lambda: "\n" in "".join(told) or running.done(), 90)
-                    assert reported
+                    assert eventually(lambda: "\n" in "".join(output) or running.done(), 90)
                     assert not running.done(), running.result().stderr
                     (mine,) = OBSERVER.of(executor, running=True) - before
                     first, inspected = OBSERVER.init(mine), OBSERVER.inspect(mine)
-                    yield Watched(mine, inspected, first, json.loads("".join(told)))
+                    yield Watched(mine, inspected, first, json.loads("".join(output)))
                 finally:
                     release.set()
                 assert running.result(timeout=30).status is Status.OK, running.result().error

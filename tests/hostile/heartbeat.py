@@ -82,7 +82,7 @@ async def until(stop: threading.Event) -> AsyncIterator[bytes]:
 
 
 class Arena:
-    """Runs attacks beside one heartbeat, and checks what must be true of every attack."""
+    """Runs attacks while a heartbeat runs, and checks what must be true of every attack."""
 
     def __init__(self, executor: BlockingCodeExecutor) -> None:
         self.executor = executor

@@ -18,7 +18,7 @@ ALL = {case for group in TRIED for case in ids(group)}
 
 
 def marked() -> set[str]:
-    """The cases that the tests in this folder name, and those of the audit's checks that they run."""
+    """The cases that the tests in this folder name, and the cases of the audit's checks that they run."""
     rules = [each.rule for each in (*PROBES, *QUICK, *FULL)]
     calls = (
         node
@@ -43,9 +43,9 @@ def report(
     reason: str = "",
     when: Literal["setup", "call"] = "call",
 ) -> pytest.TestReport:
-    told = ("file", 1, f"Skipped: {reason}") if reason else None
+    skipped = ("file", 1, f"Skipped: {reason}") if reason else None
     return pytest.TestReport(
-        "test", ("file", 1, "test"), {}, outcome, told, when, user_properties=[(MARK, case)]
+        "test", ("file", 1, "test"), {}, outcome, skipped, when, user_properties=[(MARK, case)]
     )
 
 

@@ -20,9 +20,7 @@ def test_every_writable_mount_is_in_memory_and_noexec(watch: Watch) -> None:
         writable = {}
         for line in lines:
             kind = line[line.index("-") + 1]
-            device = (
-                seen.init / "root" / line[4][1:]
-            ).is_char_device()  # a device mounted by itself, or a mask
+            device = (seen.init / "root" / line[4][1:]).is_char_device()  # mounted by itself, or a mask
             if "rw" in line[5].split(",") and kind not in ("proc", "devpts") and not device:
                 writable[line[4]] = (kind, set(line[5].split(",")))
     # /dev itself, and with cgroup v1 the folder of its hierarchies, belong to root.

@@ -85,8 +85,8 @@ def test_sparse_files_stay_within_the_limit(executor: BlockingCodeExecutor) -> N
             sparse(f"f{n:02}", 3 << 20)
         """,
     )
-    told = result.stdout
-    assert told.startswith('["EFBIG", "allowed"')
+    reported = result.stdout
+    assert reported.startswith('["EFBIG", "allowed"')
     kept = sum(map(len, result.files.values()))
     assert kept <= 16 << 20
     assert sorted(set(result.files_skipped.values())) == ["too_large"]

@@ -35,11 +35,11 @@ def test_the_next_run_with_the_same_user_id_finds_nothing() -> None:
         seen, found = {first.container_id}, []
         for _ in range(100):
             result = executor.execute(**program("leftovers.py", "find", mark))
-            told = answer(result)
-            found += told["found"]
+            reported = answer(result)
+            found += reported["found"]
             assert result.container_id not in seen
             seen.add(result.container_id)
-            if told["uid"] == uid:
+            if reported["uid"] == uid:
                 break
         else:
             pytest.fail("no user id came twice")
@@ -59,11 +59,11 @@ def test_the_next_run_of_a_reused_sandbox_finds_nothing(run_in_turn: Batch) -> N
 @pytest.mark.catalogue("F11")
 def test_the_search_finds_what_a_run_leaves_while_it_lasts(executor: BlockingCodeExecutor) -> None:
     """The tests above can fail."""
-    told = answer(executor.execute(**program("leftovers.py", "both", secrets.token_hex(16)), timeout=90))
+    reported = answer(executor.execute(**program("leftovers.py", "both", secrets.token_hex(16)), timeout=90))
     folders = {"/tmp", "/code", "/dev/shm"}
     in_the_interpreter = {"builtins", "json", "environment", "umask"}
     elsewhere = {"abstract socket", "process", "port", "hidden folder"}
-    assert folders | in_the_interpreter | elsewhere <= set(told["found"])
+    assert folders | in_the_interpreter | elsewhere <= set(reported["found"])
 
 
 @pytest.mark.catalogue("F11", "F12")
@@ -77,8 +77,8 @@ def test_two_runs_share_only_the_user_and_time_namespaces(watch: Watch) -> None:
         assert one.container != other.container
         uids = [(seen.init / "status").read_text().partition("Uid:")[2].split()[0] for seen in (one, other)]
         ours = {entry.name: entry.stat().st_ino for entry in Path("/proc/self/ns").iterdir()}
-    common = {name for name in one.told if one.told[name] == other.told[name]}
-    with_host = {name for name in one.told if one.told[name] == ours[name]}
+    common = {name for name in one.reported if one.reported[name] == other.reported[name]}
+    with_host = {name for name in one.reported if one.reported[name] == ours[name]}
     # Docker's sandboxes share the machine's user namespace; those of other engines have one each.
     assert common == with_host
     assert {"time", "time_for_children"} <= common <= {"user", "time", "time_for_children"}

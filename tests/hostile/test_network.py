@@ -34,12 +34,12 @@ def connect(address, port, family=None, kind=socket.SOCK_STREAM):
 
 @pytest.mark.catalogue("N02")
 def test_the_sandbox_does_not_know_the_hosts_name_server(run: Attack) -> None:
-    told = run("path = '/etc/resolv.conf'; report(open(path).read() if os.path.exists(path) else '')")
-    servers = [line.split()[1] for line in told.splitlines() if line.startswith("nameserver")]
+    reported = run("path = '/etc/resolv.conf'; report(open(path).read() if os.path.exists(path) else '')")
+    servers = [line.split()[1] for line in reported.splitlines() if line.startswith("nameserver")]
     assert set(servers) <= {"127.0.0.1"}
     known = [line.split() for line in Path("/etc/resolv.conf").read_text().splitlines()]
     words = {word for line in known if line and line[0] in ("nameserver", "search") for word in line[1:]}
-    assert words.isdisjoint(told.split()) or words <= {"127.0.0.1", "."}
+    assert words.isdisjoint(reported.split()) or words <= {"127.0.0.1", "."}
 
 
 @contextlib.contextmanager
@@ -87,14 +87,14 @@ def host_addresses() -> list[str]:
 def test_a_program_reaches_no_service_of_the_host(run: Attack) -> None:
     with listening(("0.0.0.0", 0)) as server:
         port = server.getsockname()[1]
-        told = run(f"""{CONNECT}
+        reported = run(f"""{CONNECT}
 ports = {port}, 2375, 22
 report({{address: [connect(address, port) for port in ports] for address in {host_addresses()!r}}})
 """)
         assert not has_caller(server)
-    assert told.pop("127.0.0.1") == ["ECONNREFUSED"] * 3
-    assert told == dict.fromkeys(told, [UNREACHABLE] * 3)
-    assert told
+    assert reported.pop("127.0.0.1") == ["ECONNREFUSED"] * 3
+    assert reported == dict.fromkeys(reported, [UNREACHABLE] * 3)
+    assert reported
 
 
 @pytest.mark.catalogue("N03", "N04")
@@ -107,15 +107,15 @@ def test_a_program_with_a_network_reaches_the_host(run: Attack) -> None:
     if UNDER_TEST == "gvisor" and "--network=none" in docker("info", "--format", "{{json .Runtimes}}"):
         not_shown("this gVisor cannot give a run a network on this kernel")
     with listening(("0.0.0.0", 0)) as server:
-        told = run(
+        reported = run(
             f"""{CONNECT}
 report([connect({gateway!r}, {server.getsockname()[1]}), sorted(os.listdir("/sys/class/net"))])
 """,
             network_enabled=True,
         )
         reached = has_caller(server)
-    assert "eth0" in told[1]
-    assert told[0] == "allowed"
+    assert "eth0" in reported[1]
+    assert reported[0] == "allowed"
     assert reached
 
 
@@ -133,7 +133,7 @@ def test_a_sandbox_has_a_network_namespace_of_its_own_and_no_address(watch: Watc
 def test_a_program_neither_sees_nor_reaches_abstract_sockets_of_the_host(run: Attack) -> None:
     name = f"codeforge-test-{secrets.token_hex(8)}"
     with listening(f"\0{name}", socket.AF_UNIX) as server:
-        told = run(f"""
+        reported = run(f"""
             def knock(address):
                 client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
                 return attempt(client.connect, address)
@@ -144,8 +144,8 @@ def test_a_program_neither_sees_nor_reaches_abstract_sockets_of_the_host(run: At
             }})
         """)
         assert not has_caller(server)
-    assert told.pop("seen") == []
-    assert told == dict.fromkeys(told, "ECONNREFUSED")
+    assert reported.pop("seen") == []
+    assert reported == dict.fromkeys(reported, "ECONNREFUSED")
 
 
 @pytest.mark.catalogue("N06")
@@ -191,8 +191,8 @@ def test_a_run_cannot_connect_to_a_port_of_another_run(watch: Watch, executor: B
         assert attempt(abstract.accept) == "EAGAIN"
     """
     with watch(listens) as seen:
-        port, port_6, name = seen.told
-        told = answer(
+        port, port_6, name = seen.reported
+        reported = answer(
             executor.execute(
                 payload(f"""
 abstract = socket.socket(socket.AF_UNIX)
@@ -201,6 +201,6 @@ report([connect("127.0.0.1", {port}), connect("::1", {port_6}), attempt(abstract
 """)
             )
         )
-    assert told[0] == "ECONNREFUSED"
-    assert told[1] in ("ECONNREFUSED", "EADDRNOTAVAIL")
-    assert told[2] == "ECONNREFUSED"
+    assert reported[0] == "ECONNREFUSED"
+    assert reported[1] in ("ECONNREFUSED", "EADDRNOTAVAIL")
+    assert reported[2] == "ECONNREFUSED"

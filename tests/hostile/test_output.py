@@ -147,5 +147,5 @@ os.kill(os.getpid(), number)
             expected[number] = (Status.TIMEOUT, None, 9)
         else:
             expected[number] = (Status.KILLED, None, number)
-    told = {n: (r.status, r.exit_code, r.signal) for n, r in zip(numbers, results, strict=True)}
-    assert told == expected
+    reported = {n: (r.status, r.exit_code, r.signal) for n, r in zip(numbers, results, strict=True)}
+    assert reported == expected

@@ -129,14 +129,14 @@ def test_a_program_has_no_terminal() -> None:
     """Not even if the command has one: a program cannot type into it."""
     program = """
 import fcntl, os, termios
-told = [os.isatty(fd) for fd in range(3)]
+reported = [os.isatty(fd) for fd in range(3)]
 for path in ("/dev/tty", "/dev/console"):
-    try: os.open(path, os.O_RDWR); told.append(path)
-    except OSError as error: told.append(error.errno)
+    try: os.open(path, os.O_RDWR); reported.append(path)
+    except OSError as error: reported.append(error.errno)
 for call in (termios.TIOCSTI, 0x541C):  # TIOCLINUX
-    try: fcntl.ioctl(0, call, b"x"); told.append("ok")
-    except OSError as error: told.append(error.errno)
-print(told)
+    try: fcntl.ioctl(0, call, b"x"); reported.append("ok")
+    except OSError as error: reported.append(error.errno)
+print(reported)
 """
     text, _ = shown(program)
     assert text.strip() == "[False, False, False, 6, 2, 1, 1]"

@@ -198,7 +198,7 @@ PYTHON = {
 
 @pytest.mark.parametrize("language", ["python", "javascript"])
 def test_localhost_and_the_sandboxs_own_name_resolve(run: Attack, language: str) -> None:
-    told = run(
+    reported = run(
         {
             "python": "report([socket.gethostbyname(name) for name in ('localhost', socket.gethostname())])",
             "javascript": """
@@ -209,7 +209,7 @@ def test_localhost_and_the_sandboxs_own_name_resolve(run: Attack, language: str)
         }[language],
         language,
     )
-    assert [address.rpartition(".")[0] for address in told] == ["127.0.0"] * 2
+    assert [address.rpartition(".")[0] for address in reported] == ["127.0.0"] * 2
 
 
 @pytest.mark.parametrize("what", PYTHON)

@@ -20,7 +20,7 @@ def status_of(process: Path) -> dict[str, str]:
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
-"""In a user namespace without any other id, there is nobody else to become: EINVAL."""
+"""EINVAL: in a user namespace with one id, there is no other user to become."""
 
 
 @pytest.mark.catalogue("P01")
@@ -55,7 +55,7 @@ def test_no_process_has_a_capability_from_inside_or_outside(watch: Watch) -> Non
         processes = seen.processes
         outside = [status_of(task) for process in processes for task in (process / "task").iterdir()]
     assert len(processes) == 3
-    for status in (*outside, seen.told):
+    for status in (*outside, seen.reported):
         sets = {key: status[f"Cap{key}"] for key in ("Inh", "Prm", "Eff", "Bnd", "Amb")}
         assert sets == dict.fromkeys(sets, ZERO)
         assert status["NoNewPrivs"] == "1"
@@ -77,7 +77,7 @@ def test_every_process_has_our_filter_on_top_of_the_engines(watch: Watch) -> Non
 
 @pytest.mark.catalogue("P10")
 def test_no_kernel_setting_can_be_opened_for_writing(run: Attack) -> None:
-    told = run(
+    reported = run(
         """
         writable, looked = [], 0
         for top in ("/proc/sys", "/proc/irq", "/proc/bus", "/proc/fs", "/sys"):
@@ -92,5 +92,5 @@ def test_no_kernel_setting_can_be_opened_for_writing(run: Attack) -> None:
         timeout=60,
         cpu_quota=200_000,
     )
-    assert told["looked"] > 1000
-    assert told["writable"] == []
+    assert reported["looked"] > 1000
+    assert reported["writable"] == []

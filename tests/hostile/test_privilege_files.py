@@ -9,7 +9,7 @@ from hostile.conftest import Attack
 
 @pytest.mark.catalogue("P24")
 def test_a_program_executed_from_memory_gains_no_rights(run: Attack) -> None:
-    told = run("""
+    reported = run("""
         import subprocess
         program = os.memfd_create("program", 0)
         os.write(program, open("/usr/bin/env", "rb").read())
@@ -21,7 +21,7 @@ def test_a_program_executed_from_memory_gains_no_rights(run: Attack) -> None:
                               pass_fds=[program], capture_output=True, text=True).stdout
         report({"works": works, "same": rights(seen) == rights(open("/proc/self/status").read()) != []})
     """)
-    assert told == {"works": 0, "same": True}
+    assert reported == {"works": 0, "same": True}
 
 
 CRITICAL = """
@@ -70,11 +70,11 @@ def test_a_run_cannot_change_shared_files_for_the_next_run(run: Attack) -> None:
     paths = run(CRITICAL + "report(paths)")
     same = f"paths = {paths!r}\n"
     before = run(same + HASHES)
-    told = run(same + POISON)
+    reported = run(same + POISON)
     after = run(same + HASHES)
     assert len(before) > 5
-    assert set(told) == set(before)
-    for answers in told.values():
+    assert set(reported) == set(before)
+    for answers in reported.values():
         assert answers[0] in ("EROFS", "EACCES")
         assert answers[1] == "EACCES"
         assert answers[2] in ("EROFS", "EACCES")

@@ -46,14 +46,14 @@ def test_no_process_of_the_container_runtime_is_visible(watch: Watch) -> None:
     with watch(code) as seen:
         count = len(seen.processes)
         mounts = seen.inspected.get("Mounts", [])
-    assert seen.told["1"] == "/opt/codeforge/init"
-    assert count == len(seen.told) == 2
+    assert seen.reported["1"] == "/opt/codeforge/init"
+    assert count == len(seen.reported) == 2
     assert mounts == []
 
 
 @pytest.mark.catalogue("P27")
 def test_masked_paths_are_empty(run: Attack) -> None:
-    told = run(f"""
+    reported = run(f"""
         facts = {{}}
         for path in {policy._MASKED_PATHS!r}:
             if os.path.isdir(path):
@@ -62,16 +62,16 @@ def test_masked_paths_are_empty(run: Attack) -> None:
                 facts[path] = len(open(path, "rb").read())
         report(facts)
     """)
-    assert {"/proc/interrupts", "/proc/cmdline", "/proc/partitions", "/proc/keys"} <= set(told)
-    assert set(told.values()) == {0}
+    assert {"/proc/interrupts", "/proc/cmdline", "/proc/partitions", "/proc/keys"} <= set(reported)
+    assert set(reported.values()) == {0}
 
 
 @pytest.mark.catalogue("P27")
 def test_kernel_addresses_and_the_hosts_name_are_hidden(run: Attack) -> None:
     host = socket.gethostname()
-    told = run("""
+    reported = run("""
         modules = open("/proc/modules").read().splitlines() if os.path.exists("/proc/modules") else []
         report({"name": os.uname().nodename, "addresses": [line.split()[-1] for line in modules]})
     """)
-    assert told["name"] == "sandbox" != host
-    assert set(told["addresses"]) <= {"0x0000000000000000", "(O)", "(OE)"}
+    assert reported["name"] == "sandbox" != host
+    assert set(reported["addresses"]) <= {"0x0000000000000000", "(O)", "(OE)"}

@@ -20,7 +20,7 @@ def root_has(capability: int) -> bool:
 
 @pytest.mark.catalogue("P07")
 def test_a_program_may_change_its_own_and_its_childrens_limits(run: Attack) -> None:
-    told = run("""
+    reported = run("""
         import resource, subprocess
         child = subprocess.Popen(["sleep", "30"])
         resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
@@ -36,7 +36,7 @@ def test_a_program_may_change_its_own_and_its_childrens_limits(run: Attack) -> N
         ])
         child.kill()
     """)
-    assert told == [100, 50, 1, 5, 3]
+    assert reported == [100, 50, 1, 5, 3]
 
 
 @pytest.mark.catalogue("P08")
@@ -60,9 +60,9 @@ def test_cannot_signal_a_template_indirectly(run_in_turn: Batch) -> None:
         """,
         "report('well')",
     )
-    told = answer(first)
-    assert told.pop("everybody") == told.pop("its group") == ["EPERM"] * 3
-    assert told == dict.fromkeys(told, "EPERM")
+    reported = answer(first)
+    assert reported.pop("everybody") == reported.pop("its group") == ["EPERM"] * 3
+    assert reported == dict.fromkeys(reported, "EPERM")
     assert answer(second) == "well"
     assert second.container_id == first.container_id
 
@@ -84,7 +84,7 @@ def test_signals_to_all_processes_do_not_affect_init(watch: Watch) -> None:
     """
     with watch(code) as seen:
         state = (seen.init / "stat").read_text().rsplit(") ", 1)[1][0]
-    assert seen.told == "still here"
+    assert seen.reported == "still here"
     assert state in "SR"
 
 
@@ -109,19 +109,19 @@ def test_every_process_has_a_higher_oom_score_than_the_hosts(watch: Watch) -> No
 
 @pytest.mark.catalogue("P08")
 def test_a_program_may_signal_itself_and_its_children(run: Attack) -> None:
-    told = run("""
+    reported = run("""
         caught = []
         signal.signal(signal.SIGUSR1, lambda number, frame: caught.append(number))
         os.kill(os.getpid(), signal.SIGUSR1)
         signal.raise_signal(signal.SIGUSR1)
         report([len(caught), in_child(lambda: os.kill(os.getpid(), signal.SIGTERM))])
     """)
-    assert told == [2, "SIGTERM"]
+    assert reported == [2, "SIGTERM"]
 
 
 def test_the_same_attacks_succeed_against_a_child(run: Attack) -> None:
     """The attacks can succeed: against the program's own child they do."""
-    told = run("""
+    reported = run("""
         child = os.fork()
         if child == 0:
             time.sleep(30)
@@ -132,4 +132,4 @@ def test_the_same_attacks_succeed_against_a_child(run: Attack) -> None:
         }
         report(facts)
     """)
-    assert told == {"environ": "allowed", "limits": 0, "kill": 0}
+    assert reported == {"environ": "allowed", "limits": 0, "kill": 0}

@@ -28,7 +28,7 @@ ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code))
 
 @pytest.mark.catalogue("P19")
 def test_the_filter_survives_exec_and_cannot_be_loosened(run: Attack) -> None:
-    told = run("""
+    reported = run("""
         import subprocess
         again = "import socket, sys\\ntry: socket.socket(16, 3)\\nexcept OSError as e: sys.exit(e.errno)"
         # A filter that allows everything, on top.
@@ -42,7 +42,7 @@ def test_the_filter_survives_exec_and_cannot_be_loosened(run: Attack) -> None:
             "strict mode off": call("prctl", 22, 0, 0, 0, 0),
         })
     """)
-    assert told == {
+    assert reported == {
         "after exec": errno.EAFNOSUPPORT,
         "added": 0,
         "after adding": "EAFNOSUPPORT",

@@ -147,8 +147,8 @@ def search(executor: BlockingCodeExecutor, **files: str) -> str:
     """The canaries that a search of all files but the distribution's finds."""
     program = probe_runner.program("filesystem.py", "everywhere", *DISTRIBUTION)
     program["files"].update(files)
-    told = answer(executor.execute(**program, timeout=120, cpu_quota=200_000))
-    return str(told["canaries"])
+    reported = answer(executor.execute(**program, timeout=120, cpu_quota=200_000))
+    return str(reported["canaries"])
 
 
 @pytest.mark.catalogue("F10")

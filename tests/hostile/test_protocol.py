@@ -73,12 +73,12 @@ def test_frames_written_by_node_reach_only_its_streams(executor: BlockingCodeExe
         for (let number = 0; number < 64; number++) {{
           try {{ fs.writeFileSync('/proc/1/fd/' + number, forged); init.push(number) }} catch {{}}
         }}
-        fs.writeFileSync('told', String(init.length))
+        fs.writeFileSync('reported', String(init.length))
         for (let number = 1; number < 64; number++) try {{ fs.writeSync(number, forged) }} catch {{}}
         process.reallyExit(3)
     """
     result = executor.execute(code, "javascript")
-    assert result.files["told"] == b"0"
+    assert result.files["reported"] == b"0"
     assert (result.stdout_bytes, result.stderr_bytes) == (FORGED, FORGED)
     assert result.status is not Status.OK
 
@@ -146,14 +146,14 @@ def test_memory_filled_with_files_is_out_of_memory(arena: Arena) -> None:
 
 
 STEAL = """
-    told = {}
+    reported = {}
     for name in ("/proc/1/fd/0", "/proc/1/fd/4", "/proc/1/environ", f"/proc/{os.getppid()}/fd"):
-        told[name] = attempt(lambda: os.listdir(name) if name.endswith("fd") else open(name).read())
+        reported[name] = attempt(lambda: os.listdir(name) if name.endswith("fd") else open(name).read())
     descriptors = []
     for number in range(1024):
         try: descriptors.append([number, stat.S_IFMT(os.fstat(number).st_mode)])
         except OSError: pass
-    report([sorted(set(told.values())), descriptors, sys.stdin.read()])
+    report([sorted(set(reported.values())), descriptors, sys.stdin.read()])
 """
 
 

@@ -30,7 +30,7 @@ def test_a_preloaded_library_is_in_the_program_and_not_in_init(watch: Watch) -> 
     with watch(TOLD_BY_THE_LOADER, env_vars={"LD_PRELOAD": LIBRARY}) as seen:
         init = (seen.init / "maps").read_text() + (seen.init / "environ").read_text()
         processes = len(seen.processes)
-    assert seen.told == [True, True, "2"]
+    assert seen.reported == [True, True, "2"]
     assert LIBRARY not in init
     assert "LD_PRELOAD" not in init
     assert processes == 2

@@ -75,9 +75,8 @@ def test_a_process_that_stays_cannot_write_into_the_next_run(executor: BlockingC
 
 @pytest.mark.catalogue("X13", "F11")
 def test_many_callers_of_one_slot_get_a_sandbox_each() -> None:
-    callers = (
-        200 if UNDER_TEST in ("docker", "bubblewrap") else 40
-    )  # the others take half a second for each sandbox
+    # The other engines take half a second for each sandbox.
+    callers = 200 if UNDER_TEST in ("docker", "bubblewrap") else 40
 
     async def scenario() -> tuple[list[ExecutionResult], int]:
         async with CodeExecutor(max_sandboxes=1) as executor:

@@ -30,12 +30,11 @@ def test_writable_folders_fill_up_and_nothing_reaches_the_disk(watch: Watch) -> 
     places = ("/tmp", "/code", "/dev/shm")
     with watch(program("resources.py", "fill_folder", *places), memory_limit="64m") as seen:
         upper = seen.inspected.get("GraphDriver", {}).get("Data", {}).get("UpperDir")
-        found = (
-            Path(upper).rglob("*") if upper else ()
-        )  # an engine without such a folder keeps root in memory
+        # An engine without such a folder keeps root in memory.
+        found = Path(upper).rglob("*") if upper else ()
         on_disk = sum(path.stat().st_size for path in found if path.is_file())
-    assert seen.told["answer"] == "ENOSPC"
-    assert all(0 < int(seen.told[place]) <= 16 * MIB for place in places)
+    assert seen.reported["answer"] == "ENOSPC"
+    assert all(0 < int(seen.reported[place]) <= 16 * MIB for place in places)
     assert on_disk == 0
 
 
@@ -169,12 +168,12 @@ def test_resources_that_the_kernel_counts_by_user_are_not_taken_from_others(
     with watch(take) as first:
         second = answer(executor.execute(**take))
         owner = first.init.stat().st_uid
-    told = first.told
-    assert (told["instances"], told["inotify"]) == ("128", "EMFILE")
-    assert (told["queue"], int(told["queued"]) >= 100) == ("EAGAIN", True)
-    assert int(told["all_pages"]) > 10_000
-    assert told.pop("uid") != second.pop("uid")
-    assert second == told
+    reported = first.reported
+    assert (reported["instances"], reported["inotify"]) == ("128", "EMFILE")
+    assert (reported["queue"], int(reported["queued"]) >= 100) == ("EAGAIN", True)
+    assert int(reported["all_pages"]) > 10_000
+    assert reported.pop("uid") != second.pop("uid")
+    assert second == reported
     assert owner != 0
 
 

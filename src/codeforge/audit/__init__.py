@@ -17,9 +17,7 @@ if TYPE_CHECKING:
         counts as counts,
         exit_code as exit_code,
     )
-    from codeforge.audit.mutations import (
-        MUTATIONS as MUTATIONS,
-    )
+    from codeforge.audit.mutations import MUTATIONS as MUTATIONS
     from codeforge.audit.run import (
         audit as audit,
         expected_count as expected_count,
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
 else:
     __getattr__ = lazy_exports(
         __name__,
-        model=("Check EXIT_ALL_HOLD EXIT_FAILS EXIT_NOT_TESTED Layer Verdict counts exit_code"),
+        model="Check EXIT_ALL_HOLD EXIT_FAILS EXIT_NOT_TESTED Layer Verdict counts exit_code",
         mutations="MUTATIONS",
         run="audit expected_count",
         selftest="Outcome self_test",

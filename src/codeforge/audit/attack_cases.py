@@ -1,6 +1,6 @@
-"""Attack cases: hostile programs that the host judges by the result it got, not by what they say. A table.
+"""Attack cases: a table of hostile programs, each judged by its result and not by what it prints.
 
-The hostile tests run the same programs, and hold the results to the same and more.
+The hostile tests run the same programs, and require the same of the results and more.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Case:
         rule: the question, as the audit prints it.
         payload: the file name of the program, in ``payloads/``.
         arguments: its command line; the first is often the function to call.
-        judge: whether the result is as it must be.
-        timeout_s: of the run.
+        judge: returns whether the sandbox held.
+        timeout_s: the time limit of the run.
         memory: the memory limit of the run.
     """
 
@@ -51,14 +51,14 @@ def _case(
     timeout_s: float = 20.0,
     severity: Severity = Severity.HIGH,
 ) -> Case:
-    """A case from a command line: the program without its ending, and its arguments."""
+    """Make a case from a command line: the program's name without its suffix, and its arguments."""
     program, *arguments = command.split()
     rule = Rule(f"inside.{name}", expected, reference, severity)
     return Case(rule, f"{program}.py", tuple(arguments), judge, timeout_s)
 
 
 def facts(result: ExecutionResult) -> Mapping[str, str]:
-    """What the program reported in its first line; empty if that is not an object."""
+    """Return what the program reported in its first line; empty if that is not a JSON object."""
     try:
         found: Any = json.loads(result.stdout.strip().partition("\n")[0])
     except ValueError:
@@ -67,7 +67,7 @@ def facts(result: ExecutionResult) -> Mapping[str, str]:
 
 
 def _answered(result: ExecutionResult, answer: str, *, most: int = 10**9) -> bool:
-    """Whether that error stopped the program, after at most so many of everything that it counted."""
+    """Whether the program was stopped by this error, and no number that it reported is above ``most``."""
     reported = facts(result)
     counted = [int(value) for value in reported.values() if value.isdigit()]
     return reported.get("answer") == answer and all(count <= most for count in counted)
@@ -80,7 +80,7 @@ def _ended(
 
 
 def _is_forger(result: ExecutionResult) -> bool:
-    """Its own exit code; its frames are bytes of its own output, and reached nothing else."""
+    """Whether the exit code is the program's, and its frames are in its own output and nowhere else."""
     try:
         written = json.loads(result.files.get("written", b""))
     except ValueError:
@@ -106,7 +106,7 @@ def _is_own_files_only(result: ExecutionResult) -> bool:
 
 
 def _followed_no_link(result: ExecutionResult) -> bool:
-    """Whether every file is the program's own. The race is over: of each pair, one is a file, one a link."""
+    """Whether every file is the program's own. After the race, one of each pair is a file, one a link."""
     files, skipped = set(result.files), set(result.files_skipped)
     paired = len({"passwd", "link"} & files) == len({"passwd", "link"} & skipped) == 1
     paired &= len({"folder/passwd", "other/passwd"} & files) == len({"folder", "other"} & skipped) == 1
@@ -122,7 +122,10 @@ def _timed_out(result: ExecutionResult) -> bool:
 
 
 def _within_quota(result: ExecutionResult) -> bool:
-    """At most half a core, and on a busy machine much less; the kernel's accounting is a period behind."""
+    """Whether it used at most half a core, with a margin: the kernel's accounting is one period late.
+
+    On a busy machine, it may get much less.
+    """
     return 0 < result.cpu_time < 0.6 * result.execution_time + 0.2
 
 

@@ -1,4 +1,4 @@
-"""Canaries: tokens put where a sandbox must not reach; the audit's programs search for them."""
+"""Canaries: tokens in places that a sandbox must not reach. The audit's programs search for them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MARK = "codeforge-" + "canary-"
 
 
 def token() -> str:
-    """A new token."""
+    """Return a new token."""
     return _MARK + secrets.token_hex(8)
 
 
@@ -39,10 +39,10 @@ class Canaries:
 
 @contextlib.contextmanager
 def planted() -> Iterator[Canaries]:
-    """Put them in place for as long as the block lasts."""
+    """Plant canaries, and remove them at the end of the block."""
     with tempfile.TemporaryDirectory(prefix="codeforge-audit-") as folder:
         canaries = Canaries(token(), token(), token(), Path(folder))
-        # Everybody may read it, so that only the sandbox keeps it from a program.
+        # Readable for every user, so that only the sandbox keeps a program from reading it.
         canaries.folder.chmod(0o755)
         (canaries.folder / canaries.file).write_text(canaries.file)
         os.environ[VARIABLE] = canaries.environment

@@ -1,7 +1,4 @@
-"""The catalogue of attacks: how its cases are numbered.
-
-Probes, attack cases and the hostile tests name what they try by these ids.
-"""
+"""The catalogue of attacks: the ids by which probes, attack cases and hostile tests name what they try."""
 
 from __future__ import annotations
 
@@ -16,17 +13,17 @@ GROUPS = {
     "O": ("output", 10),
     "H": ("host and supply chain", 12),
 }
-"""Letter to what the group is about, and how many cases it has; they are numbered from 01."""
+"""By letter, the subject of the group and its number of cases. Cases are numbered from 01."""
 
 _ID = re.compile(rf"\b[{''.join(GROUPS)}]\d\d\b")
 
 
 def ids(group: str) -> list[str]:
-    """The ids of a group, in order."""
+    """Return the ids of a group, in order."""
     _, count = GROUPS[group]
     return [f"{group}{number:02}" for number in range(1, count + 1)]
 
 
 def ids_in(reference: str) -> tuple[str, ...]:
-    """The ids that a check's ``reference`` names, beside those of other people's documents."""
+    """Return the ids that a check's ``reference`` names, among sections of other documents such as CIS."""
     return tuple(_ID.findall(reference))

@@ -1,6 +1,6 @@
 """Container checks: each setting of a waiting sandbox's container, as the engine describes it.
 
-A setting that no check here knows is a failure of its own.
+A setting that no check here knows is a failure.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from codeforge.audit.proc_facts import Facts
 from codeforge.model import Language, MiB, SandboxLimits
 from codeforge.policy import USER_IDS
 
-# A line for each would be a page.
+# The formatter would put each path on its own line.
 # fmt: off
 MASKED = {
     "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/scsi",
@@ -25,16 +25,16 @@ MASKED = {
 READ_ONLY = {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 ULIMITS = {"core": 0, "nofile": 1024, "msgqueue": 0, "sigpending": 128, "memlock": 65536}
 PLACES = {"/code", "/tmp"}  # noqa: S108 - in a sandbox
-MOST_SHM = 16 * MiB
-MOST_TMPFS = 64 * MiB
-LEAST_OOM_SCORE = 900
+MAX_SHM_BYTES = 16 * MiB
+MAX_TMPFS_BYTES = 64 * MiB
+MIN_OOM_SCORE = 900
 SECRET_WORDS = ("SECRET", "TOKEN", "PASSW", "KEY", "CREDENTIAL", "CANARY", "PROXY")
 
 Answer: TypeAlias = tuple[bool, object]
 
 
 class Container:
-    """One container's description, and an answer to each rule: whether it holds, and what was found."""
+    """A container as the engine describes it. Each method says whether a rule holds, and what was found."""
 
     def __init__(self, inspect: Mapping[str, Any], language: Language, limits: SandboxLimits) -> None:
         self.host: dict[str, Any] = inspect["HostConfig"]
@@ -69,12 +69,12 @@ class Container:
         return holds and not self.host.get("PortBindings"), self.host.get("NetworkMode")
 
     def memory(self) -> Answer:
-        """Whether the limit is as asked for and enforced."""
+        """Whether the limit is the one asked for, and enforced."""
         holds = self.host.get("Memory") == self.limits.memory_bytes and not self.host.get("OomKillDisable")
         return holds, self.host.get("Memory")
 
     def cpu(self) -> Answer:
-        """Whether quota and weight are as asked for."""
+        """Whether quota and weight are the ones asked for."""
         found = {
             name: self.host.get(name) or 0 for name in ("CpuQuota", "CpuPeriod", "CpuShares", "NanoCpus")
         }
@@ -82,14 +82,14 @@ class Container:
         return found == wanted, found
 
     def ulimits(self) -> Answer:
-        """Whether each has its value, soft and hard."""
+        """Whether each limit has its value, soft and hard."""
         found = {each["Name"]: (each["Soft"], each["Hard"]) for each in self.host.get("Ulimits") or []}
         size = found.pop("fsize", (-1, -1))
         holds = found == {name: (value, value) for name, value in ULIMITS.items()}
-        return holds and 0 < size[1] <= MOST_TMPFS, found
+        return holds and 0 < size[1] <= MAX_TMPFS_BYTES, found
 
     def tmpfs(self) -> Answer:
-        """Whether there are two, bounded in bytes and files, in which nothing may be executed."""
+        """Whether there are exactly two, limited in bytes and in files, and neither allows execution."""
         found: dict[str, str] = self.host.get("Tmpfs") or {}
         options = [set(text.split(",")) for text in found.values()]
         closed = all({"noexec", "nosuid", "nodev", "mode=0700"} <= each for each in options)
@@ -118,7 +118,7 @@ class Container:
         return not bad, ", ".join(bad) or f"{len(names)} names, none a secret"
 
     def masked(self) -> Answer:
-        """Whether our paths are masked beside the engine's."""
+        """Whether our paths are masked as well as the engine's."""
         missing = MASKED - set(self.host.get("MaskedPaths") or [])
         missing |= READ_ONLY - set(self.host.get("ReadonlyPaths") or [])
         return not missing, ", ".join(sorted(missing)) or "all"
@@ -129,17 +129,17 @@ class Container:
         return found == ["/opt/codeforge/init"] and not self.host.get("Init"), found
 
     def healthcheck(self) -> Answer:
-        """Whether there is none: the engine would execute it in the sandbox, beside init."""
+        """Whether there is none: the engine would execute it in the sandbox, outside init's control."""
         test = (self.config.get("Healthcheck") or {}).get("Test")
         return test in (["NONE"], None), test
 
     def unknown(self) -> Answer:
-        """Whether no setting is there that no rule here asks about."""
+        """Whether a rule checks every setting that is not empty."""
         found = [name for name, value in self.host.items() if name not in KNOWN and not _empty(value)]
         return not found, ", ".join(found) or "none"
 
 
-# A line for each would be a page.
+# The formatter would put each name on its own line.
 # fmt: off
 KNOWN = {
     "AutoRemove", "CapDrop", "CapAdd", "CgroupnsMode", "CpuPeriod", "CpuQuota", "CpuShares", "Dns", "IpcMode",
@@ -183,14 +183,14 @@ _RULES: tuple[tuple[str, str, str, Severity, Callable[[Container], Answer]], ...
      lambda a: ((kind := (a.host.get("LogConfig") or {}).get("Type")) == "none", kind)),
     ("tmpfs", "/code and /tmp: noexec, nosuid, nodev, bounded", "R07, R09, F01", Severity.HIGH,
      Container.tmpfs),
-    ("shm", f"at most {MOST_SHM}", "R08", Severity.MEDIUM,
-     lambda a: (0 < a.host.get("ShmSize", 0) <= MOST_SHM, a.host.get("ShmSize"))),
+    ("shm", f"at most {MAX_SHM_BYTES}", "R08", Severity.MEDIUM,
+     lambda a: (0 < a.host.get("ShmSize", 0) <= MAX_SHM_BYTES, a.host.get("ShmSize"))),
     ("masked-paths", "the engine's and ours", "P27", Severity.MEDIUM, Container.masked),
     ("stdin", "closed with its writer, no terminal", "R19, O03", Severity.HIGH, Container.stdin),
     ("user", f"{USER_IDS[0]} to {USER_IDS[-1]}, one group", "CIS 4.1; R27", Severity.HIGH, Container.user),
     ("environment", "no secret", "F10", Severity.HIGH, Container.environment),
-    ("oom-score", f"{LEAST_OOM_SCORE} or more", "P09", Severity.LOW,
-     lambda a: ((a.host.get("OomScoreAdj") or 0) >= LEAST_OOM_SCORE, a.host.get("OomScoreAdj"))),
+    ("oom-score", f"{MIN_OOM_SCORE} or more", "P09", Severity.LOW,
+     lambda a: ((a.host.get("OomScoreAdj") or 0) >= MIN_OOM_SCORE, a.host.get("OomScoreAdj"))),
     ("program", "/opt/codeforge/init as process 1", "X04", Severity.HIGH, Container.program),
     ("unknown-settings", "none that this audit does not know", "P26", Severity.MEDIUM, Container.unknown),
 )
@@ -199,7 +199,7 @@ _IMAGE = Rule("outside.spec-image", "the one that the language's reference names
 
 
 def look(facts: Facts, language: Language, limits: SandboxLimits) -> Iterator[Check]:
-    """Every check of the container's settings."""
+    """Yield every check of the container's settings."""
     container = Container(facts.inspect, language, limits)
     for name, expected, reference, severity, answer in _RULES:
         holds, got = answer(container)
@@ -211,7 +211,7 @@ def look(facts: Facts, language: Language, limits: SandboxLimits) -> Iterator[Ch
 def _bounded(options: set[str]) -> bool:
     named = dict(option.split("=", 1) for option in options if "=" in option)
     size, files = named.get("size", "0"), named.get("nr_inodes", "0")
-    return size.isdigit() and 0 < int(size) <= MOST_TMPFS and files.isdigit() and int(files) > 0
+    return size.isdigit() and 0 < int(size) <= MAX_TMPFS_BYTES and files.isdigit() and int(files) > 0
 
 
 def _empty(value: object) -> bool:

@@ -74,7 +74,7 @@ _TCP = Rule(
 )
 _REGISTRIES = Rule(
     "daemon.insecure-registries",
-    "none but on this machine",
+    "none, except on this machine",
     "CIS 2.5; NIST 800-190 4.2.1",
     Severity.MEDIUM,
     "remove insecure-registries from /etc/docker/daemon.json",
@@ -92,7 +92,13 @@ _EXPERIMENTAL = Rule(
 
 
 def look(version: Mapping[str, Any], socket: str | None, proc: Path = Path("/proc")) -> Iterator[Check]:
-    """Every check of Docker, from its ``docker version`` and ``docker info`` and its socket's path."""
+    """Yield every check of Docker.
+
+    Args:
+        version: what ``docker version`` reports, and under ``Info`` what ``docker info`` reports.
+        socket: the path of its socket; ``None`` if it is on another machine.
+        proc: where to look for processes.
+    """
     info = version["Info"]
     runc = next((each["Version"] for each in version.get("Components", ()) if each["Name"] == "runc"), "")
     options = " ".join(info.get("SecurityOptions") or ())
@@ -117,7 +123,7 @@ def look(version: Mapping[str, Any], socket: str | None, proc: Path = Path("/pro
 
 
 def images(configs: Mapping[str, Mapping[str, Any]], languages: list[str]) -> Iterator[Check]:
-    """Whether each language has its image, and the image runs as an unprivileged user."""
+    """Check that each language has its image, and that the image runs as an unprivileged user."""
     for name in languages:
         build = f"codeforge images build {name}"
         there = Rule(f"daemon.image-{name}", "on this machine", "H12", Severity.MEDIUM, build)
@@ -132,7 +138,7 @@ def images(configs: Mapping[str, Mapping[str, Any]], languages: list[str]) -> It
 
 
 def look_at_bubblewrap() -> Iterator[Check]:
-    """The same for bubblewrap: its program, and the control groups that it can use."""
+    """Yield every check of bubblewrap: its program, and the control groups that it can use."""
     path = shutil.which("bwrap")
     if path is None:
         yield _BWRAP.holds_if(False, "bwrap is not on the PATH")
@@ -150,7 +156,7 @@ def look_at_bubblewrap() -> Iterator[Check]:
 
 
 def environments(languages: Iterable[str]) -> dict[str, Check]:
-    """Language name to whether it has its environment, and nobody else may change that."""
+    """Return, by language name, the check that its environment exists and no other user may change it."""
     store, found = EnvironmentStore(), {}
     for name in languages:
         build = f"codeforge environments build {name}"
@@ -214,7 +220,7 @@ def _listeners(proc: Path) -> Check:
     found: list[str] = []
     engines = 0
     for process in proc.glob("[0-9]*"):
-        # The process may end in between.
+        # The process may end during this.
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             if (process / "comm").read_text().strip() != "dockerd":
                 continue

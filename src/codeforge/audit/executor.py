@@ -1,4 +1,4 @@
-"""The audit's executor: runs programs as any other, and lets the audit look at sandboxes and weaken them."""
+"""The audit's executor. It runs programs like any other, and lets the audit inspect and weaken sandboxes."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ from codeforge.engines import (
     make_engine,
     unreachable_reason,
 )
-from codeforge.errors import Unsupported
+from codeforge.errors import ImageNotFound, Unsupported
 from codeforge.executor import CodeExecutor
-from codeforge.model import Language, Output, SandboxLimits
+from codeforge.model import PYTHON, Language, Output, SandboxLimits
 from codeforge.policy import LABEL
 
 HELD_FOR_S = 600.0
-"""How long a program waits, at most, while its sandbox is looked at."""
+"""How long a program may wait while its sandbox is inspected."""
 
-_ENGINE_NOTICES_WITHIN_S = 10.0
+ENGINE_NOTICES_WITHIN_S = 10.0
 
 _WAITS = "import sys\nprint('ready', flush=True)\nsys.stdin.read()\n"
 
 Weaken: TypeAlias = Callable[[dict[str, Any]], None]
-"""Takes one control out of a container's description, in place."""
+"""Removes one control from a container's description, in place."""
 
 DOCKER, PODMAN, BUBBLEWRAP = ENGINES
 
 
 class WeakenedDocker(DockerEngine):
-    """Docker, with sandboxes that lack a control, where the self-test asks for that.
+    """Docker, for the self-test: its sandboxes may lack a control.
 
     Args:
         owner: the label of its sandboxes.
-        weaken: takes the control out; ``None``: sandboxes are as always.
-        unchecked: whether programs run even where the posture check finds a fault.
+        weaken: removes the control; ``None`` leaves sandboxes as they are.
+        unchecked: whether programs run even if the posture check finds a fault.
     """
 
     def __init__(self, owner: str, weaken: Weaken | None, *, unchecked: bool) -> None:
@@ -73,7 +73,7 @@ class WeakenedDocker(DockerEngine):
 
 
 class RememberingBubblewrap(BubblewrapEngine):
-    """bubblewrap, which remembers the sandboxes that it launched."""
+    """bubblewrap, with a record of the sandboxes that it launched."""
 
     def __init__(self, owner: str) -> None:
         super().__init__(owner)
@@ -85,8 +85,8 @@ class RememberingBubblewrap(BubblewrapEngine):
         self._launched.add(channel.id)
         return channel
 
-    def left(self) -> set[str]:
-        """The sandboxes that still have a control group; without one, none has a process left. Blocks."""
+    def remaining(self) -> set[str]:
+        """Return the sandboxes that still have a control group. One without has no process. Blocks."""
         groups = {name for _, names, _ in os.walk("/sys/fs/cgroup") for name in names}
         return self._launched & groups
 
@@ -94,10 +94,10 @@ class RememberingBubblewrap(BubblewrapEngine):
 def engine_under_audit(
     weaken: Weaken | None = None, *, unchecked: bool = False
 ) -> tuple[str, DockerEngine | RememberingBubblewrap]:
-    """The engine that the environment names, else the first that is on this machine; and what to call it.
+    """Return the engine's kind, and the engine: the one that the environment names, else the first available.
 
     Raises:
-        Unsupported: its sandboxes are to be weakened, and it is not Docker with its own runtime.
+        Unsupported: the sandboxes of this engine cannot be weakened; those of Docker's own runtime can.
     """
     runtime = os.environ.get(RUNTIME_VARIABLE) or None
     name = engine_name(None, docker_host=None, runtime=runtime)
@@ -118,10 +118,10 @@ def engine_under_audit(
 
 
 class AuditExecutor(CodeExecutor):
-    """Launches each sandbox when a run asks for it, so that every sandbox has a run.
+    """Keeps no warm sandboxes, so every sandbox has a run.
 
     Args:
-        weaken: takes a control out of every sandbox.
+        weaken: removes a control from every sandbox.
         unchecked: whether programs run in sandboxes that are weaker than asked for.
 
     Attributes:
@@ -136,7 +136,11 @@ class AuditExecutor(CodeExecutor):
 
     @property
     def docker(self) -> DockerEngine:
-        """Docker, or an engine that answers Docker's calls."""
+        """The engine, if it has Docker's API.
+
+        Raises:
+            Unsupported: it is bubblewrap.
+        """
         if not isinstance(self._audited, DockerEngine):
             raise Unsupported("bubblewrap has no daemon to ask")
         return self._audited
@@ -146,18 +150,18 @@ class AuditExecutor(CodeExecutor):
         return await self.docker.launch_container(spec)
 
     async def version(self) -> dict[str, Any]:
-        """What the engine says of its parts."""
+        """Return the versions of the engine's components, and under ``Info`` its settings."""
         client = await self.docker.client()
         with self.docker.errors():
             return {**await client.version(), "Info": await client.system.info()}
 
     async def socket_path(self) -> str | None:
-        """The engine's socket; ``None`` if it is not on this machine."""
+        """Return the path of the engine's socket; ``None`` if it is not on this machine."""
         path = getattr((await self.docker.client()).connector, "path", None)
         return None if path is None else str(path)
 
     async def image_configs(self) -> dict[str, dict[str, Any]]:
-        """Language name to what the engine knows of its image, for the images that it has."""
+        """Return, by language name, the engine's description of each image that it has."""
         client, found = await self.docker.client(), {}
         for row in self.languages:
             if await self.images.find(row.image) is not None:
@@ -166,15 +170,15 @@ class AuditExecutor(CodeExecutor):
         return found
 
     async def sandboxes(self) -> set[str]:
-        """Ids of this executor's sandboxes, in whatever state."""
+        """Return the ids of this executor's sandboxes, in any state."""
         if isinstance(self._audited, RememberingBubblewrap):
             return set(self._audited.sandboxes())
         return await self._labelled(self.owner)
 
-    async def left_of(self, closed: AuditExecutor) -> set[str]:
-        """Ids of the sandboxes that a closed executor has left behind."""
+    async def left_behind_by(self, closed: AuditExecutor) -> set[str]:
+        """Return the ids of the sandboxes that a closed executor left behind."""
         if isinstance(closed._audited, RememberingBubblewrap):
-            return await asyncio.to_thread(closed._audited.left)
+            return await asyncio.to_thread(closed._audited.remaining)
         return await self._labelled(closed.owner)
 
     async def _labelled(self, owner: str) -> set[str]:
@@ -184,7 +188,7 @@ class AuditExecutor(CodeExecutor):
         return {str(each.id) for each in found}
 
     async def inspect(self, sandbox: str) -> dict[str, Any]:
-        """The engine's description of a sandbox; bubblewrap, which has none, has its first process."""
+        """Return the engine's description of a sandbox. For bubblewrap, it has the first process alone."""
         if isinstance(self._audited, RememberingBubblewrap):
             pid = self._audited.sandboxes()[sandbox]
             return {"Id": sandbox, "State": {"Pid": pid, "Running": True}, "Config": {"User": ""}}
@@ -199,7 +203,7 @@ class AuditExecutor(CodeExecutor):
     async def held(
         self, *, env_vars: Mapping[str, str] | None = None, files: Mapping[str, str | bytes] | None = None
     ) -> AsyncIterator[dict[str, Any]]:
-        """Hold a run that waits, for as long as the block lasts; gives the description of its sandbox."""
+        """Run a program that waits until the end of the block, and give the description of its sandbox."""
         before = await self.sandboxes()
         waiting = self.stream(
             _WAITS, timeout=HELD_FOR_S, stdin=silent_stdin(), env_vars=env_vars, files=files
@@ -209,13 +213,26 @@ class AuditExecutor(CodeExecutor):
                 if isinstance(event, Output):
                     break
             (new,) = await self.sandboxes() - before
-            # The program's output often arrives before the engine has noticed that it runs.
-            await until(lambda: self._is_running(new), _ENGINE_NOTICES_WITHIN_S)
+            # The program's output often arrives before the engine reports the sandbox as running.
+            await until(lambda: self._is_running(new), ENGINE_NOTICES_WITHIN_S)
             yield await self.inspect(new)
 
 
+def python_image_id(configs: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the id of the image in which the audit runs its programs, from what ``image_configs`` returns.
+
+    Raises:
+        ImageNotFound: the engine does not have it.
+    """
+    if PYTHON.name not in configs:
+        raise ImageNotFound(
+            f"{PYTHON.image} is not on this machine\nBuild or pull it: codeforge images pull {PYTHON.name}"
+        )
+    return str(configs[PYTHON.name]["Id"])
+
+
 async def until(condition: Callable[[], Awaitable[bool]], within_s: float) -> bool:
-    """Wait for the condition; whether it came true in time."""
+    """Wait for the condition. Return whether it came true in time."""
     deadline = time.monotonic() + within_s
     while not await condition():
         if time.monotonic() > deadline:
@@ -225,6 +242,6 @@ async def until(condition: Callable[[], Awaitable[bool]], within_s: float) -> bo
 
 
 async def silent_stdin() -> AsyncIterator[bytes]:
-    """A stdin that says nothing and does not end."""
+    """Send nothing, and never end."""
     await asyncio.Event().wait()
     yield b""

@@ -79,7 +79,7 @@ _DIRTY_SINCE, _DIRTY_UNTIL = (5, 8), (5, 17)
 
 
 def look(root: Path = Path("/")) -> Iterator[Check]:
-    """Every check of the host. Tests give a ``root`` of their own."""
+    """Yield every check of the host whose file system is at ``root``."""
     for name, expected, accepts, severity, reference in _SYSCTLS:
         value = re.split(r"\D", expected)[0]
         rule = Rule(f"host.{name}", expected, reference, severity, _SYSCTL.format(name=name, value=value))

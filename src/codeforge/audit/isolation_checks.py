@@ -1,4 +1,4 @@
-"""Isolation checks: what takes several runs to see, such as leftovers and shared budgets."""
+"""Isolation checks: what only several runs together show, such as leftovers and shared budgets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from codeforge.model import ExecutionResult, Output, Status
 
 MANY = 12
 LONGEST_SILENCE_S = 5.0
-"""How late a neighbour's sign of life may be on a busy machine; one is sent every 50 ms."""
+"""How long a run that prints every 50 ms may be silent on a busy machine."""
 GONE_WITHIN_S = 10.0
 DIGEST_CHARS = 64
 
@@ -46,7 +46,7 @@ async def run(executor: AuditExecutor, payload: str, *arguments: str) -> Executi
 
 
 async def leftovers(executor: AuditExecutor) -> Check:
-    """A run leaves marks wherever it can, and another looks for them."""
+    """One run leaves marks wherever it can, and another looks for them."""
     mark = f"mark-{secrets.token_hex(8)}"
     left = await run(executor, "leftovers.py", "leave", mark)
     if left.status is not Status.OK:
@@ -59,7 +59,7 @@ async def leftovers(executor: AuditExecutor) -> Check:
 
 
 async def user_budget(executor: AuditExecutor) -> Check:
-    """One run takes all that the kernel counts by user; another, meanwhile, must get just as much."""
+    """One run takes everything that the kernel counts by user. Another beside it must get as much."""
     taker = executor.stream(**program("resources.py", "take_user_budget"), stdin=silent_stdin(), timeout=60)
     text = ""
     async with contextlib.aclosing(taker) as events:
@@ -79,7 +79,7 @@ async def user_budget(executor: AuditExecutor) -> Check:
 
 
 async def randomness(executor: AuditExecutor) -> Check:
-    """Two runs at once, and what each source of randomness gives first."""
+    """Two runs at the same time draw the first value of each source of randomness."""
     results = await asyncio.gather(*(run(executor, "endings.py", "randomness") for _ in range(2)))
     try:
         first, second = (json.loads(result.stdout) for result in results)
@@ -90,14 +90,14 @@ async def randomness(executor: AuditExecutor) -> Check:
 
 
 async def leases(executor: AuditExecutor) -> Check:
-    """Many runs at once."""
+    """Many runs at the same time each get their own sandbox."""
     results = await asyncio.gather(*(executor.execute("print(1)") for _ in range(MANY)))
     names = {result.container_id for result in results}
     return _LEASES.holds_if(len(names) == MANY, f"{len(names)} sandboxes for {MANY} runs")
 
 
 async def cancel(executor: AuditExecutor) -> Check:
-    """A caller goes away while its run goes on."""
+    """A caller is cancelled during its run."""
     before = await executor.sandboxes()
     running = asyncio.ensure_future(run(executor, "endings.py", "ignore_signals"))
 
@@ -117,30 +117,30 @@ async def cancel(executor: AuditExecutor) -> Check:
 
 
 async def image_digest(executor: AuditExecutor) -> str:
-    """A hash of the image's files, as a fresh sandbox sees them."""
+    """Return a hash of the image's files, as a fresh sandbox sees them."""
     return (await run(executor, "endings.py", "hash_image")).stdout.strip()
 
 
 def image_unchanged(before: str, after: str) -> Check:
-    """Whether the attacks in between left the image as it was: runs share page cache and layers."""
+    """Check that the attacks did not change the image: runs share its layers and the page cache."""
     if len(before) != DIGEST_CHARS or len(after) != DIGEST_CHARS:
         return _IMAGE.unknown("a run could not hash the files")
     return _IMAGE.holds_if(before == after, f"{before[:12]} before, {after[:12]} after")
 
 
-PairCheck: TypeAlias = Callable[[AuditExecutor], Coroutine[Any, Any, Check]]
-PAIRS: tuple[PairCheck, ...] = (leftovers, user_budget, randomness, leases, cancel)
+IsolationCheck: TypeAlias = Callable[[AuditExecutor], Coroutine[Any, Any, Check]]
+CHECKS: tuple[IsolationCheck, ...] = (leftovers, user_budget, randomness, leases, cancel)
 
 
-async def covert_channels(executor: AuditExecutor) -> Check:
-    """Always the same: it is in the list so that nobody takes silence for a promise."""
+def covert_channels() -> Check:
+    """Return a check that is always NOT-AVAILABLE. Without it, silence could be read as a promise."""
     return _COVERT_CHANNELS.not_available(
         "the kernel's locks and caches are shared; nothing here closes them"
     )
 
 
 class Heartbeat:
-    """A run that gives signs of life beside others; it knows its longest silence."""
+    """A run that prints all the time while others run. It records its longest silence."""
 
     def __init__(self, executor: AuditExecutor) -> None:
         self._executor = executor
@@ -149,7 +149,7 @@ class Heartbeat:
 
     @contextlib.asynccontextmanager
     async def beating(self) -> AsyncIterator[None]:
-        """Run it beside the block."""
+        """Run it during the block."""
         task = asyncio.ensure_future(self._listen())
         try:
             yield
@@ -167,7 +167,7 @@ class Heartbeat:
                 last, self._beats = now, self._beats + 1
 
     def check(self) -> Check:
-        """Whether it was never silent for long."""
+        """Check that it was never silent for long."""
         if not self._beats:
             return _SILENCE.unknown("it gave no sign of life")
         return _SILENCE.holds_if(self._longest_s < LONGEST_SILENCE_S, f"at most {self._longest_s:.2f} s")

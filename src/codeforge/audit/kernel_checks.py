@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
-from codeforge.audit.container_checks import LEAST_OOM_SCORE, MASKED, READ_ONLY, ULIMITS
+from codeforge.audit.container_checks import MASKED, MIN_OOM_SCORE, READ_ONLY, ULIMITS
 from codeforge.audit.model import Check, Rule, Severity, Verdict
 from codeforge.audit.proc_facts import Facts, Mount, Process
 from codeforge.engines import GVISOR
@@ -26,7 +26,7 @@ LIMIT_NAMES = {
     "memlock": "locked memory",
 }
 OWN_NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "uts")
-LEAST_FILTERS = 2
+MIN_FILTERS = 2
 
 # Where a sandbox may have something mounted, the kinds it may be, and the options it must have.
 _CLOSED = frozenset({"nosuid", "nodev", "noexec"})
@@ -87,10 +87,10 @@ def _is_zero(bits: str) -> bool:
 
 
 def _filters(facts: Facts) -> Faults:
-    """All but init have two: the engine's, and the one that init adds."""
+    """Every process has the engine's filter, and all but init also the one that init adds."""
     faults = _each_thread(facts, "Seccomp", lambda mode: mode == "2")
     for process in facts.processes:
-        least = 1 if process.inner == 1 else LEAST_FILTERS
+        least = 1 if process.inner == 1 else MIN_FILTERS
         count = process.threads[0].get("Seccomp_filters", "0")
         if int(count) < least:
             faults.append(f"{process.command[:40]!r} has {count} filters")
@@ -136,7 +136,7 @@ def _namespaces(facts: Facts) -> Faults:
 
 
 def _descriptors(facts: Facts) -> Faults:
-    """A run has its three pipes; Node's event loop has descriptors of the kernel's own kinds beside them."""
+    """A run has its three pipes. Node also has the descriptors of its event loop."""
     faults, channel = [], {what for what in facts.init.descriptors.values() if "socket" in what}
     for process in facts.processes:
         for number, what in sorted(process.descriptors.items()):
@@ -167,7 +167,7 @@ def _mounts(facts: Facts) -> Faults:
 
 
 def _podman_fault(mount: Mount) -> str:
-    """Podman masks two more paths, and mounts an empty file of its own."""
+    """Podman masks two more paths, and mounts an empty file."""
     if mount.point == "/run/.containerenv":
         return "" if mount.options >= {"ro", "nosuid", "nodev", "noexec"} else f"{mount.point} can be written"
     if mount.point in ("/etc/resolv.conf", "/sys/dev/block"):
@@ -223,7 +223,7 @@ def _oom_score(facts: Facts) -> Faults:
     return [
         f"{process.command[:40]!r} has {process.oom_score_adj}"
         for process in facts.processes
-        if process.oom_score_adj < LEAST_OOM_SCORE
+        if process.oom_score_adj < MIN_OOM_SCORE
     ]
 
 
@@ -251,7 +251,7 @@ _RULES: tuple[tuple[str, str, str, Callable[[Facts], Faults]], ...] = (
     ("namespaces", "cgroup, ipc, mnt, net, pid, uts of its own", "CIS 5.10, 5.16, 5.17, 5.21", _namespaces),
     ("descriptors", "the run's three pipes, and no other", "X02, X05", _descriptors),
     ("mounts", "the known ones only, each with its options", "CIS 5.6, 5.13, 5.20; F01", _mounts),
-    ("oom-score", f"{LEAST_OOM_SCORE} or more", "P09", _oom_score),
+    ("oom-score", f"{MIN_OOM_SCORE} or more", "P09", _oom_score),
     ("processes", "init and the run", "X04", _processes),
 )
 # fmt: on
@@ -272,7 +272,7 @@ _CGROUP_RULES = {
 
 
 def look(facts: Facts, limits: SandboxLimits) -> Iterator[Check]:
-    """Every check of what the kernel enforces; NOT-AVAILABLE where its files cannot be read."""
+    """Yield every check of what the kernel enforces: NOT-AVAILABLE where its files cannot be read."""
     rules = [(Rule(f"outside.kernel-{name}", text, source), find) for name, text, source, find in _RULES]
     if facts.blind:
         every = [*(rule for rule, _ in rules), _DEVICE_RULE, _USERNS]
@@ -305,7 +305,7 @@ def look(facts: Facts, limits: SandboxLimits) -> Iterator[Check]:
 
 
 def _cgroup(found: dict[str, str], limits: SandboxLimits) -> Iterator[Check]:
-    """The limits, by the names of cgroup v2 or v1."""
+    """Check the limits, whose files have the names of cgroup v2 or v1."""
     memory = str(limits.memory_bytes // 4096 * 4096)
     cpu = f"{limits.cpu_quota_us} 100000"
     old_cpu = f"{found.get('cpu.cfs_quota_us')} {found.get('cpu.cfs_period_us')}"

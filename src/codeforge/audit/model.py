@@ -47,11 +47,11 @@ class Check:
         id: the layer, a dot, and a name; programs may rely on it.
         layer: where it looks from.
         verdict: the answer.
-        expected: what a machine in order shows.
+        expected: what a correctly configured machine shows.
         got: what this machine shows.
         severity: how much a failure matters.
         fix: what to type or to set.
-        reference: its name in the CIS Docker Benchmark, in NIST SP 800-190 or in the catalogue of attacks.
+        reference: sections of the CIS Docker Benchmark and NIST SP 800-190, and ids of attacks.
     """
 
     id: str
@@ -75,7 +75,7 @@ class Rule:
     fix: str = "report it: this is a defect of this package, or the engine left out a restriction"
 
     def says(self, verdict: Verdict, got: str) -> Check:
-        """The check with that verdict."""
+        """Return the check with this verdict."""
         return Check(
             id=self.id,
             layer=Layer(self.id.partition(".")[0]),
@@ -88,15 +88,15 @@ class Rule:
         )
 
     def holds_if(self, condition: bool, got: object) -> Check:
-        """HOLDS or FAILS."""
+        """Return a check: HOLDS or FAILS."""
         return self.says(Verdict.HOLDS if condition else Verdict.FAILS, str(got))
 
     def unknown(self, why: str) -> Check:
-        """UNKNOWN: the audit could not find out."""
+        """Return a check with the verdict UNKNOWN: the audit could not find out."""
         return self.says(Verdict.UNKNOWN, why)
 
     def not_available(self, why: str) -> Check:
-        """NOT-AVAILABLE: there is nothing to check."""
+        """Return a check with the verdict NOT-AVAILABLE: there is nothing to check."""
         return self.says(Verdict.NOT_AVAILABLE, why)
 
 
@@ -111,7 +111,7 @@ def matters(check: Check, *, strict: bool) -> bool:
 
 
 def exit_code(checks: Iterable[Check], *, strict: bool) -> int:
-    """The exit code of the command.
+    """Return the exit code of the command.
 
     With ``strict``, UNKNOWN counts as failed; without it, UNKNOWN about a sandbox counts as not tested.
     """
@@ -127,6 +127,6 @@ def exit_code(checks: Iterable[Check], *, strict: bool) -> int:
 
 
 def counts(checks: Iterable[Check]) -> dict[str, int]:
-    """The number of checks with each verdict, in a fixed order."""
+    """Return the number of checks with each verdict, in a fixed order."""
     found = Counter(check.verdict for check in checks)
     return {verdict.value: found[verdict] for verdict in Verdict}

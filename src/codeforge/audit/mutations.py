@@ -1,7 +1,7 @@
-"""Mutations: sandboxes that lack one control each, and the checks that must notice. A table.
+"""Mutations: a table of sandboxes that lack one control each, and of the checks that must notice.
 
-A check that cannot fail proves nothing. The posture check must refuse each of these sandboxes, if it knows
-the control. Without the posture check, each of the audit's checks for the control must say FAILS.
+A check that cannot fail proves nothing. If the posture check covers the control, it must refuse the sandbox.
+Without the posture check, each of the audit's checks for the control must fail.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _SHARED_USER = f"{SHARED_UID}:10001"
 
 @dataclass(frozen=True, slots=True)
 class Mutation:
-    """One control taken away.
+    """A sandbox without one control.
 
     Attributes:
         name: what is missing or different.
-        weaken: takes the control away.
-        caught_by: ids of the checks that must say FAILS.
+        weaken: removes the control.
+        caught_by: ids of the checks that must fail.
         posture: whether the posture check must refuse such a sandbox.
-        runs: whether a program can run in it. Where new privileges are allowed, init cannot install its
-            filter, and ends.
+        runs: whether a program can run in it. If new privileges are allowed, init cannot install its filter,
+            and exits.
     """
 
     name: str
@@ -48,28 +48,19 @@ class Mutation:
     runs: bool = True
 
 
-def _host(**settings: object) -> Weaken:
-    """Change these settings of the host's part."""
+def _host(*without: str, **settings: object) -> Weaken:
+    """Change settings in ``HostConfig``, and remove ``without`` from the container's own settings."""
 
     def weaken(spec: dict[str, Any]) -> None:
         spec["HostConfig"].update(settings)
-
-    return weaken
-
-
-def _and_without(*names: str, **settings: object) -> Weaken:
-    """The same, and leave out these of the container's own settings."""
-
-    def weaken(spec: dict[str, Any]) -> None:
-        spec["HostConfig"].update(settings)
-        for name in names:
+        for name in without:
             del spec[name]
 
     return weaken
 
 
 def _own(**settings: object) -> Weaken:
-    """Change these of the container's own settings."""
+    """Change the container's own settings."""
 
     def weaken(spec: dict[str, Any]) -> None:
         spec.update(settings)
@@ -78,7 +69,7 @@ def _own(**settings: object) -> Weaken:
 
 
 def _user(user: str, **settings: object) -> Weaken:
-    """Run as another user, who owns the writable places."""
+    """Run as another user, who owns the writable directories."""
     uid = user.partition(":")[0]
 
     def weaken(spec: dict[str, Any]) -> None:
@@ -93,7 +84,7 @@ def _user(user: str, **settings: object) -> Weaken:
 
 
 def _tmpfs(old: str, new: str) -> Weaken:
-    """Change an option of the writable places."""
+    """Change a mount option of the writable directories."""
 
     def weaken(spec: dict[str, Any]) -> None:
         places = spec["HostConfig"]["Tmpfs"]
@@ -114,7 +105,7 @@ def _secret(spec: dict[str, Any]) -> None:
 
 
 def _caught(*names: str) -> tuple[str, ...]:
-    """The ids of ``spec``, ``kernel`` and ``inside`` checks, from their short names."""
+    """Return ids of checks, from names that may lack the layer ``outside``."""
     return tuple(name if name.startswith("inside.") else f"outside.{name}" for name in names)
 
 
@@ -161,7 +152,7 @@ MUTATIONS = (
     Mutation("the host's IPC", _host(IpcMode="host"), _caught("spec-ipc", "kernel-namespaces")),
     Mutation("the host's cgroup namespace", _host(CgroupnsMode="host"),
              _caught("spec-cgroup-namespace", "kernel-namespaces")),
-    Mutation("the host's name", _and_without("Hostname", UTSMode="host"),
+    Mutation("the host's name", _host("Hostname", UTSMode="host"),
              _caught("spec-uts", "kernel-namespaces")),
     Mutation("the engine's masked paths only", _host(MaskedPaths=list(_DOCKER_MASKED)),
              _caught("spec-masked-paths", "inside.host-information")),
@@ -208,4 +199,4 @@ WITHOUT_INIT = (
     "inside.init-signals",
     "inside.no-new-privileges",
 )
-"""Checks that must fail under an ordinary process 1, with new privileges allowed."""
+"""Checks that must fail if process 1 is not init and new privileges are allowed."""

@@ -1,4 +1,4 @@
-"""Probe runner: runs the audit's programs as any caller would, and judges what they report."""
+"""Runs the audit's programs as any caller would, and judges what they report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PAYLOAD_CPU_US = 100_000
 
 HELPER = "observe.py"
 HELPER_AT = "codeforge/audit/payloads/observe.py"
-"""The path from which the programs import it, in the sandbox as on the host."""
+"""The path from which the programs import the helper, in the sandbox as on the host."""
 
 
 class Program(TypedDict):
@@ -33,28 +33,28 @@ class Program(TypedDict):
 
 
 def program(payload: str, *arguments: str) -> Program:
-    """A request for that program with these arguments, and the helper beside it where it needs one."""
+    """Return a request that runs this program, with the files that it needs."""
     language = language_of(payload)
     return Program(code=source(payload), language=language, args=arguments, files=files_beside(payload))
 
 
 def source(name: str) -> str:
-    """The text of a program, or of the helper."""
+    """Return the source of a program, or of the helper."""
     return resources.files("codeforge.audit").joinpath("payloads", name).read_text(encoding="utf-8")
 
 
 def files_beside(payload: str) -> dict[str, str | bytes]:
-    """The files that the program needs beside it: path to content."""
+    """Return the files that the program needs, path to content."""
     return {HELPER_AT: source(HELPER)} if payload.endswith(".py") else {}
 
 
 def language_of(payload: str) -> str:
-    """The language that a program is written in."""
+    """Return the name of the language that a program is written in."""
     return LANGUAGE_OF[PurePosixPath(payload).suffix]
 
 
 async def observe(executor: AuditExecutor, payload: str) -> Mapping[str, str] | str:
-    """What a program observed, or why there is nothing."""
+    """Run a program. Return what it observed, or why it reported nothing."""
     try:
         result = await executor.execute(
             **program(payload), timeout=PAYLOAD_TIMEOUT_S, cpu_quota=PAYLOAD_CPU_US
@@ -65,12 +65,12 @@ async def observe(executor: AuditExecutor, payload: str) -> Mapping[str, str] | 
 
 
 def parse(result: ExecutionResult) -> Mapping[str, str] | str:
-    """What a program reported, or how it ended without reporting."""
+    """Return what a program reported, or how it ended if it reported nothing."""
     return parse_text(result.stdout) or f"{result.status.value}: {(result.error or result.stdout)[-400:]}"
 
 
 def parse_text(text: str) -> Mapping[str, str] | None:
-    """The object of strings in the last line; ``None`` if there is no such line."""
+    """Return the JSON object of strings in the last line; ``None`` if there is none."""
     try:
         reported = json.loads(text.strip().rpartition("\n")[2])
     except ValueError:
@@ -80,7 +80,7 @@ def parse_text(text: str) -> Mapping[str, str] | None:
 
 
 def judge(probe: Probe, observed: Mapping[str, str] | str) -> Check:
-    """Whether each of the program's answers is one that the probe accepts."""
+    """Check that the probe accepts each of the program's answers."""
     if isinstance(observed, str):
         return probe.rule.unknown(f"the program did not report: {observed}")
     missing = [name for name in probe.answers if name not in observed]
@@ -95,18 +95,18 @@ def judge(probe: Probe, observed: Mapping[str, str] | str) -> Check:
 
 
 def judge_all(payload: str, observed: Mapping[str, str] | str) -> Iterator[Check]:
-    """The checks of every probe that one program answers."""
+    """Yield the checks of every probe that one program answers."""
     return (judge(probe, observed) for probe in PROBES if probe.payload == payload)
 
 
 def payloads(languages: Iterable[str]) -> list[str]:
-    """The programs for these languages."""
+    """Return the programs that are written in these languages."""
     present = set(languages)
     return [payload for payload in PAYLOADS if language_of(payload) in present]
 
 
 def not_sent(languages: Iterable[str]) -> Iterator[Check]:
-    """The probes in other languages than these: there is no image to run them in."""
+    """Yield a check for each probe in another language: there is no image to run it in."""
     present = set(languages)
     for probe in PROBES:
         language = language_of(probe.payload)

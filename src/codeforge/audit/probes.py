@@ -1,6 +1,6 @@
-"""Probes: which programs the audit sends into a sandbox, and what they must observe there. A table.
+"""Probes: a table of the programs that the audit runs in a sandbox, and of what they must observe there.
 
-The hostile tests send the same programs and expect the same.
+The hostile tests run the same programs and expect the same.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _NOT_REPORTED = "not reported"
 """gVisor's kernel does not say; Linux does."""
 
 _UNMAPPED = "EINVAL"
-"""The answer to becoming a user whom the sandbox's user namespace does not have."""
+"""The error of ``setuid`` to a user whom the sandbox's user namespace does not have."""
 
 _OWN_PLACES = "/code, /dev/shm, /tmp"
 """Where a program may write, as the payloads list it."""
@@ -30,7 +30,7 @@ class Probe:
     Attributes:
         rule: the question, as the audit prints it.
         payload: the file name of the program, in ``payloads/``.
-        answers: what the program must report: name to the answers that are in order.
+        answers: what the program must report, name to accepted answers.
     """
 
     rule: Rule
@@ -48,7 +48,7 @@ def _probe(
     severity: Severity = Severity.HIGH,
     also: Mapping[str, str] | None = None,
 ) -> Probe:
-    """A probe with the same accepted answers under each of the names; ``also`` has names with one answer."""
+    """Make a probe that accepts the same answers for each name; ``also`` maps more names to one answer."""
     answers = dict.fromkeys(names.split("; "), frozenset(accepted or (expected,)))
     answers |= {each: frozenset({answer}) for each, answer in (also or {}).items()}
     return Probe(Rule(f"inside.{name}", expected, reference, severity), payload, answers)

@@ -1,4 +1,4 @@
-"""Facts about a sandbox from outside: what the host's ``/proc`` shows of each of its processes."""
+"""What the host's ``/proc`` and control groups show of a sandbox's processes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Process:
         threads: the fields of each thread's ``status``.
         limits: soft and hard limits, by the kernel's names.
         namespaces: kind to inode.
-        descriptors: number to what it stands for.
+        descriptors: number to what it refers to, such as ``pipe:[123]``.
         oom_score_adj: how readily the kernel kills it when memory runs out.
         files_owner: the user who owns its files under /proc: root if the process is not dumpable.
     """
@@ -63,7 +63,7 @@ class Process:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What was seen of one sandbox from outside.
+    """What one sandbox looks like from outside.
 
     Attributes:
         engine: its name; sandboxes differ by engine.
@@ -71,10 +71,10 @@ class Facts:
         image_id: the image that the language's reference names; empty where there is none.
         peer_uids: user ids of other sandboxes that ran at the same time.
         processes: empty if the host's kernel could not be asked.
-        mounts: those that process 1 sees.
+        mounts: the mounts that process 1 sees.
         host_namespaces: the host's, kind to inode.
-        cgroup: file name to content, of the control groups that limit it.
-        blind: why the kernel could not be asked; empty if it was.
+        cgroup: the files of its control groups, name to content.
+        blind: why the kernel could not be asked; empty if it could.
     """
 
     engine: str = "docker"
@@ -101,7 +101,7 @@ def gather(
     *,
     engine: str = "docker",
 ) -> Facts:
-    """Look at the sandbox that the engine describes so. Blocks."""
+    """Collect the facts about the sandbox that ``inspect`` describes. Blocks."""
     pid = inspect["State"]["Pid"]
     blind = _why_blind(proc / str(pid), inspect["Id"])
     asked = Facts(engine=engine, inspect=inspect, image_id=image_id, peer_uids=peer_uids, blind=blind)
@@ -131,9 +131,9 @@ def _why_blind(process: Path, container: str) -> str:
 
 
 def _processes(proc: Path, container: str) -> Iterator[Process]:
-    """All in the container's control group, also what joined it later, in any namespace."""
+    """Yield every process in the container's control group, whatever its namespaces."""
     for folder in sorted(proc.glob("[0-9]*"), key=lambda path: int(path.name)):
-        # A process may end while it is looked at; then it is left out.
+        # A process that ends during this is left out.
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             if container in (folder / "cgroup").read_text():
                 yield _process(folder)
@@ -183,7 +183,7 @@ _CGROUP_FILES = {
 
 
 def _cgroup(process: Path, root: Path = Path("/sys/fs/cgroup")) -> dict[str, str]:
-    """The limits of the process, by the file names of cgroup v2 or v1."""
+    """Return the limits of the process, by the file names of cgroup v2 or v1."""
     values = {}
     for line in (process / "cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)

@@ -15,7 +15,7 @@ from codeforge.audit import (
 )
 from codeforge.audit.attack_cases import FULL, QUICK, Case
 from codeforge.audit.canaries import VARIABLE, Canaries, planted
-from codeforge.audit.executor import BUBBLEWRAP, DOCKER, PODMAN, AuditExecutor, until
+from codeforge.audit.executor import BUBBLEWRAP, DOCKER, PODMAN, AuditExecutor, python_image_id, until
 from codeforge.audit.model import Check, Rule, Verdict
 from codeforge.audit.proc_facts import Facts, gather
 from codeforge.engines import GVISOR, with_sentry
@@ -37,7 +37,7 @@ _NOTHING_LEFT = Rule(
 
 
 async def audit(*, full: bool) -> AsyncIterator[Check]:
-    """Yield every check as soon as it is answered; with ``full``, also those that take long."""
+    """Yield every check as soon as it is answered. With ``full``, include the slow ones."""
     for check in host_checks.look():
         yield check
     executor = AuditExecutor()
@@ -68,7 +68,7 @@ async def _engine_and_sandbox(
                 yield check
         for check in engine_checks.images(configs, [row.name for row in LANGUAGES]):
             yield check
-        languages, image_id = list(configs), str(configs[PYTHON.name]["Id"])
+        languages, image_id = list(configs), python_image_id(configs)
     hidden = {VARIABLE: canaries.neighbour}
     async with executor.held(env_vars=hidden, files={"secret": canaries.neighbour}) as neighbour:
         async with executor.held() as subject:
@@ -83,18 +83,18 @@ async def _engine_and_sandbox(
     if full:
         async for check in _full(executor):
             yield check
-    yield await isolation_checks.covert_channels(executor)
+    yield isolation_checks.covert_channels()
 
 
 def look_at(
     subject: dict[str, object], neighbour: dict[str, object] | None, image_id: str, engine: str = DOCKER
 ) -> list[Check]:
-    """Every check, from outside, of a sandbox whose program waits.
+    """Check, from outside, a sandbox whose program waits.
 
     Args:
         subject: the engine's description of it.
         neighbour: the description of another one that runs at the same time.
-        image_id: the image that its language's reference names; empty where there is none.
+        image_id: the id of the language's image; empty if there is none.
         engine: the engine's name.
     """
     peers = user_ids(neighbour, image_id) if neighbour else frozenset()
@@ -102,13 +102,13 @@ def look_at(
     limits = Limits().of_sandbox(PYTHON)
     if engine == GVISOR:
         limits = with_sentry(limits)
-    # Podman describes containers in words of its own, and bubblewrap does not describe them.
+    # Podman describes containers in other terms than Docker, and bubblewrap does not describe them.
     described = container_checks.look(facts, PYTHON, limits) if engine in (DOCKER, GVISOR) else ()
     return [*described, *kernel_checks.look(facts, limits)]
 
 
 def user_ids(sandbox: dict[str, object], image_id: str) -> frozenset[str]:
-    """The user ids of a sandbox's processes."""
+    """Return the user ids of a sandbox's processes."""
     facts: Facts = gather(sandbox, image_id, frozenset())
     asked = facts.inspect["Config"]["User"].partition(":")[0]
     threads = (thread for process in facts.processes for thread in process.threads)
@@ -136,7 +136,7 @@ async def _cases(executor: AuditExecutor, cases: Iterable[Case]) -> AsyncIterato
 
 
 async def run_case(executor: AuditExecutor, case: Case) -> Check:
-    """Run a hostile program, and judge its result."""
+    """Run a hostile program and judge its result."""
     try:
         result = await executor.execute(
             **probe_runner.program(case.payload, *case.arguments),
@@ -156,8 +156,8 @@ async def _full(executor: AuditExecutor) -> AsyncIterator[Check]:
         async for check in _cases(executor, FULL):
             yield check
     yield heartbeat.check()
-    for pair in isolation_checks.PAIRS:
-        yield await pair(executor)
+    for isolation_check in isolation_checks.CHECKS:
+        yield await isolation_check(executor)
     yield isolation_checks.image_unchanged(digest, await isolation_checks.image_digest(executor))
 
 
@@ -165,13 +165,13 @@ async def _nothing_left(closed: AuditExecutor) -> Check:
     async with AuditExecutor() as executor:
 
         async def nothing() -> bool:
-            return not await executor.left_of(closed)
+            return not await executor.left_behind_by(closed)
 
         await until(nothing, isolation_checks.GONE_WITHIN_S)
-        left = await executor.left_of(closed)
+        left = await executor.left_behind_by(closed)
     return _NOTHING_LEFT.holds_if(not left, ", ".join(left) or "none")
 
 
 def expected_count(*, full: bool) -> int:
-    """Roughly how many checks there will be, for a progress bar."""
-    return 162 + (len(FULL) + len(isolation_checks.PAIRS) + 2 if full else 0)
+    """Return about how many checks there will be, for a progress bar."""
+    return 162 + (len(FULL) + len(isolation_checks.CHECKS) + 2 if full else 0)

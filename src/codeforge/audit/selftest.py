@@ -1,4 +1,4 @@
-"""The self-test: launches weakened sandboxes, and tells whether the checks that must fail there did."""
+"""The self-test: launches weakened sandboxes, and reports whether the checks that must fail there do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from codeforge.audit import probe_runner
 from codeforge.audit.canaries import planted
-from codeforge.audit.executor import AuditExecutor, Weaken
+from codeforge.audit.executor import AuditExecutor, Weaken, python_image_id
 from codeforge.audit.model import Check, Verdict
 from codeforge.audit.mutations import WITHOUT_INIT, Mutation
 from codeforge.audit.probes import PROBES
@@ -27,7 +27,7 @@ LAUNCH = "launch refused"
 NO_INIT = "no init of ours, new privileges allowed"
 WAIT_S = 60.0
 
-# An ordinary process 1, as in most images: dumpable, with the run's user id, without a filter.
+# Process 1 as in most images: dumpable, with the run's user id and without a filter.
 _ORDINARY_PROCESS_1 = """
 import json, os, pathlib, signal, subprocess, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -45,10 +45,10 @@ class Outcome:
     """What the audit made of one weakened sandbox.
 
     Attributes:
-        name: of the mutation.
+        name: the mutation's name.
         caught_by: the checks that failed, as they must.
-        missed: the checks that did not fail, with what they said.
-        blind: the checks that cannot look on this machine or as this user.
+        missed: the checks that must fail and did not, with their answers.
+        blind: the checks that are not available on this machine or to this user.
     """
 
     name: str
@@ -58,15 +58,15 @@ class Outcome:
 
     @property
     def caught(self) -> bool:
-        """Whether a check failed, and none that must fail did not."""
+        """Whether at least one check failed, and every check that must fail did."""
         return bool(self.caught_by) and not self.missed
 
 
 async def self_test(mutations: Iterable[Mutation]) -> AsyncGenerator[Outcome, None]:
-    """Try each mutation, one after another, and at last a sandbox without our init."""
+    """Try each mutation, one after another, and finally a sandbox without our init."""
     async with AuditExecutor() as unharmed:
         socket = await unharmed.socket_path() or "/var/run/docker.sock"
-        image_id = str((await unharmed.image_configs())[PYTHON.name]["Id"])
+        image_id = python_image_id(await unharmed.image_configs())
     with planted() as canaries:
         places = {"{folder}": str(canaries.folder), "{socket}": socket}
         for mutation in mutations:
@@ -91,13 +91,13 @@ async def try_mutation(mutation: Mutation, image_id: str, places: Mapping[str, s
     if not mutation.runs:
         return Outcome(name=mutation.name, caught_by=tuple(caught), missed=tuple(missed))
     try:
-        said = await _checks(weaken, mutation.caught_by, image_id)
+        checks = await _checks(weaken, mutation.caught_by, image_id)
     except HostFailure as error:
-        said = {}
+        checks = {}
         missed.append(f"{LAUNCH}: {error}")
     blind: list[str] = []
     for name in mutation.caught_by:
-        check = said.get(name)
+        check = checks.get(name)
         if check is None:
             missed.append(f"{name}: was not checked")
         elif check.verdict is Verdict.FAILS:
@@ -110,7 +110,7 @@ async def try_mutation(mutation: Mutation, image_id: str, places: Mapping[str, s
 
 
 async def _refusal(weaken: Weaken) -> str | None:
-    """``None`` if the posture check refused the sandbox, as it must; else what happened."""
+    """Return ``None`` if the posture check refused the sandbox, as it must; else what happened."""
     async with AuditExecutor(_fresh(weaken)) as executor:
         try:
             result = await executor.execute("print(1)")
@@ -122,7 +122,7 @@ async def _refusal(weaken: Weaken) -> str | None:
 
 
 async def _checks(weaken: Weaken, wanted: Iterable[str], image_id: str) -> dict[str, Check]:
-    """The audit's checks of such a sandbox, without the posture check: id to check."""
+    """Return the audit's checks of a weakened sandbox, by id. The posture check is off."""
     payloads = {probe.payload for probe in PROBES if probe.rule.id in set(wanted)}
     async with AuditExecutor(_fresh(weaken), unchecked=True) as executor:
         async with executor.held() as neighbour, executor.held() as subject:
@@ -133,7 +133,7 @@ async def _checks(weaken: Weaken, wanted: Iterable[str], image_id: str) -> dict[
 
 
 def _fresh(weaken: Weaken) -> Weaken:
-    """The same, on settings of each sandbox's own: a mutation's lists and dictionaries are not shared."""
+    """Return ``weaken`` with a copy of the settings, so that sandboxes do not share a mutation's lists."""
 
     def weaken_copy(spec: dict[str, Any]) -> None:
         weaken(spec)
@@ -143,19 +143,18 @@ def _fresh(weaken: Weaken) -> Weaken:
 
 
 async def without_init() -> Outcome:
-    """Run the programs under an ordinary process 1, which the posture check would refuse."""
-    said: dict[str, Check] = {}
+    """Run the programs in sandboxes whose process 1 is not init, which the posture check would refuse."""
+    checks: dict[str, Check] = {}
     for payload in {probe.payload for probe in PROBES if probe.rule.id in WITHOUT_INIT}:
         try:
             observed = await _observe_without_init(payload)
         except (HostFailure, TimeoutError) as error:
             observed = str(error)
-        said |= {check.id: check for check in probe_runner.judge_all(payload, observed)}
-    failed = [name for name in WITHOUT_INIT if said[name].verdict is Verdict.FAILS]
-    missed = [
-        f"{name}: {said[name].verdict.value} {said[name].got}" for name in WITHOUT_INIT if name not in failed
-    ]
-    return Outcome(name=NO_INIT, caught_by=tuple(failed), missed=tuple(missed))
+        checks |= {check.id: check for check in probe_runner.judge_all(payload, observed)}
+    failed = tuple(name for name in WITHOUT_INIT if checks[name].verdict is Verdict.FAILS)
+    others = (checks[name] for name in WITHOUT_INIT if name not in failed)
+    missed = tuple(f"{check.id}: {check.verdict.value} {check.got}" for check in others)
+    return Outcome(name=NO_INIT, caught_by=failed, missed=missed)
 
 
 async def _observe_without_init(payload: str) -> Mapping[str, str] | str:
@@ -173,5 +172,5 @@ async def _observe_without_init(payload: str) -> Mapping[str, str] | str:
                     text += data
         finally:
             await channel.destroy()
-    said = text.decode(errors="replace")
-    return probe_runner.parse_text(said) or f"{PurePosixPath(payload).name} said {said[-300:]!r}"
+    printed = text.decode(errors="replace")
+    return probe_runner.parse_text(printed) or f"{PurePosixPath(payload).name} printed {printed[-300:]!r}"

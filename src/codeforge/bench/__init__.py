@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 from codeforge.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
-    from codeforge.bench.figures import (
-        Table as Table,
-    )
+    from codeforge.bench.figures import Table as Table
     from codeforge.bench.measure import (
         COLD as COLD,
         Program as Program,
         Way as Way,
-        beside_warm as beside_warm,
         circumstances as circumstances,
+        compare_with_warm as compare_with_warm,
         interleaved as interleaved,
         load as load,
         references as references,
@@ -32,8 +30,8 @@ else:
         __name__,
         figures="Table",
         measure=(
-            "COLD Program Way beside_warm circumstances interleaved load references run_fresh sustained "
-            "within"
+            "COLD Program Way circumstances compare_with_warm interleaved load references run_fresh "
+            "sustained within"
         ),
         report="draw grid",
     )

@@ -1,7 +1,7 @@
 """Draws a bar chart as SVG. The same values give the same text.
 
-The chart has a background of its own, which follows the reader's light or dark setting together with the
-text on it, so it can be read on any page. It loads no script, font or picture from elsewhere.
+The chart has its own background. Background and text follow the reader's light or dark setting, so the chart
+can be read on any page. It loads no script, font or picture.
 """
 
 from __future__ import annotations
@@ -71,12 +71,12 @@ def horizontal_bars(title: str, bars: Sequence[Bar], *, footer: str) -> str:
     height = _TOP + _ROW * len(bars) + _FOOT
     left = _MARGIN + max(len(bar.label) * bar.letter for bar in bars)
     scale = _scale(bars, WIDTH - _MARGIN - left)
-    told = "; ".join(f"{bar.label}: {milliseconds(bar.median)}" for bar in bars)
+    medians = "; ".join(f"{bar.label}: {milliseconds(bar.median)}" for bar in bars)
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" '
         f'height="{height}" role="img" aria-labelledby="title desc">',
         f'<title id="title">{escape(title)}</title>',
-        f'<desc id="desc">Medians. {escape(told)}. {escape(footer)}</desc>',
+        f'<desc id="desc">Medians. {escape(medians)}. {escape(footer)}</desc>',
         f"<style>{_STYLE}</style>",
         f'<rect class="card" x=".5" y=".5" width="{WIDTH - 1}" height="{height - 1}" rx="8"/>',
         f'<text class="title" x="{_MARGIN}" y="36">{escape(title)}</text>',

@@ -1,4 +1,4 @@
-"""Measured figures, and how they are shown to a person."""
+"""Measured figures, and how they are formatted."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Times several ways to run a program, in turn.
 
 Figures can be compared only within one run: the time to start a container depends on the machine, the engine
-and what else is running. So the ways are interleaved, in a random order. The references are what a
-person would use instead: ``docker run``, or the interpreter alone.
+and what else is running. So the ways are interleaved, in a random order. They are compared with
+``docker run`` and with the interpreter alone.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ WARM_TIMEOUT_S = 120.0
 """How long warm sandboxes may take to be ready. TypeScript's take seconds."""
 
 PAUSE_S = 0.1
-"""The pause before each figure. It lets the previous one finish in the background, such as the removal of its
-container, so that this does not slow the next one."""
+"""The pause before each figure. Work that the previous one left in the background, such as removing its
+container, must not slow the next one."""
 
 DOCKER_RUN, COLD, WARM = "docker run", "codeforge, cold", "codeforge, warm"
 FRESH, REUSED = "codeforge, fresh", "codeforge, reused"
@@ -195,7 +195,7 @@ def _require(output: bytes, expected: bytes, why: str | None) -> None:
         raise HostFailure(f"the measured program did not print what it should\n{why or shown}")
 
 
-async def beside_warm(
+async def compare_with_warm(
     program: Program,
     others: Iterable[Way],
     rounds: Iterable[object],
@@ -203,10 +203,10 @@ async def beside_warm(
     *,
     warm_up: bool = True,
 ) -> tuple[Series, ...]:
-    """Measure milliseconds from the call to the result, one caller at a time: other ways, and warm sandboxes.
+    """Measure milliseconds from the call to the result, with one caller: other ways, and warm sandboxes.
 
-    A caller who asks for one run at a time finds warm sandboxes ready, and nothing else running. So every
-    figure, also of the other ways, waits until the executor's warm sandboxes are ready.
+    Such a caller finds warm sandboxes ready and nothing else running. So every figure, including those of the
+    other ways, waits until the executor's warm sandboxes are ready.
     """
     ways = [*others, Way(WARM, functools.partial(run_fresh, executor, program))]
     settle = functools.partial(executor.warm, [program.language.name], timeout=WARM_TIMEOUT_S)

@@ -11,9 +11,7 @@ if TYPE_CHECKING:
         BlockingCodeExecutor as BlockingCodeExecutor,
         DockerCodeExecutor as DockerCodeExecutor,
     )
-    from codeforge.blocking.session import (
-        BlockingSession as BlockingSession,
-    )
+    from codeforge.blocking.session import BlockingSession as BlockingSession
 else:
     __getattr__ = lazy_exports(
         __name__,

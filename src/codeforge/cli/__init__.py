@@ -20,9 +20,9 @@ def main() -> None:
     try:
         sys.exit(_perform(sys.argv[1:]))
     except CodeForgeError as error:
-        from codeforge.cli.terminal import complain
+        from codeforge.cli.terminal import print_error
 
-        complain(str(error))
+        print_error(str(error))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)

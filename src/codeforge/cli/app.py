@@ -198,7 +198,7 @@ def repl(
 def batch(
     source: Annotated[str, typer.Argument(metavar="IN|-", help="One JSON object a line; - reads stdin.")],
     target: Annotated[
-        Path, typer.Argument(metavar="OUT|-", help="Gets a JSON object for each line of IN; - is stdout.")
+        Path, typer.Argument(metavar="OUT|-", help="Receives one JSON object per line of IN; - is stdout.")
     ],
     concurrency: Annotated[
         int | None,

@@ -26,7 +26,7 @@ from codeforge.audit import (
     expected_count,
     self_test,
 )
-from codeforge.cli.terminal import complain, harmless, print_json
+from codeforge.cli.terminal import harmless, print_error, print_json
 from codeforge.errors import HostFailure
 
 _COLOURS = {
@@ -41,7 +41,7 @@ _TITLES = {
     Layer.OUTSIDE: "A sandbox, seen from outside",
     Layer.INSIDE: "A sandbox, seen from inside",
 }
-LONGEST_GOT = 300
+MAX_TEXT_CHARS = 300
 FILE_WIDTH = 160
 
 
@@ -76,7 +76,7 @@ async def _perform_self_test(*, as_json: bool) -> int:
                 outcomes.append(outcome)
                 tell(len(outcomes), outcome.name)
     except HostFailure as error:
-        complain(str(error))
+        print_error(str(error))
         return EXIT_NOT_TESTED
     if as_json:
         print_json({"mutations": [{**asdict(each), "caught": each.caught} for each in outcomes]})
@@ -138,4 +138,4 @@ def _table() -> Table:
 
 def _plain(text: str) -> str:
     """Text from a sandbox, cut and made harmless: it may be hostile."""
-    return escape(harmless(text if len(text) <= LONGEST_GOT else f"{text[:LONGEST_GOT]}..."))
+    return escape(harmless(text if len(text) <= MAX_TEXT_CHARS else f"{text[:MAX_TEXT_CHARS]}..."))

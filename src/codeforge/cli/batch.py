@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import shutil
 import signal
 import sys
@@ -17,9 +18,8 @@ from typing import Any, BinaryIO
 from codeforge import progress
 from codeforge.cli.batch_journal import INVALID, Journal, Line, Records, Scalar, count_lines, read_lines
 from codeforge.cli.batch_request import read_id, read_object, read_request
-from codeforge.cli.engine import EngineOptions, tell_engine
-from codeforge.cli.run import EXIT_BROKEN_PIPE, discard_stdout
-from codeforge.cli.terminal import EXIT_SIGNAL_BASE, complain, print_json
+from codeforge.cli.engine import EngineOptions, print_engine_note
+from codeforge.cli.terminal import EXIT_BROKEN_PIPE, EXIT_SIGNAL_BASE, discard_stdout, print_error, print_json
 from codeforge.errors import HostFailure, InvalidRequest
 from codeforge.executor import CodeExecutor
 from codeforge.model import ExecutionRequest, Run, Status
@@ -27,8 +27,8 @@ from codeforge.sandboxes import MAX_SANDBOXES
 
 EXIT_NOT_ALL_OK = 1
 
-HOLD_UP_S = 0.1
-"""How long lines without a program to run may block the event loop, which programs that run need."""
+MAX_BLOCKING_S = 0.1
+"""How long lines without a program to run may block the event loop, which running programs need."""
 
 STDIN_OR_STDOUT = "-"
 
@@ -60,7 +60,7 @@ def perform(source: str, target: Path, options: Options, *, as_json: bool) -> in
         if as_json:
             raise InvalidRequest("--json prints on stdout, and so does OUT -: name a file as OUT")
     sandboxes = max(options.concurrency or 0, MAX_SANDBOXES)
-    executor = CodeExecutor(max_sandboxes=sandboxes, on_engine=tell_engine, **options.executor)
+    executor = CodeExecutor(max_sandboxes=sandboxes, on_engine=print_engine_note, **options.executor)
     executor.validate(ExecutionRequest(code="", **options.defaults))
     with _open_input(source) as file, _open_output(target, file, resume=options.resume) as records:
         batch = _Batch(executor, records, file, options)
@@ -92,7 +92,7 @@ def _run(batch: _Batch, file: BinaryIO, target: Path) -> int | None:
             return None
         reason, code = f"stopped by {stopped_by.name}", EXIT_SIGNAL_BASE + stopped_by
     advice = f"\nWhat has finished is in {target}; the same command with --resume runs the rest."
-    complain(reason if to_stdout else reason + advice)
+    print_error(reason if to_stdout else reason + advice)
     return code
 
 
@@ -125,7 +125,7 @@ def _open_output(target: Path, source: BinaryIO, *, resume: bool) -> Records:
 def _open_input(source: str) -> Iterator[BinaryIO]:
     """Open the input as a file that can be read twice. A pipe is first copied to a temporary file.
 
-    If programs ran while the pipe is read, they would wait for the process that writes it.
+    Otherwise, programs would have to wait for the process that writes to the pipe.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -172,7 +172,11 @@ async def _until_signalled(work: Coroutine[Any, Any, None]) -> signal.Signals | 
 
 
 class _Batch:
-    """A batch that runs."""
+    """A running batch.
+
+    Attributes:
+        done_before: how many lines have a record from earlier batches.
+    """
 
     def __init__(self, executor: CodeExecutor, records: Records, file: BinaryIO, options: Options) -> None:
         self._executor = executor
@@ -191,13 +195,13 @@ class _Batch:
 
         Raises:
             HostFailure: the engine or a sandbox failed, or the output could not be written.
-            BrokenPipeError: nobody reads the output any more.
+            BrokenPipeError: the reader of the output has gone.
         """
         self._display = display
         async with self._executor:
             while not self._over:
                 results = self._executor.as_finished(
-                    self._stretch(),
+                    self._next_runs(),
                     concurrency=self._options.concurrency,
                     max_runs_per_sandbox=self._options.max_runs_per_sandbox,
                 )
@@ -207,13 +211,14 @@ class _Batch:
                         line = {key: value for key, value in result.to_dict().items() if key != "posture"}
                         self._record(*self._running.pop(index), line)
 
-    def _stretch(self) -> Iterator[Run]:
-        """Yield the next runs, up to a long row of lines that have nothing to run.
+    def _next_runs(self) -> Iterator[Run]:
+        """Yield the next runs, up to a long series of lines that have nothing to run.
 
-        Such lines are processed without a pause, during which no deadline is kept and no signal is noticed.
-        So a long row of them ends the stretch, and the next one begins when nothing runs any more.
+        Such lines are processed without a pause, so the event loop can neither enforce a deadline nor
+        handle a signal. A long series of them ends this iterator, and the caller starts another one once
+        no program is running.
         """
-        numbers = iter(range(sys.maxsize))
+        numbers = itertools.count()
         busy_since_s = time.monotonic()
         for line in self._lines:
             prepared = self._prepare(line)
@@ -222,12 +227,15 @@ class _Batch:
                 self._running[next(numbers)] = (line._replace(data=None), identity)
                 yield run
                 busy_since_s = time.monotonic()
-            elif time.monotonic() - busy_since_s > HOLD_UP_S:
+            elif time.monotonic() - busy_since_s > MAX_BLOCKING_S:
                 return
         self._over = True
 
     def _prepare(self, line: Line) -> tuple[Scalar, Run] | None:
-        """Return the id and the run of a line, or ``None`` if it has nothing to run; record why not."""
+        """Return the id and the run of a line, or ``None`` if there is nothing to run.
+
+        If the line is invalid, record why.
+        """
         if line.blank or line in self._records:
             return None
         identity: Scalar = None
@@ -261,7 +269,7 @@ class _Batch:
             print_json({**summary, "by_fate": counts, **speed})
             return
         before = f" ({self.done_before} done before)" if self.done_before else ""
-        told = ", ".join(f"{count} {fate}" for fate, count in counts.items()) or "nothing done"
+        totals = ", ".join(f"{count} {fate}" for fate, count in counts.items()) or "nothing done"
         lines = f"{fates.total()} line{'s' if fates.total() != 1 else ''}"
-        text = f"{lines}{before}: {told}; {self._rate:.1f} runs/s; {seconds:.0f} s"
+        text = f"{lines}{before}: {totals}; {self._rate:.1f} runs/s; {seconds:.0f} s"
         print(text, file=sys.stderr)

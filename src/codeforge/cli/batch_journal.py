@@ -1,7 +1,7 @@
 """The output of a batch: one record for each line of the input, and how a batch resumes after a crash.
 
-Theory of operation: each record is appended with one write. However the process ends, the file has whole
-records and at most one torn record, the last, which has no newline and is cut off when the batch resumes.
+Theory of operation: each record is appended with one write. However the process ends, the file consists of
+whole records. Only the last may be torn: it has no newline, and is cut off when the batch resumes.
 Every record has a digest of its line. To resume, the batch reads both files side by side, and changes nothing
 unless each record matches its line. It keeps one bit for each line in memory.
 
@@ -29,7 +29,7 @@ from codeforge.errors import HostFailure, InvalidRequest
 from codeforge.model import MiB, Status
 
 MAX_LINE_BYTES = 64 * MiB
-"""Of a line of the input. Parsing holds several copies; the files of a sandbox have at most 64 MiB."""
+"""The longest line of the input. Parsing holds several copies; a sandbox takes at most 64 MiB of files."""
 
 MAX_RECORD_BYTES = 256 * MiB
 """Several times the largest result; a longer line is not one of our records."""
@@ -76,10 +76,10 @@ def read_lines(file: BinaryIO, longest: int = MAX_LINE_BYTES) -> Iterator[Line]:
             digest = hashlib.blake2b(data, digest_size=8).hexdigest()
             yield Line(number, data, digest, len(head), head.endswith(b"\n"))
         else:
-            yield _pass_over(file, number, head)
+            yield _skip_line(file, number, head)
 
 
-def _pass_over(file: BinaryIO, number: int, head: bytes) -> Line:
+def _skip_line(file: BinaryIO, number: int, head: bytes) -> Line:
     digest = hashlib.blake2b(digest_size=8)
     size, piece = 0, head
     while piece:
@@ -143,7 +143,7 @@ class Records:
 
         Raises:
             HostFailure: it could not be written.
-            BrokenPipeError: nobody reads it any more.
+            BrokenPipeError: its reader has gone.
         """
         record = {"line": line.number, "id": identity, "digest": line.digest, **outcome}
         data = json.dumps(record).encode() + b"\n"
@@ -178,12 +178,12 @@ class Journal(Records):
             raise InvalidRequest(f"cannot write {path}: {error.strerror}") from error
         super().__init__(path, file)
         try:
-            self._take_possession()
+            self._lock()
         except BaseException:
             self._file.close()
             raise
 
-    def _take_possession(self) -> None:
+    def _lock(self) -> None:
         if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
             raise InvalidRequest(f"{self._name} is not a regular file")
         try:
@@ -219,7 +219,7 @@ class Journal(Records):
         """
         source = iter(lines)
         reached = size = 0
-        open_digests: dict[int, str] = {}  # of lines whose record comes later
+        open_digests: dict[int, str] = {}  # by number, of lines whose record has not been read yet
         for row, (number, digest, fate) in self._records():
             while reached < number and (line := next(source, None)) is not None:
                 reached = line.number
@@ -252,7 +252,7 @@ class Journal(Records):
             ) from None
 
     def _write(self, data: bytes) -> None:
-        if self._file.write(data) != len(data):  # a disk that becomes full takes a part first
+        if self._file.write(data) != len(data):  # a disk that is nearly full takes a part of it
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _note(self, number: int, fate: str) -> None:

@@ -13,10 +13,10 @@ from codeforge.errors import InvalidRequest, quoted
 from codeforge.model import REQUEST_FIELDS, ExecutionRequest, check_fields, format_memory
 
 MAX_ID_CHARACTERS = 1000
-"""The id is written again with every result."""
+"""The id is repeated in the record of every line."""
 
 BASE64 = "_base64"
-"""Suffix of the fields whose content is base64, as in a result: it need not be text."""
+"""Suffix of fields that hold base64, for content that is not text. Results use the same suffix."""
 
 KNOWN = ("id", *REQUEST_FIELDS, f"stdin{BASE64}", f"files{BASE64}")
 
@@ -74,10 +74,10 @@ def read_request(fields: Mapping[str, object], defaults: Mapping[str, Any]) -> E
         InvalidRequest: a field is unknown, cannot be decoded, or ``code`` is missing.
     """
     check_fields(fields, KNOWN)
-    said = {name: value for name, value in fields.items() if name != "id" and value is not None}
-    if "code" not in said:
+    given = {name: value for name, value in fields.items() if name != "id" and value is not None}
+    if "code" not in given:
         raise InvalidRequest("code is missing: the program's source")
-    return ExecutionRequest(**_decode({**defaults, **said}))
+    return ExecutionRequest(**_decode({**defaults, **given}))
 
 
 def _decode(fields: dict[str, Any]) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from codeforge.bench import (
     Program,
     Table,
     Way,
-    beside_warm,
     circumstances,
+    compare_with_warm,
     draw,
     grid,
     interleaved,
@@ -36,7 +36,7 @@ from codeforge.model import Language
 
 HELLO = b"hello\n"
 LATENCY_SHARE = 0.5
-"""The share of a language's time that goes to latency. The rest goes to throughput."""
+"""The share of a language's time in which latency is measured. In the rest it is throughput."""
 
 MIN_SECONDS, MAX_SECONDS = 1, 3600
 
@@ -91,7 +91,7 @@ async def latency(cold: CodeExecutor, program: Program, seconds: float) -> Table
     """Measure the time from the call to the result, with one caller."""
     others = [*references(program), Way(COLD, functools.partial(run_fresh, cold, program))]
     async with CodeExecutor() as warm:
-        series = await beside_warm(
+        series = await compare_with_warm(
             program, others, within(seconds, at_least=1, at_most=40), warm, warm_up=False
         )
     counted = tuple(dataclasses.replace(each, values=_counted(each.values)) for each in series)
@@ -99,7 +99,7 @@ async def latency(cold: CodeExecutor, program: Program, seconds: float) -> Table
 
 
 def _counted(values: tuple[float, ...]) -> tuple[float, ...]:
-    """Return the values without the first, which filled caches, unless there are only two."""
+    """Return the values without the first, which filled caches, if more than two were measured."""
     return values[1:] if len(values) > 2 else values
 
 

@@ -11,15 +11,14 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path, PurePosixPath
 
-from codeforge.cli.run import one_line
-from codeforge.cli.terminal import Passage, complain
+from codeforge.cli.terminal import OutputWriter, one_line, print_error
 from codeforge.errors import CodeForgeError, FileError, HostFailure, InvalidRequest, SessionEnded
 from codeforge.model import CellEvent, CellResult, CellStatus, MimeBundle, call_listener, result_of
 from codeforge.safe_extract import Extractor
 from codeforge.sessions import Session
 
 NOTICE_S = 2.0
-"""How long an interrupted cell may go on before the person is told about the second Ctrl-C."""
+"""How long an interrupted cell may go on before a note explains the second Ctrl-C."""
 
 PICTURES = {"image/png": ".png", "image/jpeg": ".jpg", "image/svg+xml": ".svg"}
 """MIME types of pictures, with the suffixes of their files."""
@@ -68,8 +67,8 @@ class Conversation:
         self._running = False
         self._interrupts = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._stdout = Passage(sys.stdout)
-        self._stderr = Passage(sys.stderr)
+        self._stdout = OutputWriter(sys.stdout)
+        self._stderr = OutputWriter(sys.stderr)
         self._line_is_open = False
         self._picture: tuple[str, bytes] | None = None
         self._pictures = 0
@@ -100,7 +99,7 @@ class Conversation:
         """Stop the running cell or command; the second time, kill the cell's interpreter.
 
         Returns:
-            whether the interrupt is dealt with; if not, the caller should end.
+            whether the interrupt was handled; if not, the caller should exit.
         """
         if self._command is not None:
             self._command.cancel()
@@ -134,9 +133,9 @@ class Conversation:
             elif result.status in (CellStatus.ERROR, CellStatus.INTERRUPTED):
                 self._write(f"{error}\n", to="stderr")
             if result.status not in (CellStatus.ERROR, CellStatus.INTERRUPTED):
-                complain(error.value.partition(";")[0] + self._advice(result))
+                print_error(error.value.partition(";")[0] + self._advice(result))
         if result.truncated:
-            complain("output was cut off at the limit")
+            print_error("output was cut off at the limit")
 
     def _advice(self, result: CellResult) -> str:
         if result.alive:
@@ -150,8 +149,8 @@ class Conversation:
     # --- Printing
 
     def _write(self, text: str, *, to: str = "stdout") -> None:
-        passage = self._stdout if to == "stdout" else self._stderr
-        passage.write(text, text.encode(errors="replace"))
+        writer = self._stdout if to == "stdout" else self._stderr
+        writer.write(text, text.encode(errors="replace"))
         if text:
             self._line_is_open = not text.endswith("\n")
 
@@ -251,7 +250,7 @@ class Conversation:
             await self.session.restart()
             self._write("Started a new interpreter; the files are kept.\n")
         except (SessionEnded, HostFailure) as error:
-            complain(str(error))
+            print_error(str(error))
             for session in self._branches.values():
                 await session.close()
             self.session = self._make()
@@ -298,7 +297,7 @@ class Conversation:
 
 
 def _here(word: str, name: str = "") -> Path:
-    """Return a path on this machine; if it is a directory, that of ``name`` in it."""
+    """Return a path on this machine; if it is a directory, the path of ``name`` in it."""
     path = Path(word).expanduser()
     return path / name if path.is_dir() else path
 
@@ -319,6 +318,6 @@ def _picture_of(bundle: MimeBundle) -> tuple[str, bytes] | None:
 
 
 async def _quietly(work: Awaitable[None]) -> None:
-    """Do what a signal asked for. It may fail because the session has ended meanwhile."""
+    """Await work that a signal started. It may fail because the session has ended."""
     with contextlib.suppress(CodeForgeError):
         await work

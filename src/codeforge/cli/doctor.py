@@ -1,4 +1,4 @@
-"""``codeforge doctor``: check that everything is here, and that the restrictions are in force."""
+"""``codeforge doctor``: check the engine, the images, and that the restrictions are in force."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from codeforge.cli.engine import EngineOptions, tell_engine
+from codeforge.cli.engine import EngineOptions, print_engine_note
 from codeforge.cli.terminal import harmless, print_json
 from codeforge.errors import CodeForgeError
 from codeforge.executor import CodeExecutor
@@ -47,7 +47,7 @@ def perform(*, as_json: bool, posture: bool, **options: Unpack[EngineOptions]) -
         posture: print what the kernel reports about each sandbox. The document always has it.
         options: keyword arguments of ``CodeExecutor``.
     """
-    executor = CodeExecutor(on_engine=tell_engine, **options)
+    executor = CodeExecutor(on_engine=print_engine_note, **options)
     try:
         checks = asyncio.run(_check(executor))
         exit_code = 1 if any(check.verdict == "problem" for check in checks) else 0

@@ -27,8 +27,8 @@ class EngineOptions(TypedDict):
     allow_unenforced_limits: bool
 
 
-def tell_engine(name: str, passed_over: Mapping[str, str]) -> None:
-    """Say on stderr which engine ``auto`` chose if it is not the first one: an ``OnChoice``.
+def print_engine_note(name: str, passed_over: Mapping[str, str]) -> None:
+    """Print which engine ``auto`` chose on stderr, unless it is the first one. This is an ``OnChoice``.
 
     The note is one line, once a day. With ``--verbose`` it is printed every time, with the reasons.
     """

@@ -40,7 +40,7 @@ def build(names: Names = None) -> None:
 def list_environments(as_json: AsJson = False) -> None:
     """List the environments, in use and left over.
 
-    This version of codeforge uses those "in use". Other versions left the rest over.
+    This version of codeforge uses those "in use". Those "left over" belong to other versions.
     """
     import sys
 
@@ -56,12 +56,12 @@ def list_environments(as_json: AsJson = False) -> None:
     for path, size, used in found:
         print(f"{'in use' if used else 'left over':<9}  {size / 1e6:>5.0f} MB  {path}")
     if not all(used for _, _, used in found):
-        print("Remove what is left over: codeforge environments remove --outdated", file=sys.stderr)
+        print("Remove those left over: codeforge environments remove --outdated", file=sys.stderr)
 
 
 @app.command(epilog=below("codeforge environments remove --outdated"))
 def remove(
-    outdated: Annotated[bool, typer.Option("--outdated", help="Remove only what is left over.")] = False,
+    outdated: Annotated[bool, typer.Option("--outdated", help="Remove only those left over.")] = False,
 ) -> None:
     """Remove environments. Sandboxes that are running lose their files."""
     from codeforge.environments import EnvironmentStore
@@ -82,5 +82,5 @@ def _current(store: EnvironmentStore) -> set[Path]:
 
 
 def _size(path: Path) -> int:
-    """Return bytes on disk. A file with several names counts for each folder that it is in."""
+    """Return the size in bytes. A hard-linked file counts in each environment that has it."""
     return sum(entry.lstat().st_size for entry in path.rglob("*"))

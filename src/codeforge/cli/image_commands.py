@@ -124,8 +124,8 @@ def scan_images(
 ) -> None:
     """Look up known vulnerabilities.
 
-    If trivy or grype is installed, it examines the image. The OSV service is asked about packages that are
-    left. Needs the extra ai-codeforge[scan].
+    If trivy or grype is installed, it examines the image. The OSV service is asked about the remaining
+    packages. Needs the extra ai-codeforge[scan].
     """
     from codeforge.cli import images as command
 

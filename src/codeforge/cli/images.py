@@ -154,7 +154,7 @@ def scan(images: list[str] | None, *, severity: str, osv_url: str | None, as_jso
         for name, found in reports.items():
             console.print(escape(harmless(f"{name}:\n{render(found)}")))
     codes = {exit_code(report, threshold) for report in reports.values()}
-    # Vulnerabilities in one image count more than another image that could not be checked.
+    # Vulnerabilities in one image outweigh another image that could not be checked.
     return 1 if 1 in codes else max(codes)
 
 

@@ -184,7 +184,7 @@ def _lexer(language: Language) -> Lexer | None:
 
 
 class SessionCompleter(Completer):
-    """Completes commands, and cells as the session says."""
+    """Completes commands, and with the session's answers also cells."""
 
     def __init__(self, session: Callable[[], Session], commands: Iterable[str]) -> None:
         self._session = session
@@ -205,17 +205,18 @@ class SessionCompleter(Completer):
                 if f"{COMMAND}{name}".startswith(typed):
                     yield Completion(f"{COMMAND}{name}", -len(typed))
             return
-        said = await answered(self._session().complete(text, at))
-        for match in () if said is None else usable(said, text, at):
-            yield Completion(match, min(said.start, at) - at if said else 0)
+        found = await answered(self._session().complete(text, at))
+        if found is not None:
+            for match in usable(found, text, at):
+                yield Completion(match, min(found.start, at) - at)
 
 
-def usable(said: Completions, text: str, at: int) -> Iterator[str]:
+def usable(found: Completions, text: str, at: int) -> Iterator[str]:
     """Yield the completions that are safe to show and to insert."""
-    start = min(said.start, at)
+    start = min(found.start, at)
     if start < 0:
         return
-    for match in said.matches[:MAX_COMPLETIONS]:
+    for match in found.matches[:MAX_COMPLETIONS]:
         becomes = text[:start] + match + text[at:]
         if match.isprintable() and harmless(match) == match and not becomes.lstrip().startswith(COMMAND):
             yield match

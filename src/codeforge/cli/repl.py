@@ -11,25 +11,18 @@ import sys
 from pathlib import Path
 
 from codeforge._version import __version__
+from codeforge.cli import EXIT_INTERRUPTED
 from codeforge.cli.conversation import COMMANDS, Conversation
-from codeforge.cli.engine import EngineOptions, tell_engine
-from codeforge.cli.run import (
-    EXIT_BROKEN_PIPE,
-    discard_stdout,
-    read_files,
-    read_program,
-    read_variables,
-)
-from codeforge.cli.terminal import EXIT_SIGNAL_BASE, complain
+from codeforge.cli.engine import EngineOptions, print_engine_note
+from codeforge.cli.run import read_files, read_program, read_variables
+from codeforge.cli.terminal import EXIT_BROKEN_PIPE, discard_stdout, print_error
 from codeforge.errors import CodeForgeError, SessionEnded
 from codeforge.executor import CodeExecutor
 from codeforge.model import CellResult, CellStatus
 from codeforge.sessions import Session
 
-EXIT_INTERRUPTED = EXIT_SIGNAL_BASE + signal.SIGINT
-
-LEAVING = {"exit()", "quit()"}
-"""Leave the prompt, as in an interpreter of one's own. As cells, they would end the session's interpreter."""
+LEAVING_LINES = {"exit()", "quit()"}
+"""Lines that leave the prompt, as in a local interpreter. As cells, they would end the interpreter."""
 
 
 def repl(
@@ -45,7 +38,7 @@ def repl(
     engine: EngineOptions,
 ) -> int:
     """Run a session for a person, or stdin as one cell. Return the exit code."""
-    executor = CodeExecutor(**engine, on_engine=tell_engine, max_warm=0)
+    executor = CodeExecutor(**engine, on_engine=print_engine_note, max_warm=0)
 
     def make() -> Session:
         return executor.session(
@@ -103,15 +96,15 @@ async def _interact(conversation: Conversation) -> int:
             if line.lstrip().startswith(COMMAND):
                 if not await conversation.command(line.strip().removeprefix(COMMAND)):
                     break
-            elif line in LEAVING:
+            elif line in LEAVING_LINES:
                 break
             elif line.strip():
                 await conversation.run(line)
         except SessionEnded:
-            complain("the session has no interpreter; :restart starts a new one and keeps the files")
+            print_error("the session has no interpreter; :restart starts a new one and keeps the files")
         except OSError as error:  # a file on this machine, or FileError
-            complain(f"{error.filename or 'cannot write'}: {error.strerror}")
+            print_error(f"{error.filename or 'cannot write'}: {error.strerror}")
         except CodeForgeError as error:
-            complain(str(error))
+            print_error(str(error))
         conversation.end_line()
     return 0

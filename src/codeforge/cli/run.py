@@ -10,8 +10,16 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from codeforge.cli.engine import tell_engine
-from codeforge.cli.terminal import EXIT_SIGNAL_BASE, Passage, complain, harmless, print_json
+from codeforge.cli.engine import print_engine_note
+from codeforge.cli.terminal import (
+    EXIT_BROKEN_PIPE,
+    EXIT_SIGNAL_BASE,
+    OutputWriter,
+    discard_stdout,
+    one_line,
+    print_error,
+    print_json,
+)
 from codeforge.errors import HostFailure, InvalidRequest
 from codeforge.executor import CodeExecutor
 from codeforge.model import (
@@ -31,7 +39,6 @@ _SUFFIXES = {row.suffix: row.name for row in LANGUAGES} | {".mjs": "javascript",
 EXIT_TIMEOUT = 124
 EXIT_OUTPUT_LIMIT = 123
 EXIT_OUT_OF_MEMORY = 137
-EXIT_BROKEN_PIPE = 141
 
 
 def run(
@@ -77,7 +84,7 @@ def run(
         engine=engine,
         runtime=runtime,
         allow_unenforced_limits=allow_unenforced_limits,
-        on_engine=tell_engine,
+        on_engine=print_engine_note,
         max_output_bytes=parse_size(max_output, "--max-output", 0, 1024 * MiB),
         max_warm=0,
     )
@@ -206,20 +213,14 @@ async def _perform(
         return EXIT_BROKEN_PIPE
 
 
-def discard_stdout() -> None:
-    """Send stdout to /dev/null once its reader has gone, so that flushing the buffers at exit cannot fail."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-
-
 async def _pass_on(
     executor: CodeExecutor, request: ExecutionRequest, folder: OutFolder | None, *, as_json: bool
 ) -> int:
-    passages = {"stdout": Passage(sys.stdout), "stderr": Passage(sys.stderr)}
+    writers = {"stdout": OutputWriter(sys.stdout), "stderr": OutputWriter(sys.stderr)}
 
     def write(event: Output) -> None:
         if not as_json:
-            passages[event.stream].write(event.text, event.data)
+            writers[event.stream].write(event.text, event.data)
 
     async with executor:
         return _conclude(await result_of(executor.events(request), write), folder, as_json=as_json)
@@ -228,18 +229,18 @@ async def _pass_on(
 def _conclude(result: ExecutionResult, folder: OutFolder | None, *, as_json: bool) -> int:
     document = result.to_dict() if as_json else {}
     if folder is not None:
-        document["written"], left = folder.write(result)
-        document["files_skipped"] = left
+        document["written"], skipped = folder.write(result)
+        document["files_skipped"] = skipped
         if not as_json:
-            _tell_written(document["written"], left)
+            _report_files(document["written"], skipped)
     if as_json:
         print_json(document)
     elif result.status not in (Status.OK, Status.ERROR) and result.error is not None:
-        # Its stderr was passed on already: print only the first line.
-        quoted = result.status is Status.KILLED
-        complain(result.error.partition(":\n")[0] if quoted else result.error)
+        # The error of a killed program quotes its stderr, which was already passed on.
+        quotes_stderr = result.status is Status.KILLED
+        print_error(result.error.partition(":\n")[0] if quotes_stderr else result.error)
     if result.truncated and not as_json:
-        complain("output was cut off at the limit; raise it with --max-output")
+        print_error("output was cut off at the limit; raise it with --max-output")
     return exit_code(result)
 
 
@@ -263,7 +264,7 @@ class OutFolder:
             CannotWrite: writing failed.
         """
         written: list[str] = []
-        left = dict(result.files_skipped)
+        skipped = dict(result.files_skipped)
         with self._extractor:
             for name, content in sorted(result.files.items()):
                 try:
@@ -272,10 +273,10 @@ class OutFolder:
                 except OSError as error:
                     if error.errno not in _IN_THE_WAY:
                         raise CannotWrite(f"cannot write {self._path / name}: {error.strerror}") from error
-                    left[name] = "in_the_way"
+                    skipped[name] = "in_the_way"
                 else:
                     written.append(str(self._path / name))
-        return written, left
+        return written, skipped
 
 
 class CannotWrite(HostFailure):
@@ -298,13 +299,8 @@ def open_out(path: Path) -> OutFolder:
         raise InvalidRequest(f"--out: cannot write to {path}: {error.strerror}") from error
 
 
-def _tell_written(written: list[str], left: Mapping[str, str]) -> None:
+def _report_files(written: list[str], skipped: Mapping[str, str]) -> None:
     for path in written:
         print(f"Wrote {one_line(path)}", file=sys.stderr)
-    for name, why in left.items():
+    for name, why in skipped.items():
         print(f"Left out {one_line(name)}: {why.replace('_', ' ')}", file=sys.stderr)
-
-
-def one_line(text: str) -> str:
-    """Make a name from a sandbox harmless, and write line breaks as escapes."""
-    return harmless(text.replace("\r", "\\r")).replace("\n", "\\n")

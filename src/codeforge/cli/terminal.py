@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from typing import Any, TextIO
@@ -16,9 +17,12 @@ _UNSAFE = re.compile(
 EXIT_SIGNAL_BASE = 128
 """Shells report a process that signal N ended as 128 + N."""
 
+EXIT_BROKEN_PIPE = 141
+"""As if SIGPIPE had ended the command."""
+
 
 def harmless(text: str) -> str:
-    r"""Return the text with every control character written out: ESC becomes ``\x1b``.
+    r"""Return the text with every control character as an escape: ESC becomes ``\x1b``.
 
     A terminal obeys escape sequences, which can set the clipboard, the window's title or what is typed
     next. A carriage return can overwrite a line that has been read.
@@ -27,7 +31,12 @@ def harmless(text: str) -> str:
     return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
-def complain(message: str) -> None:
+def one_line(text: str) -> str:
+    """Make a name from a sandbox harmless, and write line breaks as escapes."""
+    return harmless(text.replace("\r", "\\r")).replace("\n", "\\n")
+
+
+def print_error(message: str) -> None:
     """Print an error on stderr. On a terminal, its first line stands out."""
     from rich.console import Console  # importing it takes longer than starting a sandbox
     from rich.markup import escape
@@ -44,7 +53,13 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2 if sys.stdout.isatty() else None))
 
 
-class Passage:
+def discard_stdout() -> None:
+    """Send stdout to /dev/null once its reader has gone, so that flushing the buffers at exit cannot fail."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+
+
+class OutputWriter:
     """Passes a program's output on: harmless on a terminal, byte for byte elsewhere."""
 
     def __init__(self, to: TextIO) -> None:
@@ -52,7 +67,7 @@ class Passage:
         self._terminal = to.isatty()
 
     def write(self, text: str, data: bytes) -> None:
-        """Write one piece, now."""
+        """Write one piece, and flush."""
         if self._terminal:
             data = harmless(text).encode(errors="replace")
         self._raw.write(data)

@@ -22,12 +22,8 @@ if TYPE_CHECKING:
         CgroupTree as CgroupTree,
         find_tree as find_tree,
     )
-    from codeforge.engines.docker import (
-        DockerEngine as DockerEngine,
-    )
-    from codeforge.engines.gvisor import (
-        with_sentry as with_sentry,
-    )
+    from codeforge.engines.docker import DockerEngine as DockerEngine
+    from codeforge.engines.gvisor import with_sentry as with_sentry
     from codeforge.engines.select import (
         AUTO as AUTO,
         ENGINE_VARIABLE as ENGINE_VARIABLE,
@@ -39,9 +35,7 @@ if TYPE_CHECKING:
         engine_name as engine_name,
         make_engine as make_engine,
     )
-    from codeforge.engines.sockets import (
-        unreachable_reason as unreachable_reason,
-    )
+    from codeforge.engines.sockets import unreachable_reason as unreachable_reason
 else:
     __getattr__ = lazy_exports(
         __name__,

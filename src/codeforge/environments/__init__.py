@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 from codeforge.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
-    from codeforge.environments.maker import (
-        EnvironmentMaker as EnvironmentMaker,
-    )
+    from codeforge.environments.maker import EnvironmentMaker as EnvironmentMaker
     from codeforge.environments.store import (
         Environment as Environment,
         EnvironmentFailed as EnvironmentFailed,

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 from codeforge.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
-    from codeforge.images.store import (
-        ImageStore as ImageStore,
-    )
+    from codeforge.images.store import ImageStore as ImageStore
 else:
     __getattr__ = lazy_exports(
         __name__,

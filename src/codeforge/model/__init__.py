@@ -89,9 +89,7 @@ if TYPE_CHECKING:
         StreamName as StreamName,
         TestOutcome as TestOutcome,
     )
-    from codeforge.model.stats import (
-        RunStats as RunStats,
-    )
+    from codeforge.model.stats import RunStats as RunStats
 else:
     __getattr__ = lazy_exports(
         __name__,
@@ -112,6 +110,6 @@ else:
             "ExecutionRequest REQUEST_FIELDS Run arguments as_request check_fields check_path make_run "
             "resolve resolve_session text_bytes tmpfs_bytes"
         ),
-        result=("Event Evidence ExecutionResult Finished KillReason Output Status StreamName TestOutcome"),
+        result="Event Evidence ExecutionResult Finished KillReason Output Status StreamName TestOutcome",
         stats="RunStats",
     )

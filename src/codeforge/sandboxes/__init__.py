@@ -11,9 +11,7 @@ if TYPE_CHECKING:
         SandboxKind as SandboxKind,
         named_steps as named_steps,
     )
-    from codeforge.sandboxes.output_buffer import (
-        OutputBuffer as OutputBuffer,
-    )
+    from codeforge.sandboxes.output_buffer import OutputBuffer as OutputBuffer
     from codeforge.sandboxes.pool import (
         MAX_SANDBOXES as MAX_SANDBOXES,
         MAX_WAITING as MAX_WAITING,
@@ -21,9 +19,7 @@ if TYPE_CHECKING:
         WARM_MEMORY_BYTES as WARM_MEMORY_BYTES,
         Pool as Pool,
     )
-    from codeforge.sandboxes.sandbox import (
-        Sandbox as Sandbox,
-    )
+    from codeforge.sandboxes.sandbox import Sandbox as Sandbox
     from codeforge.sandboxes.verdict import (
         OOM_EVENT_WAIT_S as OOM_EVENT_WAIT_S,
         decide_cell as decide_cell,

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
         SessionGroup as SessionGroup,
         SessionRegistry as SessionRegistry,
     )
-    from codeforge.sessions.session import (
-        Session as Session,
-    )
+    from codeforge.sessions.session import Session as Session
 else:
     __getattr__ = lazy_exports(
         __name__,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import os
 import re
@@ -10,16 +11,21 @@ from typing import Any
 
 import pytest
 
-from codeforge.audit import engine_checks, host_checks, probe_runner
+from codeforge.audit import engine_checks, host_checks, probe_runner, run as audit_run, selftest
 from codeforge.audit.attack_cases import FULL, QUICK, Case
 from codeforge.audit.canaries import VARIABLE, planted
 from codeforge.audit.catalogue import GROUPS, ids, ids_in
-from codeforge.audit.executor import RememberingBubblewrap, WeakenedDocker, engine_under_audit
-from codeforge.audit.model import Check, Rule, Severity, Verdict, counts, exit_code
+from codeforge.audit.executor import (
+    AuditExecutor,
+    RememberingBubblewrap,
+    WeakenedDocker,
+    engine_under_audit,
+)
+from codeforge.audit.model import Check, Layer, Rule, Severity, Verdict, counts, exit_code
 from codeforge.audit.mutations import MUTATIONS
 from codeforge.audit.probes import PROBES, Probe
 from codeforge.engines import ENGINE_VARIABLE, GVISOR, RUNTIME_VARIABLE, DockerEngine
-from codeforge.errors import Unsupported
+from codeforge.errors import ImageNotFound, Unsupported
 from codeforge.model.languages import PYTHON
 from codeforge.model.limits import Limits
 from codeforge.model.result import ExecutionResult, Status
@@ -129,20 +135,19 @@ def engine(version: str = "29.6.0", runc: str = "1.3.4", **info: object) -> dict
     return {"Version": version, "Components": [{"Name": "runc", "Version": runc}], "Info": {**well, **info}}
 
 
-def engine_says(told: dict[str, Any]) -> dict[str, Verdict]:
-    return {each.id: each.verdict for each in engine_checks.look(told, None)}
+def engine_says(version: dict[str, Any]) -> dict[str, Verdict]:
+    return {each.id: each.verdict for each in engine_checks.look(version, None)}
 
 
 def test_a_well_kept_engine_holds() -> None:
     found = engine_says(engine())
-    assert (
-        found.pop("daemon.socket") is found.pop("daemon.tcp") is Verdict.NOT_AVAILABLE
-    )  # the engine is remote
+    # The engine is on another machine.
+    assert found.pop("daemon.socket") is found.pop("daemon.tcp") is Verdict.NOT_AVAILABLE
     assert set(found.values()) == {Verdict.HOLDS}
 
 
 @pytest.mark.parametrize(
-    ("told", "name", "verdict"),
+    ("version", "name", "verdict"),
     [
         (engine(version="28.0.4"), "version", Verdict.FAILS),
         (engine(version="20.10.24+dfsg1"), "version", Verdict.UNKNOWN),
@@ -161,12 +166,12 @@ def test_a_well_kept_engine_holds() -> None:
         (engine(ExperimentalBuild=True), "experimental", Verdict.FAILS),
     ],
 )  # fmt: skip
-def test_each_weakness_of_an_engine_is_found(told: dict[str, Any], name: str, verdict: Verdict) -> None:
-    assert engine_says(told)[f"daemon.{name}"] is verdict
+def test_each_weakness_of_an_engine_is_found(version: dict[str, Any], name: str, verdict: Verdict) -> None:
+    assert engine_says(version)[f"daemon.{name}"] is verdict
 
 
 @pytest.mark.parametrize(("mode", "verdict"), [(0o660, Verdict.HOLDS), (0o666, Verdict.FAILS)])
-def test_a_socket_that_everybody_may_use_fails(mode: int, verdict: Verdict, tmp_path: Path) -> None:
+def test_a_socket_that_every_user_may_open_fails(mode: int, verdict: Verdict, tmp_path: Path) -> None:
     socket = tmp_path / "docker.sock"
     socket.touch()
     socket.chmod(mode)
@@ -250,7 +255,7 @@ def test_references_name_existing_cases() -> None:
         assert ids_in(rule.reference) or "CIS" in rule.reference, rule.id
 
 
-def test_ids_are_found_beside_the_names_of_other_documents() -> None:
+def test_ids_are_found_among_the_names_of_other_documents() -> None:
     assert ids_in("CIS 5.26; NIST 800-190 4.4.3; P01, X16") == ("P01", "X16")
 
 
@@ -291,6 +296,39 @@ def test_a_weakened_engine_takes_the_control_out_of_every_container() -> None:
     engine = WeakenedDocker("me", lambda spec: spec["HostConfig"].update(PidsLimit=0), unchecked=False)
     spec = engine.spec(PYTHON, Limits().of_sandbox(PYTHON), uid=USER_IDS[0])
     assert spec["HostConfig"]["PidsLimit"] == 0
+
+
+class WithoutImages(AuditExecutor):
+    """The audit's executor, on an engine that has no image."""
+
+    async def version(self) -> dict[str, Any]:
+        return engine()
+
+    async def socket_path(self) -> str | None:
+        return None
+
+    async def image_configs(self) -> dict[str, dict[str, Any]]:
+        return {}
+
+
+def test_without_an_image_the_audit_says_that_it_tested_no_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ENGINE_VARIABLE, "docker")
+    monkeypatch.setattr(audit_run, "AuditExecutor", WithoutImages)
+
+    async def sandboxes() -> list[Check]:
+        return [each async for each in audit_run.audit(full=False) if each.layer is Layer.OUTSIDE]
+
+    (found,) = asyncio.run(sandboxes())
+    assert (found.id, found.verdict) == ("outside.sandbox", Verdict.UNKNOWN)
+    assert found.got.startswith(f"{PYTHON.image} is not on this machine")
+    assert exit_code([found], strict=False) == 2
+
+
+def test_without_an_image_the_self_test_is_not_possible(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ENGINE_VARIABLE, "docker")
+    monkeypatch.setattr(selftest, "AuditExecutor", WithoutImages)
+    with pytest.raises(ImageNotFound, match="is not on this machine"):
+        asyncio.run(anext(selftest.self_test(MUTATIONS)))
 
 
 # --- Mutations ----------------------------------------------------------------------------------------

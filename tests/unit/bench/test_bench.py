@@ -74,8 +74,8 @@ def test_ratios_read_well() -> None:
 
 
 def test_figures_have_their_units() -> None:
-    told = {unit: figure(series("x", 1, unit=unit), 5.25) for unit in ("ms", "/s", "MB")}
-    assert told == {"ms": "5.2 ms", "/s": "5.2/s", "MB": "5.2 MB"}
+    shown = {unit: figure(series("x", 1, unit=unit), 5.25) for unit in ("ms", "/s", "MB")}
+    assert shown == {"ms": "5.2 ms", "/s": "5.2/s", "MB": "5.2 MB"}
 
 
 def test_a_table_as_text_compares_with_its_first_row() -> None:

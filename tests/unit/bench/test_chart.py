@@ -94,5 +94,5 @@ def test_any_figure_can_be_drawn(median: float) -> None:
 
 
 def test_milliseconds_are_rounded_for_reading() -> None:
-    told = [milliseconds(value) for value in (0.04, 5.32, 9.96, 14.9, 369.5, 999.4, 999.6, 1234)]
-    assert told == ["0.0 ms", "5.3 ms", "10 ms", "15 ms", "370 ms", "999 ms", "1.00 s", "1.23 s"]
+    shown = [milliseconds(value) for value in (0.04, 5.32, 9.96, 14.9, 369.5, 999.4, 999.6, 1234)]
+    assert shown == ["0.0 ms", "5.3 ms", "10 ms", "15 ms", "370 ms", "999 ms", "1.00 s", "1.23 s"]

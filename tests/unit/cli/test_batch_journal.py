@@ -189,8 +189,8 @@ except HostFailure as error:
 
 
 def test_a_full_disk_is_an_error_that_loses_only_the_record_that_did_not_fit(out: Path) -> None:
-    told = subprocess.run([sys.executable, "-c", FULL, str(out)], capture_output=True, text=True, check=True)
-    number, said = told.stdout.split(" ", 1)
+    done = subprocess.run([sys.executable, "-c", FULL, str(out)], capture_output=True, text=True, check=True)
+    number, said = done.stdout.split(" ", 1)
     assert said == f"cannot write {out}: No space left on device\n"
     assert out.read_bytes().count(b"\n") == int(number) - 1
     assert not out.read_bytes().endswith(b"\n")

@@ -18,20 +18,20 @@ from codeforge.model.languages import LANGUAGES
 from codeforge.sessions.session import Session
 
 PNG = base64.b64encode(b"\x89PNG picture").decode()
-Told = CellOutput | MimeBundle | CellResult
+FakeEvent = CellOutput | MimeBundle | CellResult
 
 
 class Made:
     """A fake session: each cell has the events that the test gave it."""
 
-    def __init__(self, *events: Told) -> None:
+    def __init__(self, *events: FakeEvent) -> None:
         self.language = LANGUAGES[0]
         self.events = events
         self.calls: list[str] = []
         self.alive = True
         self.error: Exception | None = None
 
-    async def stream(self, code: str) -> AsyncGenerator[Told, None]:
+    async def stream(self, code: str) -> AsyncGenerator[FakeEvent, None]:
         self.calls.append(code)
         for event in self.events:
             yield event
@@ -60,7 +60,7 @@ def result(status: CellStatus = CellStatus.OK, error: CellError | None = None, *
     return CellResult(status=status, error=error, **more)  # type: ignore[arg-type]
 
 
-def conversation(*events: Told, out: Path | None = None) -> tuple[Conversation, list[Made]]:
+def conversation(*events: FakeEvent, out: Path | None = None) -> tuple[Conversation, list[Made]]:
     made: list[Made] = []
 
     def make() -> Session:
@@ -70,7 +70,7 @@ def conversation(*events: Told, out: Path | None = None) -> tuple[Conversation, 
     return Conversation(make, out), made
 
 
-def said(capfd: pytest.CaptureFixture[str], *events: Told, out: Path | None = None) -> tuple[str, str]:
+def said(capfd: pytest.CaptureFixture[str], *events: FakeEvent, out: Path | None = None) -> tuple[str, str]:
     asyncio.run(conversation(*events, out=out)[0].run("1"))
     return capfd.readouterr()
 
@@ -172,8 +172,8 @@ def test_the_last_picture_can_be_saved_and_says_where(
         await talk.command(f"save '{tmp_path / 'a b.png'}'")
 
     asyncio.run(main())
-    told = f"Saved the last picture (image/png, 12 bytes) to {tmp_path / 'a b.png'}\n"
-    assert capfd.readouterr() == (told, "")
+    saved = f"Saved the last picture (image/png, 12 bytes) to {tmp_path / 'a b.png'}\n"
+    assert capfd.readouterr() == (saved, "")
     assert (tmp_path / "a b.png").read_bytes() == b"\x89PNG picture"
 
 
@@ -273,7 +273,7 @@ def test_a_signal_ends_only_the_command_and_at_the_prompt_nothing(capfd: pytest.
 
 def test_a_signal_interrupts_a_cell_and_a_second_one_ends_its_interpreter() -> None:
     class Busy(Made):
-        async def stream(self, code: str) -> AsyncGenerator[Told, None]:
+        async def stream(self, code: str) -> AsyncGenerator[FakeEvent, None]:
             assert talk.interrupt()
             await asyncio.sleep(0)
             assert talk.interrupt()

@@ -315,6 +315,6 @@ def test_no_color_turns_colors_off(
 
     async def main() -> ColorDepth | None:
         async with at_prompt() as (_, prompt, _):
-            return prompt._prompts.color_depth  # what prompt_toolkit was told
+            return prompt._prompts.color_depth  # what prompt_toolkit was given
 
     assert asyncio.run(main()) == depth

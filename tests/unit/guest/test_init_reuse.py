@@ -27,7 +27,16 @@ import init_template
 from busy import scaled
 from codeforge import protocol
 from codeforge.protocol.frames import SkipReason
-from init_harness import Init, Outcome, PythonProgram, Starter, start_frames, state_of, wait_until
+from init_harness import (
+    Init,
+    Outcome,
+    PythonProgram,
+    Starter,
+    start_frames,
+    state_of,
+    wait_until,
+    wait_until_worker_hung_up,
+)
 
 FAILED = 70
 KINDS = ("template", "worker", "fresh")
@@ -234,20 +243,13 @@ def test_a_dead_template_is_replaced(template: Sandbox) -> None:
     assert template.init.processes() == [template.init.pid]
 
 
-def worker_hung_up(init: Init) -> bool:
-    """Whether the worker has run its step and closed its socket since, or is gone."""
-    workers = set(init.processes()) - {init.pid}
-    ran = Path(f"/proc/{init.pid}/root/code/ran").exists()
-    return ran and not any(Path(f"/proc/{pid}/fd/3").is_symlink() for pid in workers)
-
-
 @pytest.mark.parametrize("step", ["os._exit(3)", "control.close(); time.sleep(100)"])
 def test_a_template_that_ends_in_a_step_is_replaced(sandbox_of: Opener, step: str) -> None:
     with sandbox_of("fresh") as sandbox:
         sandbox.init.send(protocol.command(sandbox.py(init_template.SOURCE), {}, "/code"))
         step = f"open('ran', 'w').close(); {step}"
         sandbox.init.send(protocol.worker(template=True), protocol.preload(step), protocol.preload("0"))
-        wait_until(lambda: worker_hung_up(sandbox.init), "the template has closed its socket, or is gone")
+        wait_until_worker_hung_up(sandbox.init)
         sandbox.init.send(protocol.preload("0"))
         assert sandbox.run("print('fresh')").stdout == b"fresh\n"
 
@@ -709,7 +711,7 @@ def test_what_cannot_be_removed_ends_the_sandbox(sandbox_of: Opener, kind: str, 
 
 
 BOMBS: Mapping[str, str] = {
-    "everybody forks": "while True:\n    try: os.fork()\n    except OSError: pass",
+    "every process forks": "while True:\n    try: os.fork()\n    except OSError: pass",
     "a chain": "while True:\n    if os.fork(): os._exit(0)",
     "chains": """
 for _ in range(8):

@@ -34,7 +34,16 @@ from codeforge.protocol.session_frames import (
     parse_entries,
     parse_listing,
 )
-from init_harness import DEADLINE_S, Init, PythonProgram, Starter, frame, sh, wait_until
+from init_harness import (
+    DEADLINE_S,
+    Init,
+    PythonProgram,
+    Starter,
+    frame,
+    sh,
+    wait_until,
+    wait_until_worker_hung_up,
+)
 
 FAILED = 70
 
@@ -367,13 +376,6 @@ def test_an_interpreter_is_killed_right_after_its_start(host: Host, py: PythonPr
     assert host.wait_for_end().signal == signal.SIGKILL
 
 
-def worker_hung_up(init: Init) -> bool:
-    """Whether the worker has run and closed its socket since, or is gone."""
-    workers = set(init.processes()) - {init.pid}
-    ran = Path(f"/proc/{init.pid}/root/code/ran").exists()
-    return ran and not any(Path(f"/proc/{pid}/fd/3").is_symlink() for pid in workers)
-
-
 @pytest.mark.parametrize("script", ["exit 3", "exec 3>&-; exec sleep 60", "kill -9 $$"])
 def test_a_worker_that_ended_before_start(start: Starter, script: str) -> None:
     with start() as init:
@@ -381,7 +383,7 @@ def test_a_worker_that_ended_before_start(start: Starter, script: str) -> None:
         init.send(protocol.command(sh(f": > ran; {script}"), {}, "/code"), protocol.worker())
         init.wait_for(protocol.Ready)
         init._decoder.expect_session()
-        wait_until(lambda: worker_hung_up(init), "the worker has closed its socket, or is gone")
+        wait_until_worker_hung_up(init)
         init.send(protocol.command(sh(script), {}, "/code"), session_frames.start(0))
         event = host.wait_for_end()
         assert (event.exit_code, event.signal) == ((3, None) if script == "exit 3" else (None, 9))

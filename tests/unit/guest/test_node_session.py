@@ -400,7 +400,9 @@ COMPLETENESS = {
 }  # fmt: skip  # one case a line
 
 
-@pytest.mark.parametrize(("code", "status", "indent"), [(code, *told) for code, told in COMPLETENESS.items()])
+@pytest.mark.parametrize(
+    ("code", "status", "indent"), [(code, *expected) for code, expected in COMPLETENESS.items()]
+)
 def test_whether_a_statement_is_complete(
     js: Session, ts: Session, code: str, status: str, indent: str
 ) -> None:
@@ -454,9 +456,9 @@ def test_methods_may_be_called_import(js: Session, ts: Session, code: str) -> No
 
 def test_frames_of_the_sessions_own_files_are_not_shown(js: Session) -> None:
     cell = js.run("({ [Symbol.for('Jupyter.display')]() { throw new Error('own') } })")
-    told = json.dumps(vars(cell), default=str)
-    assert "own" in told
-    assert "node_session" not in told
+    shown = json.dumps(vars(cell), default=str)
+    assert "own" in shown
+    assert "node_session" not in shown
 
 
 # --- TypeScript

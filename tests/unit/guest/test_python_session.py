@@ -259,9 +259,8 @@ def test_names_stay_also_after_errors(own: Program) -> None:
 
 
 def test_the_namespace_is_that_of_a_program(own: Program) -> None:
-    names = own.run(
-        "print(*sorted(name for name in globals() if name != '_dh'))"
-    ).stdout  # IPython's directories
+    # _dh is IPython's list of directories.
+    names = own.run("print(*sorted(name for name in globals() if name != '_dh'))").stdout
     assert names.split() == [
         "__annotations__",
         "__builtins__",

@@ -17,13 +17,13 @@ AT_FDCWD = -100
 
 
 def exit_like_oom() -> None:
-    """End with the exit code, and a word, of a process that the kernel killed for its memory."""
+    """Print and exit as if the kernel had killed it because memory ran out."""
     print("Killed", "OOMKilled", flush=True)
     os._exit(137)
 
 
 def kill_itself() -> None:
-    """End by the signal that the kernel sends when memory runs out."""
+    """End by the signal with which the kernel kills when memory runs out."""
     print("Killed", "OOMKilled", flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -54,7 +54,7 @@ def ignore_signals() -> None:
 
 
 def stop_everybody() -> None:
-    """Stop every process in the sandbox: at first those of the target, by default all, then its own group."""
+    """Stop the processes that the next argument names as for ``kill`` (default: all), then its own group."""
     target = int(sys.argv[2]) if len(sys.argv) > 2 else -1
     os.fork()
     time.sleep(0.2)
@@ -70,13 +70,13 @@ def much_output() -> None:
 
 
 def all_bytes() -> None:
-    """Write each byte there is, several times, to both streams."""
+    """Write every byte value, several times, to both streams."""
     for stream in (1, 2):
         os.write(stream, bytes(range(256)) * 9)
 
 
 def artifacts() -> None:
-    """Leave all kinds of things that are no files of its own, and one that is."""
+    """Leave every kind of entry that is not a regular file of its own, and one regular file."""
     Path("true.txt").write_text("a file")
     Path("/tmp/elsewhere").write_text("no file of /code")  # noqa: S108 - in a sandbox
     targets = {

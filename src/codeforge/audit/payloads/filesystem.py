@@ -1,7 +1,7 @@
 """What a program can write, execute and find in the file system.
 
-With the argument ``everywhere`` it looks for canaries in every file, not only where a host or another run
-might have left one; but not in the folders that further arguments name.
+It looks for canaries where a host or another run might have left one. With the argument ``everywhere``, it
+looks in every file, except in the folders that further arguments name.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CANARIES_IN = (
     "/opt",
     *MAY_BE_WRITABLE,
 )
-READ_MOST = 256 * 1024
+MAX_READ_BYTES = 256 * 1024
 SECRETS = (
     "/run/secrets",
     "/var/run/secrets",
@@ -58,7 +58,7 @@ AT_FDCWD, MOUNT_ATTR_RDONLY = -100, 1
 
 
 def walk(folder: str = "/") -> Iterator[os.DirEntry[str]]:
-    """Everything that this user may see."""
+    """Yield every entry below the folder that this user may see."""
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -70,25 +70,25 @@ def walk(folder: str = "/") -> Iterator[os.DirEntry[str]]:
 
 
 def make_file(path: str) -> None:
-    """An empty file, for a moment."""
+    """Make and remove an empty file."""
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     os.unlink(path)  # noqa: PTH108 - beside os.open
 
 
 def make_folder(path: str) -> None:
-    """A folder, for a moment."""
+    """Make and remove a folder."""
     Path(path).mkdir()
     Path(path).rmdir()
 
 
 def make_link(path: str) -> None:
-    """A link, for a moment."""
+    """Make and remove a link."""
     Path(path).symlink_to("nowhere")
     Path(path).unlink()
 
 
 def make_pipe(path: str) -> None:
-    """A named pipe, for a moment."""
+    """Make and remove a named pipe."""
     os.mkfifo(path)
     Path(path).unlink()
 
@@ -97,7 +97,7 @@ MAKERS: tuple[Callable[[str], None], ...] = (make_file, make_folder, make_link, 
 
 
 def is_writable(folder: str) -> bool:
-    """Whether anything can be made in the folder."""
+    """Whether an entry of any kind can be made in the folder."""
     return any(attempt(make, f"{folder}/{MARK}") == "allowed" for make in MAKERS)
 
 
@@ -111,7 +111,7 @@ def is_open_for_writing(path: str) -> bool:
 
 
 def copied(source: str, place: str) -> str:
-    """A copy that may be executed, as far as its mode goes."""
+    """Copy a file, make the copy executable, and return its path."""
     path = shutil.copy(source, place)
     Path(path).chmod(0o700)
     return path
@@ -131,13 +131,13 @@ def run_program(place: str) -> None:
 
 
 def run_by_loader(place: str) -> None:
-    """Have the loader, which may be executed, load a program."""
+    """Let the dynamic loader, which may be executed, load a program."""
     loader = (glob.glob("/lib64/ld-linux*") + glob.glob("/lib/ld-linux*"))[0]  # noqa: PTH207 - one line
     subprocess.run([loader, copied("/usr/bin/env", place), "true"], check=True, capture_output=True)
 
 
 def libc_copied(place: str) -> str:
-    """A copy of the C library."""
+    """Copy the C library, and return the copy's path."""
     with open("/proc/self/maps") as maps:  # noqa: PTH123 - read line by line
         return copied(next(line.split()[-1] for line in maps if "libc.so" in line), place)
 
@@ -166,7 +166,7 @@ WAYS_TO_EXECUTE = {
 
 
 def executed() -> dict[str, str]:
-    """The answers of each way to execute a file from a place that can be written."""
+    """Try each way to execute a file from a writable folder."""
     return {what: distinct(attempt(way, place) for place in PLACES) for what, way in WAYS_TO_EXECUTE.items()}
 
 
@@ -176,18 +176,18 @@ def remount(point: str) -> None:
 
 
 def remount_bind(point: str) -> None:
-    """The same of this mount alone."""
+    """Make one mount writable, not its file system."""
     syscall("mount", b"none", point.encode(), None, MS_REMOUNT | MS_BIND, None)
 
 
 def clear_read_only(point: str) -> None:
-    """The same by the newer call."""
+    """Make a mount writable by the newer system call."""
     attributes = (ctypes.c_uint64 * 4)(0, MOUNT_ATTR_RDONLY, 0, 0)
     syscall("mount_setattr", AT_FDCWD, point.encode(), 0, attributes, 32)
 
 
 def remounts() -> dict[str, str]:
-    """The answers to making any mount writable."""
+    """Try to make every mount writable."""
     with open("/proc/self/mountinfo") as mounts:  # noqa: PTH123 - read line by line
         points = [line.split()[4] for line in mounts]
     return {
@@ -199,12 +199,12 @@ def remounts() -> dict[str, str]:
 
 
 def tokens(text: bytes) -> set[str]:
-    """The canaries in it."""
+    """Return the canaries in a text."""
     return {match.decode() for match in CANARY.findall(text)}
 
 
 def process_tokens() -> set[str]:
-    """Canaries in what the kernel tells of processes and mounts."""
+    """Return the canaries in what the kernel shows of processes and mounts."""
     found = tokens("\0".join(f"{key}={value}" for key, value in os.environ.items()).encode())
     for process in Path("/proc").glob("[0-9]*"):
         for name in PROCESS_FILES:
@@ -223,12 +223,12 @@ def is_searched(path: str) -> bool:
 
 
 def file_tokens(entry: os.DirEntry[str]) -> set[str]:
-    """Canaries in a file's name or content."""
+    """Return the canaries in a file's name or content."""
     found = tokens(os.fsencode(entry.path))
     if is_searched(entry.path) and entry.is_file(follow_symlinks=False):
         try:
             with open(entry.path, "rb") as file:  # noqa: PTH123 - it may be no regular file any more
-                found |= tokens(file.read(READ_MOST))
+                found |= tokens(file.read(MAX_READ_BYTES))
         except OSError:
             pass
     return found
@@ -240,7 +240,7 @@ def heeds_set_id(path: str) -> bool:
 
 
 def left_behind(folder: str) -> bool:
-    """Whether anything is there that this run did not bring."""
+    """Whether the folder holds anything that this run did not bring."""
     brought = {"main.py", "codeforge", "__pycache__"}
     return not brought.issuperset(os.listdir(folder))  # noqa: PTH208 - names are wanted
 
@@ -254,7 +254,7 @@ def list_or_read(path: str) -> None:
 
 
 def some(found: list[str], otherwise: str) -> str:
-    """The first of these; the word where there are none."""
+    """Return the first of the paths as text, or ``otherwise`` if there are none."""
     return ", ".join(sorted(found)[:20]) or otherwise
 
 

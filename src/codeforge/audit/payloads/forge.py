@@ -1,4 +1,4 @@
-"""Writes what init would send to the host, wherever it can write; then ends with 7.
+"""Writes what init would send to the host to every descriptor that it can, then exits with 7.
 
 The file ``written`` says where writing worked: descriptors by number, then descriptors by name.
 """
@@ -15,7 +15,7 @@ MARK = b"forged frames follow:"
 
 
 def frame(kind: str, payload: bytes = b"") -> bytes:
-    """A frame of the protocol."""
+    """Return a frame of the protocol."""
     return struct.pack("<IB", len(payload), ord(kind)) + payload
 
 
@@ -26,7 +26,7 @@ FORGED = (
     + frame("D", b"forged")
     + frame("Z")
 )
-"""What init would send at the end of a run that went well and left a file."""
+"""What init would send at the end of a run that succeeded and left a file."""
 
 TOO_LONG = struct.pack("<IB", 0xFFFFFFFF, ord("O"))
 """The header of a frame that claims 4 GiB of output."""

@@ -87,12 +87,12 @@ ETHERNET_IP = 0x300
 
 
 def each_form(name: str) -> str:
-    """The distinct answers to all the forms of a call, each made in a child: some would end the program."""
+    """Make every form of a call, each in a child: some end the process. Return the distinct answers."""
     return distinct(in_child(syscall, name, *arguments) for arguments in CALLS[name])
 
 
 def pipe_calls() -> dict[str, str]:
-    """Calls that put pages of a file or of memory into a pipe."""
+    """Try the calls that put pages of a file or of memory into a pipe."""
     (reading, out), (_, end) = os.pipe(), os.pipe()
     file = os.open("/etc/passwd", os.O_RDONLY)
     page = ctypes.create_string_buffer(b"x" * 64)
@@ -105,21 +105,21 @@ def pipe_calls() -> dict[str, str]:
 
 
 def new_namespace(flag: int) -> None:
-    """A child in a namespace of its own."""
+    """Start a child in a new namespace."""
     if syscall("clone", flag | SIGCHLD, None, None, None, None) == 0:
         os._exit(0)
     os.wait()
 
 
 def new_namespace_by_clone3() -> None:
-    """The same by the newer call, whose flags are in memory, where no filter sees them."""
+    """The same by the newer call, whose flags lie in memory, where no filter can see them."""
     arguments = NAMESPACES["user"].to_bytes(8, "little") + bytes(80)
     if syscall("clone3", arguments, len(arguments)) == 0:
         os._exit(0)
 
 
 def enter(path: str) -> None:
-    """Enter the namespace that the file stands for: its own, in which it is already."""
+    """Enter the namespace of a file: the program's own, in which it is already."""
     syscall("setns", os.open(path, os.O_RDONLY), 0)
 
 
@@ -129,7 +129,7 @@ def enter_namespace_of_init() -> None:
 
 
 def namespace_calls() -> dict[str, str]:
-    """Making and entering namespaces, one kind after another."""
+    """Make and enter namespaces of each kind."""
     # In clone, the bit of the time namespace is part of the signal's number.
     flags = [flag for kind, flag in NAMESPACES.items() if kind != "time"]
     own = [f"/proc/self/ns/{name}" for name in os.listdir("/proc/self/ns") if "_for_" not in name]  # noqa: PTH208 - names are wanted
@@ -147,7 +147,7 @@ def file_by_handle() -> None:
 
 
 def into_terminal(request: int, text: bytes) -> None:
-    """Type into a terminal of the program's own, or command it."""
+    """Type into a new terminal, or control it."""
     import fcntl
 
     _, terminal = os.openpty()
@@ -157,7 +157,7 @@ def into_terminal(request: int, text: bytes) -> None:
 
 
 def by_int80(number: int) -> None:
-    """A system call by the 32-bit entry, which many filters do not see."""
+    """Make a system call by the 32-bit entry, which many filters do not see."""
     if platform.machine() != "x86_64":
         raise NotImplementedError
     # mov eax, number; int 0x80; ret
@@ -177,14 +177,14 @@ def by_int80_in_a_thread() -> None:
 
 
 def by_x32(number: int) -> None:
-    """A system call by the x32 entry."""
+    """Make a system call by the x32 entry."""
     if platform.machine() != "x86_64":
         raise NotImplementedError
     syscall(X32 | number)
 
 
 def foreign_entries() -> dict[str, str]:
-    """System calls as another kind of program would make them."""
+    """Make system calls as programs of other ABIs do."""
     answers = [in_child(by_int80, number) for number in INT_0X80_CALLS]
     return {
         "int80": distinct([*answers, in_child(by_int80_in_a_thread)]),
@@ -193,17 +193,17 @@ def foreign_entries() -> dict[str, str]:
 
 
 def make_pair(family: int, kind: int) -> None:
-    """A pair of sockets."""
+    """Make a pair of sockets."""
     syscall("socketpair", family, kind, 0, (ctypes.c_int * 2)())
 
 
 def make_socket(family: int, kind: int, protocol: int = 0) -> None:
-    """A socket; it is closed at once."""
+    """Make a socket, and close it."""
     os.close(syscall("socket", family, kind, protocol))
 
 
 def socket_calls() -> dict[str, str]:
-    """Sockets of every family, and raw ones of the internet's."""
+    """Make sockets of every family, and raw internet sockets."""
     others = [
         family for family in (*range(64), WIDE | AF_NETLINK) if family not in (AF_UNIX, AF_INET, AF_INET6)
     ]

@@ -1,4 +1,4 @@
-"""Leaves marks wherever another run might find them, or looks for them: ``leave``, ``find``, ``both``.
+"""Leaves marks wherever another run might find them (``leave``), looks for them (``find``), or ``both``.
 
 The second argument is the mark.
 """
@@ -26,7 +26,7 @@ KEPT: list[socket.socket] = []
 
 
 def leave() -> dict[str, object]:
-    """Files, variables, sockets, objects of the kernel, and a process; its answers to the last but one."""
+    """Leave files, variables, sockets and a process. Return whether kernel objects could be made."""
     for folder in LEFT_IN:
         with contextlib.suppress(OSError):
             Path(folder).mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def leave() -> dict[str, object]:
 
 
 def marked_folders() -> list[str]:
-    """Folders in which something has the mark in its name."""
+    """Return the folders in which an entry has the mark in its name."""
     found = []
     for folder in LOOKED_IN:
         with contextlib.suppress(OSError):
@@ -63,7 +63,7 @@ def marked_folders() -> list[str]:
 
 
 def commands() -> str:
-    """The command lines of all processes but this one."""
+    """Return the command lines of all other processes."""
     texts = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -73,7 +73,7 @@ def commands() -> str:
 
 
 def find() -> dict[str, object]:
-    """Where the mark, or a trace of a run that left it, is found."""
+    """Return where the mark, or a trace of the run that left it, is found."""
     shared_memory = Path("/proc/sysvipc/shm")
     traces = {
         "builtins": hasattr(builtins, "MARK"),
@@ -90,7 +90,7 @@ def find() -> dict[str, object]:
 
 
 def both() -> dict[str, object]:
-    """Leave, and find while the run still lasts."""
+    """Leave marks, and find them in the same run."""
     left = leave()
     time.sleep(0.3)
     return left | find()

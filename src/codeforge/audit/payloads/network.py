@@ -1,4 +1,4 @@
-"""Every way out that a network would offer, tried in a sandbox that has none."""
+"""Tries every way out that a network would offer, in a sandbox without a network."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ def send(address: str) -> None:
 
 
 def reach_any(addresses: Iterable[str], port: int) -> str:
-    """``unreachable``, or what each address that is not answered."""
+    """Connect to each address. Return ``unreachable``, or the addresses with another answer."""
     found = {address: attempt(connect, address, port) for address in addresses}
     odd = [f"{address}: {what}" for address, what in found.items() if what not in UNREACHABLE]
     return ", ".join(odd) or "unreachable"
 
 
 def metadata() -> str:
-    """``unreachable`` if no metadata service is reached, and the refusal comes at once."""
+    """Return ``unreachable`` if no metadata service is reached and the refusal is immediate."""
     started = time.monotonic()
     answer = reach_any(METADATA, 80)
     return answer if time.monotonic() - started < CONNECT_S else f"slow: {answer}"
 
 
 def resolve(*names: str) -> str:
-    """``unresolved`` if no name is resolved, and the refusal does not take long."""
+    """Return ``unresolved`` if no name is resolved and the refusal does not take long."""
     started = time.monotonic()
     for name in names:
         try:
@@ -68,13 +68,13 @@ def resolve(*names: str) -> str:
 
 
 def abstract_sockets() -> str:
-    """Sockets that have no file; the host's would be seen from its network namespace."""
+    """Return the sockets without a file. In the host's network namespace, these would be the host's."""
     lines = Path("/proc/net/unix").read_text().splitlines()[1:]
     return ", ".join(sorted({line.split()[-1] for line in lines if "@" in line or "/" in line})) or "none"
 
 
 def socket_files(folder: str = "/") -> Iterator[str]:
-    """Sockets in the file system, such as an engine's."""
+    """Yield the sockets in the file system, such as an engine's."""
     try:
         entries = list(os.scandir(folder))
     except OSError:
@@ -91,12 +91,12 @@ def socket_files(folder: str = "/") -> Iterator[str]:
 
 
 def agents() -> str:
-    """Variables that name a socket, as those of agents do."""
+    """Return the variables that name a socket, such as ``SSH_AUTH_SOCK``."""
     return ", ".join(name for name in os.environ if name.endswith("SOCK")) or "none"
 
 
 def name_servers() -> str:
-    """The name servers that the resolver was given."""
+    """Return the name servers that the resolver uses."""
     try:
         lines = Path("/etc/resolv.conf").read_text().split("\n")
     except OSError:
@@ -106,19 +106,19 @@ def name_servers() -> str:
 
 
 def interfaces() -> str:
-    """By /proc: not every engine's sandboxes have /sys/class."""
+    """Return the interfaces that /proc lists: not every engine's sandboxes have /sys/class."""
     lines = Path("/proc/net/dev").read_text().splitlines()[2:]
     return ", ".join(sorted(line.partition(":")[0].strip() for line in lines))
 
 
 def interfaces_in_sys() -> str:
-    """By /sys, where it has them."""
+    """Return the interfaces that /sys lists, if it does."""
     folder = Path("/sys/class/net")
     return ", ".join(sorted(path.name for path in folder.iterdir())) if folder.exists() else "lo"
 
 
 def interfaces_by_ioctl() -> str:
-    """By the call that programs make."""
+    """Return the interfaces that the system call lists."""
     listed = bytearray(4096)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         buffer = (ctypes.c_char * len(listed)).from_buffer(listed)
@@ -129,7 +129,7 @@ def interfaces_by_ioctl() -> str:
 
 
 def services_of_names() -> str:
-    """Name servers over TCP, and over UDP with a connected socket."""
+    """Connect to name servers over TCP and over UDP."""
     found = [attempt(connect, address, 53) for address in NAME_SERVERS]
     found += [attempt(connect, address, 53, socket.SOCK_DGRAM) for address in NAME_SERVERS]
     return "unreachable" if set(found) <= UNREACHABLE else ", ".join(found)

@@ -1,6 +1,6 @@
-"""What the programs in this folder are built from: direct system calls, attempts, and a report.
+"""What the programs in this folder share: direct system calls, attempts, and a report.
 
-The audit puts this file beside each program that it sends; the hostile tests put it in front of theirs.
+The audit sends this file with each program; the hostile tests put it in front of theirs.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _libc.syscall.restype = ctypes.c_long
 
 
 def system_call_number(name: str) -> int:
-    """The number of a system call on this machine.
+    """Return the number of a system call on this machine.
 
     Raises:
         NotImplementedError: this architecture has no such call.
@@ -66,7 +66,7 @@ def system_call_number(name: str) -> int:
 
 
 def syscall(call: str | int, *arguments: object) -> int:
-    """Make a system call, by name or number, past the C library's wrapper for it.
+    """Make a system call, by name or number, without the C library's wrapper.
 
     Raises:
         OSError: the kernel or a filter refused it.
@@ -83,7 +83,7 @@ def syscall(call: str | int, *arguments: object) -> int:
 
 
 def attempt(action: Callable[..., object], *arguments: object) -> str:
-    """``allowed``, or the name of the error that the action raised."""
+    """Return ``allowed``, or the name of the error that the action raised."""
     try:
         action(*arguments)
     except OSError as error:
@@ -96,7 +96,7 @@ def attempt(action: Callable[..., object], *arguments: object) -> str:
 
 
 def in_child(action: Callable[..., object], *arguments: object) -> str:
-    """The same, in a child process; or the name of the signal that killed the child."""
+    """Do the same in a child process; if a signal killed the child, return its name."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -114,14 +114,14 @@ def _answer(to: int, answer: str) -> NoReturn:
 
 
 def distinct(answers: Iterable[str]) -> str:
-    """The different answers among these, as one text; ``EPERM`` if every one was that."""
+    """Return the different answers as one text: ``EPERM`` if all of them are."""
     return ", ".join(sorted(set(answers)))
 
 
 def reach(
     paths: Iterable[str], action: Callable[[str], object], refusals: Collection[str] | None = None
 ) -> str:
-    """``refused`` if the action failed on every path; else the paths on which it did not, with the answer.
+    """Return ``refused`` if the action failed on every path; else the other paths and their answers.
 
     With ``refusals``, an error that is not among them counts as not refused.
     """

@@ -41,7 +41,7 @@ IOPRIO_PROCESS, IOPRIO_USER, IOPRIO_IDLE = 1, 3, 3 << 13
 
 
 def answer(call: str, *arguments: object) -> str:
-    """What one system call answers, made in a child process."""
+    """Make a system call in a child process, and return its answer."""
     return in_child(syscall, call, *arguments)
 
 
@@ -64,7 +64,7 @@ def proc_files() -> dict[str, str]:
 
 
 def attach(pid: int) -> None:
-    """Stop it as a debugger does, and let it go on."""
+    """Stop a process as a debugger does, and let it continue."""
     syscall("ptrace", PTRACE_ATTACH, pid, 0, 0)
     os.waitpid(pid, WALL)
     syscall("ptrace", PTRACE_DETACH, pid, 0, 0)
@@ -90,7 +90,7 @@ def tracing() -> dict[str, str]:
 
 
 def process_descriptor() -> int:
-    """A descriptor for the target; -1 where the kernel has none."""
+    """Return a descriptor of the target; -1 if the kernel gives none."""
     try:
         return syscall("pidfd_open", TARGET, 0)
     except OSError:
@@ -114,14 +114,14 @@ def memory_calls() -> dict[str, str]:
 
 
 def own_limit(kind: int) -> object:
-    """This program's limit of that kind: given to another process, it would change little."""
+    """Return this program's limit of that kind. As another process's limit, it would change little."""
     pair = (ctypes.c_uint64 * 2)()
     syscall("prlimit64", 0, kind, None, pair)
     return pair
 
 
 def state() -> tuple[str, int, list[int]]:
-    """The target's limits, priority and processors."""
+    """Return the target's limits, priority and processors."""
     try:
         with open(f"{FOLDER}/limits") as file:  # noqa: PTH123 - as short as the rest
             limits = file.read()
@@ -131,7 +131,7 @@ def state() -> tuple[str, int, list[int]]:
 
 
 def limits_and_priority() -> dict[str, str]:
-    """What would slow the target down or starve it."""
+    """Try to slow the target down or to starve it."""
     before = state()
     mask, parameter = ctypes.c_uint64(1), ctypes.c_int(0)
     batch = (ctypes.c_uint32 * 12)(48, SCHED_BATCH)
@@ -158,12 +158,12 @@ def limits_and_priority() -> dict[str, str]:
 
 
 def each_signal(send: Callable[[int], object]) -> str:
-    """The distinct answers to every signal."""
+    """Send every signal, and return the distinct answers."""
     return distinct(attempt(send, number) for number in range(1, 65))
 
 
 def queued(call: str, *target: int) -> str:
-    """The same for signals that carry a value, in the form that a program may make up."""
+    """The same for signals that carry a value, in the form that the kernel lets programs send."""
     info = (ctypes.c_uint32 * 32)()
 
     def send(number: int) -> None:
@@ -174,7 +174,7 @@ def queued(call: str, *target: int) -> str:
 
 
 def signals() -> dict[str, str]:
-    """Every signal, by every call that sends one to a process."""
+    """Send every signal by every call that can."""
     return {
         "kill": each_signal(lambda number: syscall("kill", TARGET, number)),
         "tkill": each_signal(lambda number: syscall("tkill", TARGET, number)),
@@ -185,7 +185,7 @@ def signals() -> dict[str, str]:
 
 
 def settings() -> dict[str, str]:
-    """Files that say who is killed when memory runs out, and others that a neighbour could write."""
+    """Write files that decide who is killed when memory runs out, and others that a neighbour could write."""
     return {
         "oom score": attempt(put, f"{FOLDER}/oom_score_adj", b"1000"),
         "old oom score": attempt(put, f"{FOLDER}/oom_adj", b"15"),

@@ -78,7 +78,7 @@ CGROUP_KNOBS = ("release_agent", "cgroup.procs", "notify_on_release")
 UNWRITABLE = {"EACCES", "EROFS", "ENOENT", "EPERM"}
 
 PR_GET_NO_NEW_PRIVS = 39
-LEAST_USER_ID = 20000
+MIN_USER_ID = 20000
 SCHED_FIFO, SCHED_RR, SCHED_DEADLINE = 1, 2, 6
 WHO_PROCESS, HIGHEST_PRIORITY = 0, -20
 IOPRIO_PROCESS, IOPRIO_REAL_TIME = 1, 1 << 13
@@ -87,39 +87,39 @@ MEGABYTE = 1 << 20
 
 
 def filters(count: str | None) -> str:
-    """How many filters; Linux counts them, gVisor does not tell."""
+    """Describe the number of filters, which gVisor does not report."""
     if count is None:
         return "not reported"
     return "2 or more" if int(count) >= 2 else "fewer than 2"
 
 
 def status() -> dict[str, str]:
-    """What the kernel says of this process."""
+    """Return what the kernel reports about this process."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    said = {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    # gVisor has no ambient set, and does not tell what get() asks for here.
+    fields = {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    # gVisor has no ambient set, and does not report the fields that are read with get().
     sets = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
-    kept = [f"{name}={said[name]}" for name in sets if int(said.get(name, "0"), 16)]
+    kept = [f"{name}={fields[name]}" for name in sets if int(fields.get(name, "0"), 16)]
     no_new_privs = ctypes.CDLL(None).prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
-    one_user = len(set(said["Uid"].split())) == 1 and os.getuid() >= LEAST_USER_ID
+    one_user = len(set(fields["Uid"].split())) == 1 and os.getuid() >= MIN_USER_ID
     return {
         "capabilities": " ".join(kept) or "none",
-        "no_new_privs": said.get("NoNewPrivs", str(no_new_privs)),
-        "seccomp": said["Seccomp"],
-        "filters": filters(said.get("Seccomp_filters")),
-        "uid": "one of many" if one_user else said["Uid"],
-        "groups": "one" if set(said["Groups"].split()) <= {str(os.getgid())} else said["Groups"],
+        "no_new_privs": fields.get("NoNewPrivs", str(no_new_privs)),
+        "seccomp": fields["Seccomp"],
+        "filters": filters(fields.get("Seccomp_filters")),
+        "uid": "one of many" if one_user else fields["Uid"],
+        "groups": "one" if set(fields["Groups"].split()) <= {str(os.getgid())} else fields["Groups"],
         "pid 1": Path("/proc/1/comm").read_text().strip(),
     }
 
 
 def ids() -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """User and group: real, effective, saved."""
+    """Return the real, effective and saved ids of user and group."""
     return os.getresuid(), os.getresgid()
 
 
 def becoming_another() -> dict[str, str]:
-    """Take on another user's or group's id."""
+    """Try to become another user or group."""
     before = ids()
     no_group = (ctypes.c_int * 1)(0)
     observed = {
@@ -135,7 +135,7 @@ def becoming_another() -> dict[str, str]:
 
 
 def scheduling() -> dict[str, str]:
-    """Get ahead of other processes on the machine, and keep memory in place."""
+    """Try to get ahead of other processes on the machine, and to lock memory."""
     parameter = ctypes.c_int(1)
     deadline = (ctypes.c_uint32 * 12)(48, SCHED_DEADLINE, 0, 0, 0, 0, 1000000, 0, 2000000, 0, 2000000, 0)
     block = ctypes.create_string_buffer(MEGABYTE)
@@ -153,7 +153,7 @@ def scheduling() -> dict[str, str]:
 
 
 def hard_limits() -> dict[str, str]:
-    """Raise the program's own limits above what they were set to."""
+    """Try to raise the program's own limits."""
     unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
     return {
         "core limit": distinct(
@@ -164,12 +164,12 @@ def hard_limits() -> dict[str, str]:
 
 
 def make_node(path: str, kind: int, major: int, minor: int) -> None:
-    """A device node."""
+    """Make a device node."""
     os.mknod(path, kind | 0o600, os.makedev(major, minor))
 
 
 def device_nodes() -> Iterator[str]:
-    """The answers to making nodes for memory, a disk and the kernel's log."""
+    """Try to make nodes for memory, a disk and the kernel's log; yield the answers."""
     for place in PLACES:
         yield in_child(make_node, f"{place}/memory", stat.S_IFCHR, 1, 1)
         yield in_child(make_node, f"{place}/disk", stat.S_IFBLK, 8, 0)
@@ -187,7 +187,7 @@ def is_strange(path: Path) -> bool:
 
 
 def set_id_file(place: str) -> None:
-    """A file that would run as another user; fails where the mount ignores the bit."""
+    """Make a file that would run as another user. Fails where the mount ignores the bit."""
     path = Path(place, "set-id")
     path.touch()
     path.chmod(0o6755)
@@ -210,13 +210,13 @@ def read_some(path: str) -> None:
 
 
 def make_and_remove(path: str) -> None:
-    """A directory, for a moment."""
+    """Make and remove a directory."""
     Path(path).mkdir()
     Path(path).rmdir()
 
 
 def the_machine() -> dict[str, str]:
-    """The kernel's settings, control groups, devices, and what tells of the host."""
+    """Try the kernel's settings, control groups, devices, and files that describe the host."""
     folders = [str(CGROUPS), *(str(path) for path in CGROUPS.rglob("*/"))]
     files = [str(path) for path in CGROUPS.rglob("*") if path.is_file()]
     files += [f"{folder}/{name}" for folder in folders for name in CGROUP_KNOBS]

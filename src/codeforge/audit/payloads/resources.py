@@ -26,12 +26,12 @@ PAGE_BITS = 12
 
 
 def say(**observed: object) -> None:
-    """Report facts as text."""
+    """Report observations as text."""
     report({name: str(value) for name, value in observed.items()})
 
 
 def repeat(action: Callable[[], object]) -> None:
-    """Do it until it is refused; say how often it was allowed, and how it was refused."""
+    """Repeat an action until it is refused; report how often it was allowed, and the refusal."""
     count, answer = 0, "allowed"
     while answer == "allowed" and count < ENOUGH:
         answer = attempt(action)
@@ -79,7 +79,7 @@ def memory_bomb() -> None:
 
 
 def child_memory_bomb() -> None:
-    """The same in a child; say how the child ended, and end well."""
+    """Do the same in a child, report how the child ended, and exit with 0."""
     child = os.fork()
     if child == 0:
         memory_bomb()
@@ -87,9 +87,10 @@ def child_memory_bomb() -> None:
 
 
 def fill(folder: str) -> tuple[str, int]:
-    """Write files until the folder is full; the error, and the bytes written.
+    """Write files, each as large as it may become, until the folder is full.
 
-    A file that has grown as large as it may is followed by the next one.
+    Returns:
+        the name of the last error, and the number of bytes written.
     """
     written, problem = 0, "none"
     for number in range(1000):
@@ -148,7 +149,7 @@ def spin() -> None:
 
 
 def zombies() -> None:
-    """Start grandchildren that nobody but process 1 can wait for."""
+    """Start grandchildren that only process 1 can wait for."""
     for _ in range(500):
         child = os.fork()
         if child == 0:
@@ -160,7 +161,7 @@ def zombies() -> None:
 
 
 def inotify_instances() -> tuple[int, str]:
-    """How many could be made, and the error that ended it."""
+    """Make inotify instances; return how many, and the error of the next one."""
     libc = ctypes.CDLL(None, use_errno=True)
     for count in range(INOTIFY_WANTED):
         if libc.inotify_init1(0) < 0:
@@ -169,7 +170,7 @@ def inotify_instances() -> tuple[int, str]:
 
 
 def queued_signals() -> tuple[int, str]:
-    """How many signals could be queued, and the error that ended it."""
+    """Queue signals; return how many, and the error of the next one."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGRTMIN})
     info = (ctypes.c_int32 * 32)(signal.SIGRTMIN, 0, -1)
     for count in range(ENOUGH):
@@ -180,7 +181,7 @@ def queued_signals() -> tuple[int, str]:
 
 
 def take_user_budget() -> None:
-    """Take all that the kernel counts by user: inotify instances, signals, pages in pipes. Then wait."""
+    """Use up what the kernel counts by user: inotify instances, signals, pages in pipes. Then wait."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
     instances, inotify = inotify_instances()
     queued, queue = queued_signals()
@@ -203,7 +204,7 @@ def take_user_budget() -> None:
 
 
 def heartbeat() -> None:
-    """Give a sign of life every 50 ms, without end."""
+    """Print every 50 ms, without end."""
     while True:
         os.write(1, b".")
         time.sleep(0.05)

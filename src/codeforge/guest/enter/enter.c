@@ -52,10 +52,18 @@ static void mount_tmpfs(const char *path, const char *options)
 }
 
 /* Kernels differ: a path that does not exist needs no mask. */
+static bool exists(const char *path, struct stat *found)
+{
+    if (stat(path, found) == 0)
+        return true;
+    must(errno == ENOENT, path);
+    return false;
+}
+
 static void mask(const char *path)
 {
     struct stat found;
-    if (stat(path, &found) && errno == ENOENT)
+    if (!exists(path, &found))
         return;
     if (S_ISDIR(found.st_mode))
         must(mount("tmpfs", path, "tmpfs", TIGHT | MS_RDONLY, "size=4096,nr_inodes=1") == 0, path);
@@ -66,7 +74,7 @@ static void mask(const char *path)
 static void make_readonly(const char *path)
 {
     struct stat found;
-    if (stat(path, &found) && errno == ENOENT)
+    if (!exists(path, &found))
         return;
     must(mount(path, path, NULL, MS_BIND | MS_REC, NULL) == 0, path);
     must(mount(NULL, path, NULL, MS_BIND | MS_REMOUNT | MS_RDONLY | TIGHT, NULL) == 0, path);

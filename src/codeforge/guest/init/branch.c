@@ -49,7 +49,7 @@ void branch_detach(struct branch *b)
     b->start = b->end = 0;
 }
 
-/* b->pid is whoever spoke first on the socket, and that may have been any process of the program's. */
+/* b->pid is the process that sent first on the socket: of a copy, that may be any process of the program. */
 void branch_kill(struct branch *b)
 {
     if (b->ended)
@@ -82,7 +82,7 @@ size_t branch_pump_text(struct branch *b, int stream, size_t most)
     return (size_t)n;
 }
 
-/* Sends what is in its pipes now; its other processes may go on writing for ever. */
+/* Sends what is in its pipes now, and no more: its other processes may write for ever. */
 static void pump_all_text(struct branch *b)
 {
     for (int stream = 0; stream < 2; stream++) {
@@ -94,9 +94,9 @@ static void pump_all_text(struct branch *b)
     }
 }
 
-/* A copy's first bytes say which process it is, and the kernel vouches for that. init takes nothing else
- * but bytes: it would have to hold descriptors that come, or close them. The kernel drops them, because
- * there is no room for more than the credentials. */
+/* With a copy's first bytes the kernel sends the credentials of their sender, and so its pid. init accepts no
+ * descriptors, which it would have to keep or close: there is room for the credentials only, so the kernel
+ * drops them. */
 static ssize_t receive(struct branch *b, uint8_t *into, size_t size)
 {
     union {

@@ -38,6 +38,6 @@ bool branch_pump_said(struct branch *b); /* what it wrote before comes first; fa
 
 void branch_kill(struct branch *b);    /* the interpreter's process group; and reaps the interpreter */
 void branch_hung_up(struct branch *b); /* an interpreter without its socket is useless: ends it */
-void branch_conclude(struct branch *b); /* it ended: sends what is left, and ENDED */
+void branch_conclude(struct branch *b); /* it ended: sends the rest of its messages and output, then ENDED */
 
 #endif

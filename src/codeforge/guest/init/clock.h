@@ -1,4 +1,4 @@
-/* The one clock. */
+/* The clock that all deadlines use. */
 #ifndef CODEFORGE_CLOCK_H
 #define CODEFORGE_CLOCK_H
 

@@ -14,7 +14,7 @@ extern struct command {
     char *env[COMMAND_STRINGS + 1];
     char cwd[CWD_BYTES];
     char bytes[COMMAND_BYTES];
-} command; /* gathered from the host's frames, and cleared by the process that it starts */
+} command; /* gathered from the host's frames; starting it clears it */
 
 void command_clear(struct command *c);
 /* Take ARG, ENV or CWD. Return NULL or what is wrong. */

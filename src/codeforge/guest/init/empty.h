@@ -4,8 +4,8 @@
 
 #include <stdint.h>
 
-/* At any depth, for at most so long: other processes may go on making new entries. The caller looks whether
- * anything is left. dir stays the caller's. */
+/* Removes entries at any depth, and gives up after most_ns: other processes may keep making new ones. The
+ * caller checks whether any remain. dir stays the caller's. */
 void empty_directory(int dir, uint64_t most_ns);
 
 #endif

@@ -1,4 +1,4 @@
-/* Descriptors and their owners. Whoever holds a descriptor in a variable owns it; -1 means closed. */
+/* Descriptors and their owners. The variable that holds a descriptor owns it; -1 means closed. */
 #ifndef CODEFORGE_FD_H
 #define CODEFORGE_FD_H
 

@@ -1,8 +1,8 @@
 /* The system calls that a run is refused. The filter works on top of the engine's, is in force before the
  * interpreter starts, and can only be added to.
  *
- * The kernel's surface: calls that no program here needs and attacks on kernels begin with. They fail with
- * an error, as on an older or smaller kernel, so that programs fall back. A filter that lists what is
+ * The kernel's surface: calls that no program here needs, and with which attacks on kernels begin. They fail
+ * with an error, as on an older or smaller kernel, so that programs fall back. A filter that lists what is
  * allowed, and kills, breaks programs at random with every new library. Only a foreign ABI is deadly: its
  * numbers mean other calls.
  *
@@ -91,8 +91,8 @@ static const long REFUSED_CALLS[] = {
     /* programs for the kernel, and its internals */
     SYS_bpf, SYS_perf_event_open, SYS_userfaultfd, SYS_fanotify_init, SYS_init_module, SYS_finit_module,
     SYS_delete_module, SYS_kexec_load, SYS_kexec_file_load, SYS_reboot, SYS_swapon, SYS_swapoff, SYS_acct,
-    SYS_syslog, SYS_lookup_dcookie, SYS_vhangup, SYS_quotactl, CALL_QUOTACTL_FD, SYS_sethostname, SYS_setdomainname, SYS_settimeofday,
-    SYS_clock_settime, SYS_clock_adjtime, SYS_adjtimex,
+    SYS_syslog, SYS_lookup_dcookie, SYS_vhangup, SYS_quotactl, CALL_QUOTACTL_FD, SYS_sethostname, SYS_setdomainname,
+    SYS_settimeofday, SYS_clock_settime, SYS_clock_adjtime, SYS_adjtimex,
     /* where memory is placed: a matter for the machine's administrator */
     SYS_mbind, SYS_get_mempolicy, SYS_set_mempolicy, CALL_SET_MEMPOLICY_HOME_NODE, SYS_migrate_pages, SYS_move_pages,
     /* the whole machine's: all its disks, and names that a namespace does not limit */

@@ -57,9 +57,10 @@ __attribute__((format(printf, 2, 3))) static void say(struct report *r, const ch
 static void say_status(struct report *r)
 {
     static const char *const keys[][2] = {
-        {"seccomp", "Seccomp:"},  {"seccomp_filters", "Seccomp_filters:"},
-        {"cap_inh", "CapInh:"},          {"cap_prm", "CapPrm:"},   {"cap_eff", "CapEff:"},
-        {"cap_bnd", "CapBnd:"},          {"cap_amb", "CapAmb:"},   {"groups", "Groups:"},
+        {"seccomp", "Seccomp:"}, {"seccomp_filters", "Seccomp_filters:"},
+        {"cap_inh", "CapInh:"},  {"cap_prm", "CapPrm:"},
+        {"cap_eff", "CapEff:"},  {"cap_bnd", "CapBnd:"},
+        {"cap_amb", "CapAmb:"},  {"groups", "Groups:"},
     };
     if (!slurp("/proc/self/status"))
         return;

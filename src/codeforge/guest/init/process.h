@@ -10,7 +10,7 @@
 
 extern int process_signals; /* readable when a child has ended: time for processes_reap() */
 
-/* Blocks SIGCHLD. From then on every child that is reaped is told to ended(). */
+/* Blocks SIGCHLD. From then on, ended() is called for every child that is reaped. */
 void processes_watch(void (*ended)(pid_t pid, int status));
 
 /* Starts the command, and clears it. The descriptors stay the caller's; control -1: none. */

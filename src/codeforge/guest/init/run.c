@@ -17,7 +17,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
-/* A run that forks faster than it dies for so long has won. */
+/* How long init tries to kill a run that keeps forking. After that, the sandbox is not used again. */
 static const uint64_t KILL_NS = MS_NS(500);
 
 static struct {

@@ -16,7 +16,7 @@ bool run_ended(void);  /* its first process has ended: time for run_end() */
 
 void run_go(const struct frame *f); /* with the gathered command */
 void run_process_ended(pid_t pid, int status);
-/* Kills what is left, reports, and sends files. Returns only if another run may follow. */
+/* Kills the remaining processes, reports, and sends files. Returns only if another run may follow. */
 void run_end(bool keep);
 
 #endif

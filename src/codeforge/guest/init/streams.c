@@ -144,8 +144,8 @@ void streams_serve(const struct pollfd fds[STREAMS])
     }
 }
 
-/* What is in the pipes now is all. Their end may come later: the kernel frees descriptors that were on
- * their way through a socket when it gets round to it. */
+/* All output is in the pipes by now. Their end of file may come later: the kernel frees descriptors that were
+ * in transit through a socket with a delay. */
 void streams_drain(void)
 {
     for (int i = 0; i < 2; i++) {

@@ -17,6 +17,6 @@ void streams_poll(struct pollfd fds[STREAMS], uint64_t *wake_ns);
 void streams_serve(const struct pollfd fds[STREAMS]);
 
 void streams_take_stdin(const struct frame *f);
-void streams_drain(void); /* sends what is left. Every process that could write must be dead. */
+void streams_drain(void); /* sends the rest of the output. Every process that could write must be dead. */
 
 #endif

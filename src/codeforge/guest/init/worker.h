@@ -23,7 +23,7 @@ struct worker {
     int control;        /* init's end of its socket */
     struct pipes pipes; /* of ONE_RUN, until it becomes something */
     unsigned steps;     /* sent to it and not done yet */
-    struct {            /* the run that a template forked last, in the template's words */
+    struct {            /* the run that a template forked last, as the template reports it */
         pid_t pid;
         bool ended;
         int status;

@@ -1,6 +1,6 @@
 'use strict'
 // Runs jest on /code. Node 18 and jest decide by package.json whether a .js file is an ES module. If the
-// tests or the code are written as ES modules, this lays a package.json that says so beside them.
+// tests or the code are written as ES modules, this writes a package.json that says so.
 const fs = require('fs')
 const path = require('path')
 

@@ -1,7 +1,7 @@
 'use strict'
 // A session of JavaScript, or with --typescript of TypeScript: cells that share what they declare.
 //
-// Three threads, so that one listens whatever a cell does:
+// There are three threads, so that one of them always listens, whatever a cell does:
 //
 // - The main thread is the user's. Cells run here as V8's own REPL runs them, and the event loop goes on
 //   between them. Of our code it has only this file, which turns values and errors into text, with
@@ -42,7 +42,7 @@ const {
 const { isArray } = Array
 const { is, keys, getOwnPropertyDescriptor, getPrototypeOf } = Object
 const { apply } = Reflect
-const { wait, notify, load, store } = Atomics
+const { wait, store } = Atomics
 const { byteLength } = Buffer
 const { isFinite } = Number
 const plainObject = Object.prototype
@@ -288,15 +288,13 @@ function bringsOwn(value) {
 // --- What the driver calls, and cells may
 
 let driver
-let cell = 0 // the last one that began
 let gate, open
 
 const hooks = {
   __proto__: null,
   // Let the cell, which was compiled and waits, pass the gate. It then does not run inside the
   // inspector's own call: until that ends, the inspector would handle nothing else.
-  begin(number) {
-    cell = number
+  begin() {
     const passed = open
     closeGate()
     listen()

@@ -120,11 +120,11 @@ function answer(message, since) {
     case 'complete':
       return complete(message)
     case 'is_complete': {
-      let told = { status: 'invalid', indent: '' }
+      let found = { status: 'invalid', indent: '' }
       try {
-        told = (isTypescript ? compiler() : cellText).completeness(message.code)
+        found = (isTypescript ? compiler() : cellText).completeness(message.code)
       } catch {} // too long or too deeply nested for the parser
-      return send(JSON.stringify({ is: 'completeness', request: message.request, ...told }))
+      return send(JSON.stringify({ is: 'completeness', request: message.request, ...found }))
     }
   }
 }
@@ -248,12 +248,12 @@ async function evaluate(number, code) {
     const data = JSON.stringify({ 'text/plain': inspect(result.value) })
     return `"value":{"data":${data},"metadata":{}},"error":null`
   }
-  const told = await call('value', result)
-  if (told.result.value?.startsWith('{"data"')) return `"value":${told.result.value},"error":null`
-  return failedWith(number, told)
+  const shown = await call('value', result)
+  if (shown.result.value?.startsWith('{"data"')) return `"value":${shown.result.value},"error":null`
+  return failedWith(number, shown)
 }
 
-// True if nothing of the cell ran: then V8 tells where in the script the error is, not only what was thrown.
+// True if nothing of the cell ran: then V8 reports where in the script the error is, not only what was thrown.
 function isNotCompiled(details) {
   return details?.scriptId !== undefined
 }
@@ -279,7 +279,7 @@ async function evaluateCell(number, text, mine) {
       replMode: true,
       objectGroup: `cell-${number}`,
     })
-    call('begin', { value: number }).catch(leave)
+    call('begin').catch(leave)
     const outcome = await evaluation
     const { exceptionDetails } = outcome
     const name =
@@ -340,7 +340,6 @@ async function interrupt(at) {
   // V8 would terminate that instead.
   while (!(await turns())) await post('Runtime.terminateExecution').catch(() => sleep(TURN_MS))
   await new Promise(setImmediate) // in case the cell ended by itself, with a result
-  call('leave').catch(() => {})
   mine.give(INTERRUPTED)
 }
 

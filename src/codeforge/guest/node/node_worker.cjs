@@ -6,8 +6,8 @@
 //    started. Reads are synchronous, so the event loop has not run by then. A session gets "start"
 //    instead of "go": its program keeps descriptor 3.
 // 2. If the main program is a .js file written as an ES module, it makes node load it as one. Node 18
-//    decides by the nearest package.json alone, so this lays one that says "module" beside the program,
-//    unless the program brought its own. Newer versions of node detect ES modules themselves.
+//    decides by the nearest package.json alone, so this writes one that says "module" next to the
+//    program, unless the program brought its own. Newer versions of node detect ES modules themselves.
 //
 // init starts it in this file's directory: with --require, node reads and remembers the package.json
 // of the directory that it starts in, which for /code would be too early.

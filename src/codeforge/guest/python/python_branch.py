@@ -40,7 +40,7 @@ PATHS_OF = dict.fromkeys(_ONE_PATH.split(), 1) | dict.fromkeys(_TWO_PATHS.split(
 
 
 class Branching:
-    """Forks this process, if it can be forked."""
+    """Forks this process, unless something in it cannot be copied."""
 
     def __init__(self, channel: Channel, cells: Cells) -> None:
         self._channel = channel
@@ -48,6 +48,7 @@ class Branching:
         self._directory = os.getcwd()  # noqa: PTH109 - pathlib is the program's
         self._others: list[str] = []
         self._own_sockets = {_inode(CONTROL_FD)}
+        self._kept_loop: Any = None
         if self._directory != CODE_DIR:
             self._guard(CODE_DIR)
 

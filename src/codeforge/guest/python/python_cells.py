@@ -59,6 +59,7 @@ class Cells:
         self._flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
+        self._was_interrupted = False
         self.main = types.ModuleType("__main__")
         self.main.__dict__.update(__builtins__=builtins, __annotations__={})
         self._prepare()
@@ -309,7 +310,7 @@ async def _run_each(parts: tuple[CodeType, ...], namespace: dict[str, Any]) -> o
 
 
 def flush() -> None:
-    """Flush all buffers, including those of C."""
+    """Flush all buffers, including the C library's."""
     streams: tuple[Any, ...] = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
     for stream in streams:
         try:  # noqa: SIM105 - contextlib is the program's

@@ -94,6 +94,7 @@ class IPythonCells(Cells):
     """Runs cells with IPython."""
 
     def _prepare(self) -> None:
+        self._info: Any = None
         config = Config()
         config.HistoryManager.enabled = False
         config.HistoryManager.hist_file = ":memory:"
@@ -122,7 +123,7 @@ class IPythonCells(Cells):
 
     def _after(self) -> None:
         self.shell.events.trigger("post_execute")
-        self.shell.events.trigger("post_run_cell", new_result(getattr(self, "_info", None)))
+        self.shell.events.trigger("post_run_cell", new_result(self._info))
 
     def _describe(self, value: object) -> Bundle:
         data, metadata = self.shell.display_formatter.format(value)

@@ -60,9 +60,8 @@ class Session:
 
     def _complete(self, request: int, code: str, at: int) -> object:
         start, end, matches = at, at, list[str]()
-        with suppress(
-            BaseException
-        ):  # the program's attributes may raise, and its code may be nested too deep
+        # The program's attributes may raise, and its code may be nested too deeply.
+        with suppress(BaseException):
             start, end, matches = self._cells.complete(code, at)
         found = {"start": start, "end": end, "matches": matches}
         return {"is": "completions", "request": request, **found}

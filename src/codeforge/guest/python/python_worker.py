@@ -101,7 +101,7 @@ def _serve(control: _Control) -> None:
         control.close()
     _take_over(payload)
     if preloads:
-        # Imports look first beside the program, or for a session in the working directory.
+        # Imports look first in the program's directory, or for a session in the working directory.
         code = os.getcwd() if kind == _START else os.path.dirname(sys.argv[0])  # noqa: PTH109, PTH120 - no pathlib
         preloads.hand_over(code)
 

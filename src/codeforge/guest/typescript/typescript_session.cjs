@@ -306,23 +306,23 @@ function errorsOf(file, start, length) {
 
 function worded(errors, start, source, number) {
   const lines = []
-  const told = []
+  const messages = []
   for (const { start: at, length: size, code, messageText } of errors.slice(0, ERRORS_SHOWN)) {
     const text = ts.flattenDiagnosticMessageText(messageText, '\n').replaceAll('<cell-', '<cell ')
     const { line, character } = source.getLineAndCharacterOfPosition(Math.max((at ?? start) - start, 0))
     const row = source.text.split(/\r\n|[\n\r\u2028\u2029]/)[line]
-    told.push(`<cell ${number}>(${line + 1},${character + 1}): error TS${code}: ${text}`)
+    messages.push(`<cell ${number}>(${line + 1},${character + 1}): error TS${code}: ${text}`)
     const mark = '~'.repeat(Math.max(1, Math.min(size ?? 1, row.length - character)))
     lines.push(...`<cell ${number}>:${line + 1}:${character + 1} - error TS${code}: ${text}`.split('\n'))
     lines.push('', row, row.slice(0, character).replace(/[^\t]/g, ' ') + mark, '')
   }
-  const more = errors.length - told.length
+  const more = errors.length - messages.length
   if (more > 0) {
-    told.push(`... ${more} more errors`)
+    messages.push(`... ${more} more errors`)
     lines.push(`... ${more} more errors`)
   }
   const title = '⨯ Unable to compile TypeScript:'
-  return { name: 'TSError', value: [title, ...told].join('\n'), traceback: [`TSError: ${title}`, ...lines] }
+  return { name: 'TSError', value: [title, ...messages].join('\n'), traceback: [`TSError: ${title}`, ...lines] }
 }
 
 // --- The JavaScript

@@ -7,12 +7,8 @@ from typing import TYPE_CHECKING
 from codeforge.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
-    from codeforge.images.scan.inventory import (
-        read_packages as read_packages,
-    )
-    from codeforge.images.scan.osv import (
-        OSV_URL as OSV_URL,
-    )
+    from codeforge.images.scan.inventory import read_packages as read_packages
+    from codeforge.images.scan.osv import OSV_URL as OSV_URL
     from codeforge.images.scan.report import (
         ScanReport as ScanReport,
         Severity as Severity,
@@ -23,9 +19,7 @@ if TYPE_CHECKING:
         Package as Package,
         to_cyclonedx as to_cyclonedx,
     )
-    from codeforge.images.scan.scan import (
-        scan as scan,
-    )
+    from codeforge.images.scan.scan import scan as scan
 else:
     __getattr__ = lazy_exports(
         __name__,
