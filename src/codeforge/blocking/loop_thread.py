@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator
+from typing import Any, Generic, TypeVar
 
 from codeforge.errors import ExecutorClosed
 
@@ -34,13 +35,17 @@ class LoopThread:
             ExecutorClosed: ``close`` was called before.
             concurrent.futures.CancelledError: ``close`` was called meanwhile, and the work did not end.
         """
-        with self._lock:
-            if self._closed:
-                work.close()
-                raise ExecutorClosed("the executor is closed")
-            self._running = self._running or _Running()
-            wait = self._running.begin(work)  # inside the lock, so that close() waits for it
-        return wait()
+        call = _Call(work)
+        try:
+            with self._lock:
+                if self._closed:
+                    raise ExecutorClosed("the executor is closed")
+                self._running = self._running or _Running()
+                call.schedule(self._running.loop)  # inside the lock, so that close() waits for it
+            return call.result()
+        except BaseException:  # Ctrl-C may come at any point of this block
+            call.abandon()
+            raise
 
     def iterate(self, items: AsyncGenerator[T, None]) -> Generator[T, None, None]:
         """Yield what ``items`` yields, and close it at the end."""
@@ -60,8 +65,13 @@ class LoopThread:
         if running is None:
             last.close()
             return
+        call = _Call(last)
         try:
-            running.begin(last)()
+            call.schedule(running.loop)
+            call.result()
+        except BaseException:
+            call.abandon()
+            raise
         finally:
             running.stop()
 
@@ -70,39 +80,60 @@ class _Running:
     """A running thread with its loop."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="codeforge", daemon=True)
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="codeforge", daemon=True)
         self._thread.start()
 
-    def begin(self, work: Coroutine[Any, Any, T]) -> Callable[[], T]:
-        """Schedule ``work``; the returned function waits for it."""
-        ended = threading.Event()
-        tasks: list[asyncio.Task[T]] = []
-
-        def start() -> None:
-            tasks.append(self._loop.create_task(work))
-            tasks[0].add_done_callback(lambda _: ended.set())
-
-        def wait() -> T:
-            try:
-                ended.wait()
-            except BaseException:
-                self._loop.call_soon_threadsafe(lambda: tasks[0].cancel())
-                ended.wait(CANCEL_GRACE_S)
-                raise
-            try:
-                return tasks[0].result()
-            except asyncio.CancelledError:  # by stop()
-                raise concurrent.futures.CancelledError from None
-
-        self._loop.call_soon_threadsafe(start)
-        return wait
-
     def stop(self) -> None:
-        asyncio.run_coroutine_threadsafe(_finish_others(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        asyncio.run_coroutine_threadsafe(_finish_others(), self.loop).result()
+        self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
-        self._loop.close()
+        self.loop.close()
+
+
+class _Call(Generic[T]):
+    """One coroutine that a thread waits for while the loop runs it."""
+
+    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
+        self._work = work
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[T] | None = None
+        self._ended = threading.Event()
+
+    def schedule(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        loop.call_soon_threadsafe(self._start)
+
+    def result(self) -> T:
+        self._ended.wait()
+        assert self._task is not None  # noqa: S101 - it has ended, so it was started
+        try:
+            return self._task.result()
+        except asyncio.CancelledError:  # by _Running.stop
+            raise concurrent.futures.CancelledError from None
+
+    def abandon(self) -> None:
+        """Cancel the work, and wait until it has ended. Does nothing if it has."""
+        if self._loop is None:
+            self._work.close()
+        elif not self._ended.is_set():
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._cancel)
+                self._ended.wait(CANCEL_GRACE_S)
+
+    # In the loop's thread
+
+    def _start(self) -> None:
+        assert self._loop is not None  # noqa: S101 - schedule sets it
+        self._task = self._loop.create_task(self._work)
+        self._task.add_done_callback(lambda _: self._ended.set())
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        else:  # the interrupt came before _start was scheduled
+            self._work.close()
+            self._ended.set()
 
 
 async def _finish_others() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -137,4 +137,33 @@ def test_leaving_an_iteration_early_closes_the_generator() -> None:
     items.close()
     assert closed == [True]
     assert list(loop.iterate(numbers())) == list(range(100))
+    loop.close(nothing())
+
+
+@pytest.mark.parametrize("scheduled", [True, False])
+def test_an_interrupt_while_a_call_is_scheduled_leaves_nothing_running(
+    scheduled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = LoopThread()
+    loop.wait_for(nothing())
+    running = loop._running
+    assert running is not None
+    schedule = running.loop.call_soon_threadsafe
+
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    async def tasks() -> int:
+        return len(asyncio.all_tasks())
+
+    def interrupted(callback: Callable[[], object]) -> None:
+        monkeypatch.setattr(running.loop, "call_soon_threadsafe", schedule)
+        if scheduled:
+            schedule(callback)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running.loop, "call_soon_threadsafe", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        loop.wait_for(hang())
+    assert loop.wait_for(tasks()) == 1  # itself
     loop.close(nothing())
