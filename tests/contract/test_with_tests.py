@@ -6,13 +6,14 @@ import pytest
 
 from codeforge import BlockingCodeExecutor, ExecutionResult, InvalidRequest, Status
 
-pytestmark = [pytest.mark.engine, pytest.mark.core]
+pytestmark = pytest.mark.engine
 
 
 def outcomes(result: ExecutionResult) -> dict[str, str]:
     return {test.name: test.outcome for test in result.tests}
 
 
+@pytest.mark.core
 def test_python_outcomes(executor: BlockingCodeExecutor) -> None:
     tests = """
 import pytest
@@ -94,7 +95,7 @@ TYPED = "export const add = (a: number, b: number): number => a + b"
 @pytest.mark.parametrize(
     ("language", "code", "head"),
     [
-        ("javascript", COMMONJS, "const { add } = require('./main')"),
+        pytest.param("javascript", COMMONJS, "const { add } = require('./main')", marks=pytest.mark.core),
         ("javascript", MODULE, "import { add } from './main.js'"),
         ("typescript", TYPED, "import { add } from './main'"),
     ],

@@ -30,6 +30,8 @@ NOT_SHOWN = {
 """Cases that no test shows in full on any machine, and why."""
 
 DIFFERENT_ON_GVISOR = {
+    "inside.setuid",
+    "inside.noexec",
     "inside.init-memory",
     "inside.oom-score",
     "inside.device-nodes",

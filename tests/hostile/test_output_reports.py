@@ -10,8 +10,6 @@ import pytest
 
 from codeforge import BlockingCodeExecutor, Status
 
-pytestmark = pytest.mark.core
-
 
 class Marker:
     """Makes a file when it is unpickled."""

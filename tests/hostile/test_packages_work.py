@@ -9,8 +9,6 @@ import pytest
 from codeforge import BlockingCodeExecutor
 from hostile.conftest import AMPLE, Attack, answer
 
-pytestmark = pytest.mark.core
-
 PYTHON = {
     "threads": """
         import json, queue, threading
@@ -196,6 +194,7 @@ PYTHON = {
 }
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("language", ["python", "javascript"])
 def test_localhost_and_the_sandboxs_own_name_resolve(run: Attack, language: str) -> None:
     reported = run(
@@ -212,6 +211,7 @@ def test_localhost_and_the_sandboxs_own_name_resolve(run: Attack, language: str)
     assert [address.rpartition(".")[0] for address in reported] == ["127.0.0"] * 2
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("what", PYTHON)
 def test_python(executor: BlockingCodeExecutor, what: str) -> None:
     held = answer(executor.execute(textwrap.dedent(PYTHON[what]), timeout=90, cpu_quota=100_000))

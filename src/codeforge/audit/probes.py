@@ -61,7 +61,7 @@ _KERNEL = (
            "mount; umount2; pivot_root; chroot; fsopen; fsconfig; fsmount; fspick; open_tree; move_mount; "
            "mount_setattr", REFUSED),
     _probe("namespace-calls", "EPERM, ENOSYS for clone3", "P04", "kernel.py",
-           "unshare; setns; setns to init's; clone", REFUSED, also={"clone3": "ENOSYS"}),
+           "unshare; setns; setns to init's; clone", REFUSED, "ENOSYS", also={"clone3": "ENOSYS"}),
     _probe("raw-sockets", "refused", "P13", "kernel.py",
            "AF_PACKET; AF_XDP; raw IPv4; raw IPv6; packets of IPv4",
            REFUSED, "EAFNOSUPPORT", "EPROTONOSUPPORT", "EACCES", "EPERM, EPROTONOSUPPORT"),
