@@ -18,6 +18,9 @@ run: $(RUNTIME) ## run an example in each language, in Docker if it answers, els
 test: $(DEV) ## lint, type-check and test, on every engine that can run here
 	@scripts/test.sh
 
+test-all: $(DEV) ## run every test on every engine, which takes hours
+	@CODEFORGE_TEST_ALL=1 scripts/test.sh
+
 test-hostile: $(DEV) ## attack sandboxes with hostile programs, and list the attacks that failed
 	@scripts/test.sh tests/hostile
 
@@ -50,4 +53,4 @@ $(DEV): $(RUNTIME) requirements-dev.lock
 clean: ## remove .venv, builds and caches; images and engine stay
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help run test test-hostile check images bench lock clean
+.PHONY: help run test test-all test-hostile check images bench lock clean

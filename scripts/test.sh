@@ -5,7 +5,7 @@
 #   scripts/test.sh              everything; gVisor and Podman run the tests that are marked `core`
 #   scripts/test.sh ARGUMENT...  pytest with these arguments, on the engine that CODEFORGE_ENGINE names
 #
-#   CODEFORGE_TEST_ALL=1              every test on every engine, and init's tests with both of its builds
+#   CODEFORGE_TEST_ALL=1              every test on every engine, with a warm stock, and with both builds of init
 #   CODEFORGE_TEST_ENGINE=required    fail where one of CODEFORGE_TEST_ENGINES (docker bubblewrap) cannot run
 #   CODEFORGE_TEST_MAX_UNSTABLE=N     fail if more than N tests fail at first and pass alone
 set -euo pipefail
@@ -112,7 +112,7 @@ suite() (
   shift
   tests=(.venv/bin/python -m pytest -o cache_dir="$logs/$name.cache" "$@")
   core=(-m core)
-  [ -z "${CODEFORGE_TEST_ALL:-}" ] || core=(-m engine)
+  [ "${CODEFORGE_TEST_ALL:-}" != 1 ] || core=(-m engine)
   case $name in
     unit) "${tests[@]}" tests/unit ;;
     faults) "${tests[@]}" tests/faults ;;

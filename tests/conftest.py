@@ -17,11 +17,13 @@ from hypothesis import settings
 
 from codeforge import LANGUAGES
 from codeforge.blocking.executor import BlockingCodeExecutor
+from codeforge.sandboxes.pool import MAX_WARM
 from contract.podman_service import podman_service
 from contract.support import SHARED
 from fuzzing import LONG
 from observer import UNDER_TEST
 from scripted_engine import KNOWN_TOKEN
+from selection import TEST_ALL
 
 # No deadline for an example: a busy machine is not a defect. Examples are the same on each run, so that a
 # failure comes from the change under test; long runs (CODEFORGE_FUZZ=long) generate new ones.
@@ -97,7 +99,13 @@ def pytest_terminal_summary(
 
 @pytest.fixture(scope="session")
 def executor() -> Iterator[BlockingCodeExecutor]:
-    """One executor with the default options, shared by many tests."""
-    with BlockingCodeExecutor() as shared:
+    """One executor, shared by many tests.
+
+    On bubblewrap it keeps warm sandboxes, as it does for users. On the other engines each run gets a fresh
+    one: a stock would be refilled and preloaded after each test, which takes more than the tests themselves.
+    CODEFORGE_TEST_ALL=1 keeps warm sandboxes everywhere.
+    """
+    keeps_warm = UNDER_TEST == "bubblewrap" or TEST_ALL
+    with BlockingCodeExecutor(max_warm=MAX_WARM if keeps_warm else 0) as shared:
         SHARED.append(shared)
         yield shared

@@ -2,7 +2,7 @@
 // Plays init inside a Node image: runs a program once as a plain process, and once in a worker that
 // preloads and then gets "go". Reads a JSON object from stdin:
 //
-//   plain    command line of the plain process
+//   plain    command line of the plain process, or null for no plain run
 //   worker   command line of the worker
 //   preload  steps, in order
 //   go       whether to send "go" then, or to close the socket
@@ -104,7 +104,7 @@ function cpuMsOf(pid) {
 
 async function main() {
   const spec = JSON.parse(fs.readFileSync(0))
-  const plain = await runPlain(spec)
+  const plain = spec.plain ? await runPlain(spec) : null
   const worker = await runInWorker(spec)
   console.log(JSON.stringify({ plain, worker }))
 }

@@ -24,6 +24,13 @@ SIGNAL_BASE = 128
 
 
 @pytest.fixture(scope="module")
+def executor() -> Iterator[BlockingCodeExecutor]:
+    """An executor with warm sandboxes on every engine: a preloaded interpreter must not show."""
+    with BlockingCodeExecutor() as warm:
+        yield warm
+
+
+@pytest.fixture(scope="module")
 def references(request: pytest.FixtureRequest) -> Iterator[References]:
     """The references of the selected programs, begun at once and made while tests run."""
     with References(selected(request.session, "program", Path(__file__))) as made:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from init_harness import PATH, CannotIsolate, PythonProgram, Starter, World, open_world
+from selection import TEST_ALL
 
 
 @pytest.fixture(scope="session")
@@ -20,9 +21,6 @@ def world() -> Iterator[World]:
         if os.environ.get("CODEFORGE_TEST_ENGINE") == "none":
             pytest.skip(str(reason))
         pytest.fail(f"{reason}; CODEFORGE_TEST_ENGINE=none leaves these tests out")
-
-
-TEST_ALL = os.environ.get("CODEFORGE_TEST_ALL") == "1"
 
 
 def pytest_configure(config: pytest.Config) -> None:
