@@ -247,7 +247,16 @@ def run_twice(
     mounts = [f"--volume={path}:{GUEST_DIR}/{path.name}:ro" for path in GUEST_FILES]
     done = subprocess.run(
         [
-            *("docker", "run", "--rm", "--interactive", "--network=none", "--read-only", "--memory=512m"),
+            *(
+                "docker",
+                "run",
+                "--rm",
+                "--interactive",
+                "--network=none",
+                "--hostname=sandbox",
+                "--read-only",
+            ),
+            "--memory=512m",
             *(f"--tmpfs=/code:{tmpfs}", f"--tmpfs=/tmp:{tmpfs}", f"--user={RUN_UID}:{RUN_UID}"),
             *(f"--volume={TESTS / 'node_harness.cjs'}:/harness.cjs:ro", *mounts),
             *("--env=NODE_OPTIONS=--max-old-space-size=384", language.image, "node", "/harness.cjs"),
