@@ -46,7 +46,7 @@ console.log(length({ x: 3, y: 4 }))
     ),
     (
         "python",
-        "No network, nothing writable but /code and /tmp",
+        "No network, and a read-only root file system",
         """\
 import socket
 try:
@@ -54,7 +54,7 @@ try:
 except OSError as error:
     print("network:", error)
 try:
-    open("/etc/passwd", "a")
+    open("/etc/planted", "w")
 except OSError as error:
     print("root file system:", error)
 """,

@@ -358,7 +358,8 @@ def bench(
 ) -> None:
     """Measure how fast this machine runs programs.
 
-    Cold, warm and reused sandboxes are compared with docker run and the interpreter without a sandbox.
+    Cold, warm and reused sandboxes are compared with docker run and the interpreter without a sandbox. Needs
+    Docker or Podman.
     """
     from codeforge.cli import bench as command
 

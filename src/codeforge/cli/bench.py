@@ -30,10 +30,12 @@ from codeforge.bench import (
     within,
 )
 from codeforge.cli.terminal import print_json
-from codeforge.errors import ImageNotFound, InvalidRequest
+from codeforge.engines import ENGINES
+from codeforge.errors import ImageNotFound, InvalidRequest, Unsupported
 from codeforge.executor import CodeExecutor
 from codeforge.model import Language
 
+_DOCKER, _PODMAN, BUBBLEWRAP = ENGINES
 HELLO = b"hello\n"
 LATENCY_SHARE = 0.5
 """The share of a language's time in which latency is measured. In the rest it is throughput."""
@@ -63,6 +65,11 @@ def perform(names: Sequence[str], *, seconds: float, as_json: bool, chart: Path 
 async def _measure(names: Sequence[str], seconds: float) -> tuple[list[Table], dict[str, str]]:
     before, tables = load(), []
     async with CodeExecutor(max_warm=0) as cold:
+        if (await cold.engine()).name == BUBBLEWRAP:
+            raise Unsupported(
+                "bench needs Docker or Podman; the engine is bubblewrap\n"
+                "Choose another: CODEFORGE_ENGINE=docker codeforge bench"
+            )
         about = circumstances(await cold.engine_info())
         programs = [Program(row, row.smoke, HELLO) for row in await present(cold, names)]
         share = seconds / len(programs)
@@ -79,10 +86,11 @@ async def present(executor: CodeExecutor, names: Sequence[str]) -> list[Language
     """Return the languages to measure: the named ones, else those whose image is on this machine."""
     rows = [executor.languages.find(name) for name in names] or list(executor.languages)
     there = [row for row in rows if await executor.images.find(row.image) is not None]
-    missing = [row.image for row in rows if row not in there]
+    missing = [row for row in rows if row not in there]
     if missing and (names or not there):
         raise ImageNotFound(
-            f"not on this machine: {', '.join(missing)}\nPull or build it first: codeforge images pull"
+            f"not on this machine: {', '.join(row.image for row in missing)}\n"
+            f"Pull or build it first: codeforge images pull {' '.join(row.name for row in missing)}"
         )
     return there
 

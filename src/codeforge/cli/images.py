@@ -19,7 +19,7 @@ from codeforge import progress
 from codeforge.cli.terminal import harmless, print_json
 from codeforge.errors import ImageNotFound, InvalidRequest
 from codeforge.executor import CodeExecutor
-from codeforge.model import LANGUAGES, Language
+from codeforge.model import LANGUAGES, OPTIONAL_LANGUAGES, Language
 
 if TYPE_CHECKING:
     from codeforge.images import ImageStore
@@ -80,12 +80,13 @@ def pull(names: list[str] | None) -> int:
 
 
 def print_list(*, as_json: bool) -> None:
-    """Print which images are on this machine."""
+    """Print which images are on this machine. Images of optional languages are left out if they are not."""
 
     async def work() -> list[dict[str, object]]:
         async with CodeExecutor() as executor:
             store = await _images(executor)
-            found = [(row, await store.find(row.image)) for row in executor.languages]
+            rows = (*executor.languages, *OPTIONAL_LANGUAGES)
+            found = [(row, await store.find(row.image)) for row in rows]
         return [
             {
                 "language": row.name,
@@ -96,6 +97,7 @@ def print_list(*, as_json: bool) -> None:
                 "created": image.created if image else None,
             }
             for row, image in found
+            if image is not None or not row.optional
         ]
 
     rows = asyncio.run(work())
@@ -120,7 +122,10 @@ def sbom(image: str, output: Path | None) -> None:
     if output is None:
         print(document)
     else:
-        output.write_text(document + "\n")
+        try:
+            output.write_text(document + "\n", encoding="utf-8")
+        except OSError as error:
+            raise InvalidRequest(f"--output: cannot write {output}: {error.strerror}") from error
 
 
 async def _sbom(name: str) -> str:
@@ -174,14 +179,18 @@ async def examined(name: str) -> AsyncIterator[Image]:
     from codeforge.images.scan import read_packages
 
     async with CodeExecutor() as executor:
-        known = {alias: row.image for row in executor.languages for alias in (row.name, *row.aliases)}
-        reference = known.get(name, name)
+        rows = (*executor.languages, *OPTIONAL_LANGUAGES)
+        known = {alias: row for row in rows for alias in (row.name, *row.aliases)}
+        reference = known[name].image if name in known else name
         store = await _images(executor)
         image = await store.find(reference)
         if image is None:
-            raise ImageNotFound(
-                f"{reference} is not on this machine\nBuild or pull it: codeforge images pull"
+            advice = (
+                f"Build or pull it: codeforge images pull {known[name].name}"
+                if name in known
+                else f"Pull or build it first, or name a language: {', '.join(row.name for row in rows)}"
             )
+            raise ImageNotFound(f"{reference} is not on this machine\n{advice}")
         with tempfile.NamedTemporaryFile(suffix=".tar") as archive:
             async for chunk in store.export(reference):
                 archive.write(chunk)

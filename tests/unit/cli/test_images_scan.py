@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from codeforge.cli import images
-from codeforge.errors import InvalidRequest
+from codeforge.errors import ImageNotFound, InvalidRequest
 from codeforge.images import scan
 from codeforge.images.scan import ScanReport
 
@@ -50,3 +51,42 @@ def test_the_option_names_the_service_to_ask(
     assert images.scan(["python"], severity="high", osv_url=option, as_json=False) == 0
     assert calls == [(Path("/image.tar"), asked)]
     assert capsys.readouterr().out.startswith("python:\nChecked 1 package with OSV.\n")
+
+
+def test_an_sbom_that_cannot_be_written_is_an_error_that_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def document(_name: str) -> str:
+        return "{}"
+
+    monkeypatch.setattr(images, "_sbom", document)
+    with pytest.raises(InvalidRequest, match=r"--output: cannot write .*/missing/sbom.json: No such file"):
+        images.sbom("python", tmp_path / "missing" / "sbom.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "reference", "advice"),
+    [
+        ("data", "ai-codeforge-python-data:latest", "codeforge images pull python-data"),
+        ("debian:12", "debian:12", "name a language: python, javascript, typescript, python-data"),
+    ],
+)
+def test_a_missing_image_is_an_error_that_says_how_to_get_it(
+    name: str, reference: str, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Empty:
+        async def find(self, _reference: str) -> None:
+            return None
+
+    async def store(_executor: object) -> Empty:
+        return Empty()
+
+    async def examine() -> None:
+        async with images.examined(name):
+            pass
+
+    monkeypatch.setattr(images, "_images", store)
+    with pytest.raises(ImageNotFound) as raised:
+        asyncio.run(examine())
+    assert str(raised.value).startswith(f"{reference} is not on this machine\n")
+    assert str(raised.value).endswith(advice)
