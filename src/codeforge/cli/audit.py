@@ -59,7 +59,7 @@ async def _perform(*, full: bool, strict: bool, as_json: bool) -> int:
     if as_json:
         print_json({"checks": [asdict(check) for check in checks], "counts": counts(checks)})
     else:
-        _print(checks)
+        _print(checks, strict=strict)
     return exit_code(checks, strict=strict)
 
 
@@ -85,7 +85,7 @@ async def _perform_self_test(*, as_json: bool) -> int:
     return EXIT_ALL_HOLD if all(outcome.caught for outcome in outcomes) else EXIT_FAILS
 
 
-def _print(checks: Sequence[Check]) -> None:
+def _print(checks: Sequence[Check], *, strict: bool) -> None:
     console = _console()
     for layer, title in _TITLES.items():
         table = _table()
@@ -96,6 +96,9 @@ def _print(checks: Sequence[Check]) -> None:
             console.print(table)
             console.print()
     console.print(", ".join(f"{count} {verdict}" for verdict, count in counts(checks).items()))
+    fails = any(check.verdict is Verdict.FAILS for check in checks)
+    if fails and exit_code(checks, strict=strict) == EXIT_ALL_HOLD:
+        console.print("What FAILS is about host or engine, and below high severity; --strict counts it too")
 
 
 def _row(check: Check) -> tuple[str, str, str]:
