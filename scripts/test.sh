@@ -12,6 +12,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
+[ -e .venv/.dev ] || die "the development environment is missing; run: make check"
 need cc gcc libc6-dev
 need make make
 need tmux tmux
