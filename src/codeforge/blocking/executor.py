@@ -183,7 +183,7 @@ class DockerCodeExecutor(BlockingCodeExecutor):
             print(executor.execute("print('Hello from Docker!')").output)
 
     Raises:
-        InvalidRequest: ``engine`` or CODEFORGE_ENGINE is ``bubblewrap``.
+        InvalidRequest: ``engine`` or CODEFORGE_ENGINE is bubblewrap.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class DockerCodeExecutor(BlockingCodeExecutor):
         **options: Unpack[ExecutorOptions],
     ) -> None:
         engine = options.get("engine") or os.environ.get(ENGINE_VARIABLE) or "docker"
-        if engine == "bubblewrap":
+        if "bubblewrap" in (engine, getattr(engine, "name", None)):
             raise InvalidRequest("DockerCodeExecutor is for docker and podman; use BlockingCodeExecutor")
         options["engine"] = "docker" if engine == AUTO else engine
         super().__init__(default_timeout, default_memory_limit, default_cpu_quota, **options)

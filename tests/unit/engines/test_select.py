@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from codeforge import BlockingCodeExecutor, CodeExecutor, DockerCodeExecutor, InvalidRequest
-from codeforge.engines import select, sockets
+from codeforge.engines import BubblewrapEngine, select, sockets
 from codeforge.engines.select import AUTO, ENGINES, EngineSettings, FirstThatAnswers, engine_name
 from codeforge.errors import EnginePermissionDenied, EngineUnavailable
 from codeforge.model.languages import PYTHON
@@ -67,6 +67,8 @@ def test_the_documented_executor_takes_docker_or_podman(monkeypatch: pytest.Monk
         assert executor._executor._engine.name == "docker"
     with pytest.raises(InvalidRequest, match="BlockingCodeExecutor"):
         DockerCodeExecutor(engine="bubblewrap")
+    with pytest.raises(InvalidRequest, match="BlockingCodeExecutor"):
+        DockerCodeExecutor(engine=BubblewrapEngine())
     monkeypatch.setenv("CODEFORGE_ENGINE", "bubblewrap")
     with pytest.raises(InvalidRequest, match="BlockingCodeExecutor"):
         DockerCodeExecutor()
