@@ -34,6 +34,7 @@ class LoopThread:
         Raises:
             ExecutorClosed: ``close`` was called before.
             concurrent.futures.CancelledError: ``close`` was called meanwhile, and the work did not end.
+        RuntimeError: the caller is code that the work itself calls, such as its iterable of requests.
         """
         call = _Call(work)
         try:
@@ -41,6 +42,8 @@ class LoopThread:
                 if self._closed:
                     raise ExecutorClosed("the executor is closed")
                 self._running = self._running or _Running()
+                if threading.current_thread() is self._running.thread:
+                    raise RuntimeError("a blocking call from the executor's own thread would never return")
                 call.schedule(self._running.loop)  # inside the lock, so that close() waits for it
             return call.result()
         except BaseException:  # Ctrl-C may come at any point of this block
@@ -81,13 +84,22 @@ class _Running:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, name="codeforge", daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._serve, name="codeforge", daemon=True)
+        self.thread.start()
+
+    def _serve(self) -> None:
+        """Run the loop. A task's SystemExit or KeyboardInterrupt stops it, and stays in the task for its caller."""
+        while True:
+            try:
+                self.loop.run_forever()
+            except (SystemExit, KeyboardInterrupt):
+                continue
+            return
 
     def stop(self) -> None:
         asyncio.run_coroutine_threadsafe(_finish_others(), self.loop).result()
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
+        self.thread.join()
         self.loop.close()
 
 

@@ -86,7 +86,7 @@ def engine_for(
     Raises:
         InvalidRequest: there is no such engine, or it does not take these settings.
     """
-    if asked is not None and not isinstance(asked, str) and hasattr(asked, "launch"):
+    if not isinstance(asked, str | type | None) and hasattr(asked, "launch"):
         if docker_host is not None or runtime is not None or allow_unenforced_limits:
             raise InvalidRequest(
                 "docker_host, runtime and allow_unenforced_limits go with an engine's name; "

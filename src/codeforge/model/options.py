@@ -30,16 +30,17 @@ class ExecuteOptions(_SetupOptions, total=False):
     type_check: bool
 
 
-class RequestOptions(ExecuteOptions, _SandboxOptions, total=False):
+class RunnerOptions(ExecuteOptions, _SandboxOptions, total=False):
+    """The fields of ``ExecutionRequest`` that a test run takes after code, language and timeout.
+
+    The test runner reads ``stdin``; its type check ignores ``type_check``.
+    """
+
+
+class RequestOptions(RunnerOptions, total=False):
     """The fields of ``ExecutionRequest`` after ``code`` and ``language``."""
 
     timeout: float | None
-
-
-class RunnerOptions(_SetupOptions, _SandboxOptions, total=False):
-    """The fields of ``ExecutionRequest`` that a test run takes after code, language and timeout."""
-
-    args: Sequence[str]
 
 
 class SessionOptions(_SetupOptions, _SandboxOptions, total=False):

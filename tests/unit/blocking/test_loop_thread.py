@@ -167,3 +167,28 @@ def test_an_interrupt_while_a_call_is_scheduled_leaves_nothing_running(
         loop.wait_for(hang())
     assert loop.wait_for(tasks()) == 1  # itself
     loop.close(nothing())
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_an_exit_in_the_work_reaches_its_caller_and_leaves_the_thread_running(
+    error: type[BaseException],
+) -> None:
+    async def leave() -> None:
+        raise error
+
+    loop = LoopThread()
+    with pytest.raises(error):
+        loop.wait_for(leave())
+    assert loop.wait_for(name_of_thread()) == "codeforge"
+    loop.close(nothing())
+
+
+def test_a_blocking_call_from_the_thread_itself_is_refused() -> None:
+    loop = LoopThread()
+
+    async def call_again() -> None:
+        loop.wait_for(nothing())
+
+    with pytest.raises(RuntimeError, match="would never return"):
+        loop.wait_for(call_again())
+    loop.close(nothing())

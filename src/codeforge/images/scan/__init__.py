@@ -15,11 +15,11 @@ if TYPE_CHECKING:
         exit_code as exit_code,
         render as render,
     )
+    from codeforge.images.scan.run import scan as scan
     from codeforge.images.scan.sbom import (
         Package as Package,
         to_cyclonedx as to_cyclonedx,
     )
-    from codeforge.images.scan.scan import scan as scan
 else:
     __getattr__ = lazy_exports(
         __name__,
@@ -27,5 +27,5 @@ else:
         osv="OSV_URL",
         report="ScanReport Severity exit_code render",
         sbom="Package to_cyclonedx",
-        scan="scan",
+        run="scan",
     )

@@ -16,8 +16,8 @@ from hypothesis import given, settings, strategies as st
 
 from codeforge.images.scan import osv as osv_client, scanners
 from codeforge.images.scan.report import Finding, ScanReport, Severity, exit_code, render
+from codeforge.images.scan.run import scan
 from codeforge.images.scan.sbom import Package
-from codeforge.images.scan.scan import scan
 
 LIBC = Package("deb", "libc6", "2.36-9", "amd64", "glibc", "2.36-9", "debian-12")
 LIBC_BIN = Package("deb", "libc-bin", "2.36-9", "amd64", "glibc", "2.36-9", "debian-12")
