@@ -88,7 +88,7 @@ class _Running:
         self.thread.start()
 
     def _serve(self) -> None:
-        """Run the loop. A task's SystemExit or KeyboardInterrupt stops it, and stays in the task for its caller."""
+        """Run the loop. A task's SystemExit or Ctrl-C stops it, and stays in the task for its caller."""
         while True:
             try:
                 self.loop.run_forever()
