@@ -15,11 +15,9 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from codeforge import LANGUAGES
-from codeforge.blocking.executor import BlockingCodeExecutor
-from codeforge.sandboxes.pool import MAX_WARM
+from codeforge import LANGUAGES, BlockingCodeExecutor
 from contract.podman_service import podman_service
-from contract.support import SHARED
+from contract.support import shared_executor
 from fuzzing import LONG
 from observer import UNDER_TEST
 from scripted_engine import KNOWN_TOKEN
@@ -101,11 +99,9 @@ def pytest_terminal_summary(
 def executor() -> Iterator[BlockingCodeExecutor]:
     """One executor, shared by many tests.
 
-    On bubblewrap it keeps warm sandboxes, as it does for users. On the other engines each run gets a fresh
-    one: a stock would be refilled and preloaded after each test, which takes more than the tests themselves.
-    CODEFORGE_TEST_ALL=1 keeps warm sandboxes everywhere.
+    Each run gets a fresh sandbox: a stock would be refilled and preloaded after each test, which takes more
+    than the tests themselves. The hostile tests on bubblewrap, the comparison with plain Docker and the tests
+    of the pool keep warm sandboxes, and ``make test-all`` does everywhere.
     """
-    keeps_warm = UNDER_TEST == "bubblewrap" or TEST_ALL
-    with BlockingCodeExecutor(max_warm=MAX_WARM if keeps_warm else 0) as shared:
-        SHARED.append(shared)
+    with shared_executor(warm=TEST_ALL) as shared:
         yield shared

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from codeforge import BlockingCodeExecutor
+from codeforge.sandboxes.pool import MAX_WARM
 from observer import OBSERVER, Executor
 
 
@@ -17,6 +20,14 @@ def docker(*arguments: str) -> str:
 
 SHARED: list[Executor] = []
 """Executors that many tests share; their warm sandboxes come and go at any time."""
+
+
+@contextlib.contextmanager
+def shared_executor(*, warm: bool) -> Iterator[BlockingCodeExecutor]:
+    """An executor that many tests share, with a warm stock or without."""
+    with BlockingCodeExecutor(max_warm=MAX_WARM if warm else 0) as shared:
+        SHARED.append(shared)
+        yield shared
 
 
 def sandboxes(*, all_states: bool = True) -> set[str]:

@@ -13,6 +13,7 @@ import pytest
 
 from codeforge import LANGUAGES, BlockingCodeExecutor
 from contract.corpus import CPU_QUOTA_US, Program, Reference, References, load_corpus, selected
+from contract.support import shared_executor
 
 CORPUS = load_corpus()
 
@@ -26,7 +27,7 @@ SIGNAL_BASE = 128
 @pytest.fixture(scope="module")
 def executor() -> Iterator[BlockingCodeExecutor]:
     """An executor with warm sandboxes on every engine: a preloaded interpreter must not show."""
-    with BlockingCodeExecutor() as warm:
+    with shared_executor(warm=True) as warm:
         yield warm
 
 

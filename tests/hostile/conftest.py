@@ -16,10 +16,11 @@ from typing import Any, Protocol
 import pytest
 
 from codeforge import BlockingCodeExecutor, ExecutionRequest, ExecutionResult, Status
-from contract.support import SHARED, eventually
+from contract.support import SHARED, eventually, shared_executor
 from hostile.cases import MARK, tally
 from hostile.payloads import payload
 from observer import OBSERVER, UNDER_TEST, processes_of
+from selection import TEST_ALL
 
 HERE = Path(__file__).parent
 
@@ -61,6 +62,13 @@ def answer(result: ExecutionResult) -> Any:
     """The JSON in the last line of stdout of a run that succeeded."""
     assert result.status is Status.OK, f"{result.error}\n{result.stdout}\n{result.stderr}"
     return json.loads(result.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="session")
+def executor() -> Iterator[BlockingCodeExecutor]:
+    """One executor for all attacks. On bubblewrap it keeps warm sandboxes: attacks meet preloaded workers."""
+    with shared_executor(warm=UNDER_TEST == "bubblewrap" or TEST_ALL) as shared:
+        yield shared
 
 
 @pytest.fixture(scope="session")

@@ -75,8 +75,7 @@ def test_a_process_that_stays_cannot_write_into_the_next_run(executor: BlockingC
 
 @pytest.mark.catalogue("X13", "F11")
 def test_many_callers_of_one_slot_get_a_sandbox_each() -> None:
-    # The other engines take half a second for each sandbox.
-    callers = 200 if UNDER_TEST in ("docker", "bubblewrap") else 40
+    callers = 200 if UNDER_TEST == "bubblewrap" else 40  # the other engines take longer for each sandbox
 
     async def scenario() -> tuple[list[ExecutionResult], int]:
         async with CodeExecutor(max_sandboxes=1) as executor:
