@@ -20,6 +20,8 @@ scripts/check.sh
 
 AT_ONCE=3 # suites; more than cores, because tests also wait
 PYTHON_DATA=tests/contract/test_python_data.py
+# About the images themselves: these run containers, but no sandboxes, so that they may run beside the rest.
+IMAGES=(tests/contract/test_images.py tests/contract/test_node_worker.py tests/contract/test_sbom_images.py)
 
 logs=$(mktemp -d)
 skipped=()
@@ -117,7 +119,8 @@ suite() (
   case $name in
     unit) "${tests[@]}" tests/unit ;;
     faults) "${tests[@]}" tests/faults ;;
-    docker) "${tests[@]}" tests/contract tests/hostile --ignore "$PYTHON_DATA" ;;
+    docker) "${tests[@]}" tests/contract tests/hostile "${IMAGES[@]/#/--ignore=}" --ignore="$PYTHON_DATA" ;;
+    images) "${tests[@]}" "${IMAGES[@]}" ;;
     # Tests that do not run programs on an engine run once, in Docker's suite.
     bubblewrap) CODEFORGE_TEST_ENGINE='' CODEFORGE_ENGINE=$name "${tests[@]}" tests/contract tests/hostile -m engine ;;
     podman) CODEFORGE_TEST_ENGINE='' CODEFORGE_ENGINE=$name "${tests[@]}" tests/contract tests/hostile "${core[@]}" ;;
@@ -148,7 +151,7 @@ PYTHON
 }
 
 # Without Docker, pytest skips what needs it and says so. The longest suites start first.
-suites=(docker unit ${bubblewrap:+bubblewrap} faults ${gvisor:+gvisor} ${podman:+podman} ${docker:+python-data-image})
+suites=(docker ${docker:+images} ${bubblewrap:+bubblewrap} unit faults ${gvisor:+gvisor} ${podman:+podman} ${docker:+python-data-image})
 say "running ${suites[*]}, $AT_ONCE at once; their output follows when all are done"
 for name in "${suites[@]}"; do
   while [ "$(jobs -pr | wc -l)" -ge "$AT_ONCE" ]; do wait -n || true; done
