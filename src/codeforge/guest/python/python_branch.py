@@ -26,8 +26,9 @@ else:
 
 CODE_DIR = "/code"
 MANY_OBJECTS = 100_000
-SETTLE_S, SETTLE_STEPS = 0.01, 5
-"""A thread that was joined stays in /proc for a moment."""
+SETTLE_S, SETTLE_STEPS, ENDING_STEPS = 0.01, 5, 200
+"""A thread that was joined stays in /proc for a moment: how often to look again. The last number is for threads
+that Python no longer knows."""
 
 _ONE_PATH = (
     "open os.listdir os.scandir os.remove os.mkdir os.rmdir os.truncate os.chmod os.chown os.utime os.chdir"
@@ -71,14 +72,17 @@ class Branching:
 
     def _threads(self) -> str | None:
         self._cells.be_quiet()
-        for _ in range(SETTLE_STEPS):
-            ids = [int(name) for name in os.listdir("/proc/self/task")]  # noqa: PTH208 - pathlib is the program's
-            if len(ids) == 1:
-                return None
-            time.sleep(SETTLE_S)
         threading: Any = sys.modules.get("threading")
-        known = {thread.native_id: thread.name for thread in threading.enumerate()} if threading else {}
-        names = [known.get(each, "one of a library's own") for each in ids if each != os.getpid()]
+        for step in range(ENDING_STEPS):
+            ids = {int(name) for name in os.listdir("/proc/self/task")} - {os.getpid()}  # noqa: PTH208 - pathlib is the program's
+            if not ids:
+                return None
+            known = {thread.native_id: thread.name for thread in threading.enumerate()} if threading else {}
+            # A thread that Python has forgotten may be about to end, which takes a while on a busy machine.
+            if step >= SETTLE_STEPS and not ids.isdisjoint(known):
+                break
+            time.sleep(SETTLE_S)
+        names = [known.get(each, "one of a library's own") for each in sorted(ids)]
         return f"threads are running ({_listed(names)}): join them, or shut down what has them, first"
 
     def _children(self) -> str | None:
