@@ -74,7 +74,8 @@ class Branching:
         self._cells.be_quiet()
         threading: Any = sys.modules.get("threading")
         for step in range(ENDING_STEPS):
-            ids = {int(name) for name in os.listdir("/proc/self/task")} - {os.getpid()}  # noqa: PTH208 - pathlib is the program's
+            task_names = os.listdir("/proc/self/task")  # noqa: PTH208 - pathlib is the program's
+            ids = {int(name) for name in task_names} - {os.getpid()}
             if not ids:
                 return None
             known = {thread.native_id: thread.name for thread in threading.enumerate()} if threading else {}
