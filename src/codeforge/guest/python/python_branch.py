@@ -27,8 +27,8 @@ else:
 CODE_DIR = "/code"
 MANY_OBJECTS = 100_000
 SETTLE_S, SETTLE_STEPS, ENDING_STEPS = 0.01, 5, 200
-"""A thread that was joined stays in /proc for a moment: how often to look again. The last number is for threads
-that Python no longer knows."""
+"""A thread that was joined stays in /proc for a moment. How long, and how often, to look again; the last number
+is for threads that Python no longer knows."""
 
 _ONE_PATH = (
     "open os.listdir os.scandir os.remove os.mkdir os.rmdir os.truncate os.chmod os.chown os.utime os.chdir"
