@@ -27,7 +27,7 @@ else:
 CODE_DIR = "/code"
 MANY_OBJECTS = 100_000
 SETTLE_S, SETTLE_STEPS, ENDING_STEPS = 0.01, 5, 200
-"""A thread that was joined stays in /proc for a moment. How long, and how often, to look again; the last number
+"""A thread that was joined stays in /proc for a moment. How long to wait, and how often; the last number
 is for threads that Python no longer knows."""
 
 _ONE_PATH = (
