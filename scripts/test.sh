@@ -16,9 +16,8 @@ cd "$(dirname "$0")/.."
 need cc gcc libc6-dev
 need make make
 need tmux tmux
-scripts/check.sh
 
-AT_ONCE=3 # suites; more than cores, because tests also wait
+AT_ONCE=4 # suites; more than cores, because tests also wait, those of faults most of all
 PYTHON_DATA=tests/contract/test_python_data.py
 # About the images themselves: these run containers, but no sandboxes, so that they may run beside the rest.
 IMAGES=(tests/contract/test_images.py tests/contract/test_node_worker.py tests/contract/test_sbom_images.py)
@@ -117,6 +116,7 @@ suite() (
   core=(-m core)
   [ "${CODEFORGE_TEST_ALL:-}" != 1 ] || core=(-m engine)
   case $name in
+    checks) scripts/check.sh ;;
     unit) "${tests[@]}" tests/unit ;;
     faults) "${tests[@]}" tests/faults ;;
     docker) "${tests[@]}" tests/contract tests/hostile "${IMAGES[@]/#/--ignore=}" --ignore="$PYTHON_DATA" ;;
@@ -151,7 +151,7 @@ PYTHON
 }
 
 # Without Docker, pytest skips what needs it and says so. The longest suites start first.
-suites=(docker ${docker:+images} ${bubblewrap:+bubblewrap} unit faults ${gvisor:+gvisor} ${podman:+podman} ${docker:+python-data-image})
+suites=(docker faults checks ${docker:+images} ${bubblewrap:+bubblewrap} unit ${gvisor:+gvisor} ${podman:+podman} ${docker:+python-data-image})
 say "running ${suites[*]}, $AT_ONCE at once; their output follows when all are done"
 for name in "${suites[@]}"; do
   while [ "$(jobs -pr | wc -l)" -ge "$AT_ONCE" ]; do wait -n || true; done
@@ -174,7 +174,7 @@ for name in "${suites[@]}"; do
   cat "$logs/$name"
   case $(cat "$logs/$name.status" 2> /dev/null) in
     0) ;;
-    1) failed+=("$name") ;; # pytest: tests failed
+    1) failed+=("$name") ;; # tests or checks failed
     *) die "the tests of $name did not run to the end (see above)" ;;
   esac
 done
