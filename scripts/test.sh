@@ -17,6 +17,8 @@ need cc gcc libc6-dev
 need make make
 need tmux tmux
 
+# Programs compared with plain Docker: the longest part that needs no network.
+COMPARISON=(tests/contract/test_differential.py tests/contract/test_humaneval_differential.py)
 AT_ONCE=4 # suites; more than cores, because tests also wait, those of faults most of all
 PYTHON_DATA=tests/contract/test_python_data.py
 # About the images themselves: these run containers, but no sandboxes, so that they may run beside the rest.
@@ -75,8 +77,11 @@ elif ! have podman && ! install podman; then
   skip podman "it is not installed: apt-get install podman (as root)"
 fi
 
+own_daemon=
+if [ -n "$docker" ] && [ "$(id -u)" = 0 ] && have dockerd; then own_daemon=yes; fi
+
 gvisor=yes
-if [ -z "$docker" ] || [ "$(id -u)" != 0 ] || ! have dockerd; then
+if [ -z "$own_daemon" ]; then
   gvisor=
   skip gvisor "only root can start a Docker daemon with its runtime"
 elif ! have runsc && ! install runsc; then
@@ -84,10 +89,11 @@ elif ! have runsc && ! install runsc; then
   skip gvisor "it is not installed: apt-get install runsc"
 fi
 
-# on_gvisor COMMAND...: run it with a second Docker daemon, so that the machine's daemon keeps its configuration.
-on_gvisor() {
+# on_own_daemon COMMAND...: run it with a second Docker daemon, whose sandboxes other suites do not see. It has our
+# images and no network.
+on_own_daemon() {
   local root images daemon status=0
-  root=$(mktemp -d /tmp/cf-gvisor-XXXXXX)
+  root=$(mktemp -d /tmp/cf-daemon-XXXXXX)
   mapfile -t images < <(.venv/bin/python -c 'from codeforge import LANGUAGES
 for row in LANGUAGES: print(row.image)')
   echo '{}' > "$root/daemon.json"
@@ -101,30 +107,36 @@ for row in LANGUAGES: print(row.image)')
     sleep 0.5
   done
   docker save "${images[@]}" | DOCKER_HOST=unix://$root/docker.sock docker load > /dev/null
-  export DOCKER_HOST=unix://$root/docker.sock
-  { DOCKER_CONFIG_FILE=$root/daemon.json DOCKER_PIDFILE=$root/pid scripts/gvisor.sh && "$@"; } || status=$?
+  export DOCKER_HOST=unix://$root/docker.sock DOCKER_CONFIG_FILE=$root/daemon.json DOCKER_PIDFILE=$root/pid
+  "$@" || status=$?
   kill "$daemon" && wait "$daemon" || true
   rm -rf "$root" || true
   return "$status"
 }
+
+# on_gvisor COMMAND...: run it with runsc as a runtime of the daemon that answers.
+on_gvisor() { scripts/gvisor.sh && "$@"; }
 
 # suite NAME ARGUMENT...: run the tests of that name, with more arguments for pytest.
 suite() (
   name=$1
   shift
   tests=(.venv/bin/python -m pytest -o cache_dir="$logs/$name.cache" "$@")
+  elsewhere=("$PYTHON_DATA" "${IMAGES[@]}")
+  [ -z "$own_daemon" ] || elsewhere+=("${COMPARISON[@]}")
   core=(-m core)
   [ "${CODEFORGE_TEST_ALL:-}" != 1 ] || core=(-m engine)
   case $name in
     checks) scripts/check.sh ;;
     unit) "${tests[@]}" tests/unit ;;
     faults) "${tests[@]}" tests/faults ;;
-    docker) "${tests[@]}" tests/contract tests/hostile "${IMAGES[@]/#/--ignore=}" --ignore="$PYTHON_DATA" ;;
+    docker) "${tests[@]}" tests/contract tests/hostile "${elsewhere[@]/#/--ignore=}" ;;
     images) "${tests[@]}" "${IMAGES[@]}" ;;
+    comparison) on_own_daemon "${tests[@]}" "${COMPARISON[@]}" ;;
     # Tests that do not run programs on an engine run once, in Docker's suite.
     bubblewrap) CODEFORGE_TEST_ENGINE='' CODEFORGE_ENGINE=$name "${tests[@]}" tests/contract tests/hostile -m engine ;;
     podman) CODEFORGE_TEST_ENGINE='' CODEFORGE_ENGINE=$name "${tests[@]}" tests/contract tests/hostile "${core[@]}" ;;
-    gvisor) CODEFORGE_RUNTIME=runsc on_gvisor "${tests[@]}" tests/contract tests/hostile "${core[@]}" ;;
+    gvisor) CODEFORGE_RUNTIME=runsc on_own_daemon on_gvisor "${tests[@]}" tests/contract tests/hostile "${core[@]}" ;;
     python-data-image) .venv/bin/codeforge images build python-data ;;
     python-data) "${tests[@]}" "$PYTHON_DATA" ;;
   esac
@@ -151,7 +163,7 @@ PYTHON
 }
 
 # Without Docker, pytest skips what needs it and says so. The longest suites start first.
-suites=(docker faults checks ${docker:+images} ${bubblewrap:+bubblewrap} unit ${gvisor:+gvisor} ${podman:+podman} ${docker:+python-data-image})
+suites=(docker faults checks ${docker:+images} ${own_daemon:+comparison} ${bubblewrap:+bubblewrap} unit ${gvisor:+gvisor} ${podman:+podman} ${docker:+python-data-image})
 say "running ${suites[*]}, $AT_ONCE at once; their output follows when all are done"
 for name in "${suites[@]}"; do
   while [ "$(jobs -pr | wc -l)" -ge "$AT_ONCE" ]; do wait -n || true; done
