@@ -19,7 +19,7 @@ need tmux tmux
 
 # Programs compared with plain Docker: the longest part that needs no network.
 COMPARISON=(tests/contract/test_differential.py tests/contract/test_humaneval_differential.py)
-AT_ONCE=4 # suites; more than cores, because tests also wait, those of faults most of all
+AT_ONCE=3 # suites; more than cores, because tests also wait
 PYTHON_DATA=tests/contract/test_python_data.py
 # About the images themselves: these run containers, but no sandboxes, so that they may run beside the rest.
 IMAGES=(tests/contract/test_images.py tests/contract/test_node_worker.py tests/contract/test_sbom_images.py)
@@ -163,7 +163,7 @@ PYTHON
 }
 
 # Without Docker, pytest skips what needs it and says so. The longest suites start first.
-suites=(docker faults checks ${docker:+images} ${own_daemon:+comparison} ${bubblewrap:+bubblewrap} unit ${gvisor:+gvisor} ${podman:+podman} ${docker:+python-data-image})
+suites=(docker checks ${docker:+images} ${bubblewrap:+bubblewrap} unit ${own_daemon:+comparison} faults ${gvisor:+gvisor} ${podman:+podman} ${docker:+python-data-image})
 say "running ${suites[*]}, $AT_ONCE at once; their output follows when all are done"
 for name in "${suites[@]}"; do
   while [ "$(jobs -pr | wc -l)" -ge "$AT_ONCE" ]; do wait -n || true; done
