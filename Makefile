@@ -18,7 +18,7 @@ run: $(RUNTIME) ## run an example in each language, in Docker if it answers, els
 test: $(DEV) ## lint, type-check and test, on every engine that can run here
 	@scripts/test.sh
 
-test-all: $(DEV) ## run every test on every engine, which takes hours
+test-all: $(DEV) ## run every test on every engine, with both builds of init
 	@CODEFORGE_TEST_ALL=1 scripts/test.sh
 
 test-hostile: $(DEV) ## attack sandboxes with hostile programs, and list the attacks that failed
