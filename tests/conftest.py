@@ -100,8 +100,8 @@ def executor() -> Iterator[BlockingCodeExecutor]:
     """One executor, shared by many tests.
 
     Each run gets a fresh sandbox, because these tests do not need the refill and the preloading that a warm
-    stock would do after each run. The hostile tests on bubblewrap, the comparison with plain Docker and the tests
-    of the pool keep warm sandboxes, and ``make test-all`` does everywhere.
+    stock would do after each run. The hostile tests on bubblewrap, the comparison with plain Docker and the
+    tests of the pool keep warm sandboxes, and ``make test-all`` does everywhere.
     """
     with shared_executor(warm=TEST_ALL) as shared:
         yield shared
