@@ -801,6 +801,13 @@ def test_what_prevents_a_fork_is_reported(
     branch.close()
 
 
+def test_a_thread_that_python_has_forgotten_may_end_before_a_fork(parent: Program, tmp_path: Path) -> None:
+    parent.run("import _thread, time\n_thread.start_new_thread(time.sleep, (0.4,))")
+    branch = parent.fork(directory(tmp_path, "branch"))
+    assert branch.value("1 + 1") == "2"
+    branch.close()
+
+
 def test_both_can_await_after_a_fork(parent: Program, tmp_path: Path) -> None:
     parent.run("import asyncio\nawait asyncio.sleep(0)")
     branch = parent.fork(directory(tmp_path, "branch"))
